@@ -1,0 +1,118 @@
+"""From many environments to one, and from one to many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from gymnasium.vector.utils import create_empty_array
+from numpy.typing import NDArray
+
+from .task_env import SimulationError, Step, Task, TaskEnv, TaskVectorEnv
+
+
+class SingleFromVector(TaskEnv):
+    """A `TaskVectorEnv` of one, seen as a `TaskEnv`: single and batched agree because they are the same code."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+
+    def __init__(self, vector: TaskVectorEnv):
+        if vector.num_envs != 1:
+            raise ValueError(f"SingleFromVector needs num_envs = 1, got {vector.num_envs}")
+        self._vector = vector
+        self.horizon = vector.horizon
+        self.render_mode = vector.render_mode
+        self.metadata = {key: vector.metadata[key] for key in ("render_modes", "render_fps")}
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._vector.sample_tasks(num_tasks, rng)
+
+    def set_task(self, task: Task) -> None:
+        self._vector.set_tasks([task])
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._vector.generators[0] = self.np_random
+        observations, _ = self._vector.reset()
+        return observations[0], {}
+
+    def step(self, action: NDArray) -> tuple[NDArray, float, bool, bool, dict[str, Any]]:
+        observations, rewards, terminated, truncated, infos = self._vector.step(np.asarray(action)[None])
+        info = {name: values[0].item() for name, values in infos.items() if not name.startswith("_")}
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        return None if self.render_mode is None else self._vector.render_one(0)
+
+    def close(self) -> None:
+        self._vector.close()
+
+
+class VectorFromSingle(TaskVectorEnv):
+    """Any `TaskEnv` in `num_envs` copies, stepped one after the other.
+
+    Args:
+        make_env: makes one copy, with `gymnasium.make` or without; wrappers are kept.
+        num_envs: n.
+    Until `set_tasks` is called, each copy solves the task it was made with. Of the infos the numbers are kept.
+    """
+
+    def __init__(self, make_env: Callable[[], TaskEnv], num_envs: int):
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.envs = [make_env() for _ in range(num_envs)]  # as made, with their wrappers
+        self._task_envs = [cast(TaskEnv, env.unwrapped) for env in self.envs]
+        first = self.envs[0]
+        self.metadata = {**type(self).metadata, **first.metadata}
+        super().__init__(
+            num_envs=num_envs,
+            horizon=self._task_envs[0].horizon,
+            single_observation_space=first.observation_space,
+            single_action_space=first.action_space,
+            default_task=None,
+            render_mode=first.render_mode,
+        )
+        self._next_seeds: list[int | None] = [None] * num_envs
+        self._observations = cast(NDArray, create_empty_array(first.observation_space, num_envs))
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._task_envs[0].sample_tasks(num_tasks, rng)
+
+    def render_one(self, index: int) -> NDArray[np.uint8]:
+        return cast(NDArray[np.uint8], self.envs[index].render())
+
+    def close_extras(self, **kwargs: Any) -> None:
+        for env in self.envs:
+            env.close()
+
+    def _seed_row(self, row: int, seed: int | None) -> None:
+        self._next_seeds[row] = seed  # the copy draws from a generator of its own
+
+    def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
+        for row, task in zip(rows, tasks, strict=True):
+            if task is not None:
+                self._task_envs[row].set_task(task)
+            self._observations[row], _ = self.envs[row].reset(seed=self._next_seeds[row])
+
+    def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros((2, self.num_envs), dtype=bool)
+        infos: dict[str, NDArray] = {}
+        for row in range(self.num_envs) if alive is None else np.flatnonzero(alive):
+            try:
+                result = self.envs[row].step(actions[row])
+            except SimulationError as error:
+                raise SimulationError(int(row), error.reason) from error
+            self._observations[row], rewards[row], terminated[row], truncated[row], info = result
+            for name, value in info.items():
+                if isinstance(value, (int, float, np.number)):
+                    infos.setdefault(name, np.zeros(self.num_envs))[row] = value
+        return self._observe(), rewards, terminated, truncated, infos
+
+    def _observe(self) -> NDArray:
+        return self._observations.copy()

@@ -1,0 +1,202 @@
+"""Many MuJoCo robots of one model side by side, stepped by `mujoco.batch.Batch` outside the interpreter lock."""
+
+from __future__ import annotations
+
+import ctypes
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import mujoco
+import mujoco.batch
+import numpy as np
+from numpy.typing import NDArray
+
+from .physics import Physics
+from .task_env import SimulationError, Step, Task, TaskVectorEnv
+
+STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
+
+
+class MujocoTaskVectorEnv(TaskVectorEnv):
+    """`num_envs` simulations of `model`; a subclass says what is observed, measured and paid.
+
+    Its functions `measure`, `reward` and `is_terminated` take arrays with the simulations as leading axis and are the
+    one definition of the environment: the single environment is a view on a batch of one. The results of a row do
+    not depend on the other rows, nor on the number of threads.
+    """
+
+    metadata = {**TaskVectorEnv.metadata, "render_modes": ["rgb_array"]}  # noqa: RUF012
+    camera: str | int = -1  # that films, -1 is the free one
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        physics: Physics,
+        num_envs: int,
+        horizon: int,
+        num_observations: int,
+        default_task: Task,
+        num_threads: int = 1,
+        render_mode: str | None = None,
+    ):
+        """
+        Args:
+            model: with actuators all in [-1, 1].
+            num_observations: O.
+            num_threads: that step the simulations, the caller's included.
+        """
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+        super().__init__(
+            num_envs=num_envs,
+            horizon=horizon,
+            single_observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (num_observations,), np.float64),
+            single_action_space=gymnasium.spaces.Box(-1.0, 1.0, (model.nu,), np.float32),
+            default_task=default_task,
+            render_mode=render_mode,
+        )
+        _write_no_log_file()
+        self.physics = physics
+        self.metadata = {**self.metadata, "render_fps": round(1.0 / physics.step_duration)}
+        self._batch = mujoco.batch.Batch(model, num_envs, num_threads)
+        self._qpos = self._batch.bind("qpos")  # [n, nq], views of the simulations' states
+        self._qvel = self._batch.bind("qvel")  # [n, nv]
+        self._ctrl = self._batch.bind("ctrl")  # [n, A]
+        self._warning_counts = self._batch.warning[:, :, 1]  # [n, kinds of warning]
+        self._coordinates = (model.nq, model.nv)
+        self._renderer: mujoco.Renderer | None = None
+        self._picture_data: mujoco.MjData | None = None
+
+    # --- what a subclass says, over arrays ---------------------------------------------------------------------
+
+    @abstractmethod
+    def measure(
+        self, x_before: NDArray[np.float64], qpos: NDArray[np.float64], qvel: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Fresh observations [n, O] and forward velocities [n] in [m/s], from qpos[:, 0] before and the state after."""
+
+    @abstractmethod
+    def reward(self, x_velocity: NDArray[np.float64], control_cost: NDArray) -> NDArray[np.float64]:
+        """Rewards [n] under each row's task."""
+
+    @abstractmethod
+    def _set_row_tasks(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
+        """Write the tasks of the episodes that begin into what `reward` reads."""
+
+    def is_terminated(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether the world has ended [n]; here never."""
+        return np.zeros(len(qpos), dtype=bool)
+
+    # --- TaskVectorEnv -----------------------------------------------------------------------------------------
+
+    def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
+        self._set_row_tasks(rows, tasks)
+        # no forward(): mj_step computes all it needs from qpos and qvel, and the reset clears the warm start
+        self._batch.reset(ids=rows, stage=STAGE_NONE)
+        for row in rows:
+            position, velocity = reset_noise(self.generators[row], self.physics, *self._coordinates)
+            self._qpos[row] += position
+            self._qvel[row] += velocity
+
+    def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
+        clipped = np.clip(actions, -1.0, 1.0)
+        self._ctrl[...] = clipped
+        x_before = self._qpos[:, 0].copy()
+        self._advance(alive)
+        observations, x_velocity = self.measure(x_before, self._qpos, self._qvel)
+        control_cost = self.physics.control_cost * np.square(clipped).sum(axis=1)
+        rewards = self.reward(x_velocity, control_cost)
+        terminated = self.is_terminated(self._qpos, self._qvel)
+        infos = {"x_velocity": x_velocity, "control_cost": control_cost}
+        return observations, rewards, terminated, np.zeros(self.num_envs, dtype=bool), infos
+
+    def _observe(self) -> NDArray[np.float64]:
+        return self.measure(self._qpos[:, 0], self._qpos, self._qvel)[0]
+
+    def _advance(self, alive: NDArray[np.bool_] | None) -> None:
+        """Run MuJoCo for one action; a simulation it gave up raises."""
+        try:
+            self._batch.step(ids=alive, nstep=self.physics.frame_skip)
+        except mujoco.batch.SimulationError as error:
+            row = int(error.ids[0])
+            raise SimulationError(row, f"MuJoCo failed: {self._batch.error(row)}") from error
+        # mj_step silently resets a diverged state; only its warning counters, cleared by a reset, tell
+        if self._warning_counts.any():
+            self._raise_divergence(alive)
+
+    def _raise_divergence(self, alive: NDArray[np.bool_] | None) -> None:
+        warned = self._warning_counts != 0
+        if alive is not None:
+            warned &= alive[:, None]
+        if warned.any():
+            row, kind = (int(i) for i in np.argwhere(warned)[0])
+            name = mujoco.mjtWarning(kind).name.removeprefix("mjWARN_")
+            raise SimulationError(
+                row, f"MuJoCo warned of {name}: the simulation diverged or ran out of room; reset it to go on"
+            )
+
+    # --- pictures ----------------------------------------------------------------------------------------------
+
+    def render_one(self, index: int) -> NDArray[np.uint8]:
+        """A picture [480, 480, 3] of simulation `index`, by the tracking camera."""
+        model = self._batch.model
+        if self._renderer is None:  # once: making the drawing context takes a second
+            self._renderer = mujoco.Renderer(model, height=480, width=480)
+            self._picture_data = mujoco.MjData(model)
+        assert self._picture_data is not None
+        self._batch.get_data(index, self._picture_data)
+        mujoco.mj_forward(model, self._picture_data)
+        self._renderer.update_scene(self._picture_data, camera=self.camera)
+        return self._renderer.render()
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free the drawing context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def reset_noise(
+    rng: np.random.Generator | None, physics: Physics, nq: int, nv: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Displacements of qpos [nq] and qvel [nv] from the model's initial state, drawn in this order."""
+    assert rng is not None
+    scale = physics.position_noise_scale
+    if physics.position_noise == "uniform":
+        position = rng.uniform(-scale, scale, nq)
+    else:
+        position = scale * rng.standard_normal(nq)
+    return position, physics.velocity_noise_scale * rng.standard_normal(nv)
+
+
+class _LogConfig(ctypes.Structure):
+    """mjLogConfig of mujoco/mjtype.h."""
+
+    _fields_ = (
+        ("logto_console", ctypes.c_bool),
+        ("logto_file", ctypes.c_bool),
+        ("logfile", ctypes.c_char * 1024),
+        ("topics", ctypes.c_int),
+    )
+
+
+def _write_no_log_file() -> None:
+    """Keep MuJoCo from leaving MUJOCO_LOG.TXT in the working directory; its warnings still reach stderr.
+
+    A log file that the user chose is left alone. The setting has no Python binding, hence ctypes.
+    """
+    libraries = sorted(Path(mujoco.__file__).parent.glob("*mujoco*.so*")) + sorted(
+        Path(mujoco.__file__).parent.glob("*mujoco*.dylib")
+    )
+    if not libraries:
+        return  # another way of packaging: then a file may be left, which harms nothing
+    library = ctypes.CDLL(str(libraries[0]))
+    library.mju_getLogConfig.restype = _LogConfig
+    library.mju_setLogConfig.argtypes = [_LogConfig]
+    library.mju_setLogConfig.restype = None
+    config = library.mju_getLogConfig()
+    if config.logfile == b"MUJOCO_LOG.TXT":
+        config.logto_file = False
+        library.mju_setLogConfig(config)

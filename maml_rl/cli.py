@@ -1,0 +1,113 @@
+"""The command line of training: parse, check, build, run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from maml_rl.build import Built, build
+from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.training.checkpoint import CheckpointError
+from maml_rl.training.run_folder import ConfigError, RunFolder, RunFolderError
+from maml_rl.training.trainer import Trainer, TrainingError, TrainingResult
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Meta-train, leaving everything about the run in one folder."""
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    output_dir: Path | None = None
+    """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
+    resume: Path | None = None
+    """A run's folder: go on from its latest checkpoint, with its settings."""
+
+
+def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
+    """Run the training command with `default` settings; return the exit status.
+
+    0 done, 1 stopped by a failure with the last checkpoint intact, 2 refused, 128 + n stopped by signal n.
+    """
+    try:
+        command = _parse(default, arguments)
+        folder, built = _prepare(command)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    try:
+        with folder:
+            result = _run(command, folder, built)
+    except (ValueError, OSError, SamplingError, TrainingError) as error:
+        return _fail(error, 1)
+    finally:
+        built.close()
+    print(json.dumps(_summary(folder, built, result)))
+    return 0 if result.interrupted_by is None else 128 + result.interrupted_by
+
+
+def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
+    """Parse twice when resuming: the saved settings are the defaults then."""
+    command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+    if command.resume is None:
+        return command
+    saved = from_dict(RunFolder.read_config(command.resume))
+    command = tyro.cli(TrainCommand, default=TrainCommand(saved), args=arguments)
+    changes = forbidden_changes(saved, command.run)
+    if changes:
+        raise ValueError(f"a resumed run keeps its settings, but {'; '.join(changes)}: start a new run for that")
+    return command
+
+
+def _prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
+    """Refuse what can be refused before anything is created: settings first, then the folder."""
+    built = build(command.run)
+    try:
+        if command.resume is not None:
+            return RunFolder.open(command.resume), built
+        folder = command.output_dir or default_folder(command.run)
+        return RunFolder.create(folder, to_dict(command.run)), built
+    except BaseException:
+        built.close()
+        raise
+
+
+def default_folder(config: RunConfig) -> Path:
+    """runs/<task>-<time>, to the second."""
+    return Path("runs") / f"{config.env_id.split('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResult:
+    config = command.run
+    trainer = Trainer(
+        folder,
+        built.learner,
+        built.family.sample_tasks,
+        config.training,
+        seed=config.seed,
+        best_metric=f"{built.family.metric}_after",
+        higher_is_better=built.family.higher_is_better,
+        evaluate=built.evaluate,
+        headline=built.headline,
+    )
+    return trainer.run(resume=command.resume is not None)
+
+
+def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[str, object]:
+    return {
+        "run": str(folder.path),
+        "iteration": result.iteration,
+        "interrupted_by": result.interrupted_by,
+        "metrics": result.metrics,
+    }
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status

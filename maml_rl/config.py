@@ -1,0 +1,142 @@
+"""The settings of a run: what the command line shows, and what is saved beside the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from maml_rl.core.inner import InnerConfig
+from maml_rl.core.maml import OuterConfig
+from maml_rl.evaluation.adaptation_curve import EvaluationConfig
+from maml_rl.policies import PolicyConfig
+from maml_rl.rl.family import AdvantageConfig
+from maml_rl.sampling.local import SamplingConfig
+from maml_rl.supervised.sinusoid import SinusoidConfig
+from maml_rl.training.run_folder import ConfigError
+from maml_rl.training.trainer import TrainingConfig
+
+SINUSOID = "sinusoid"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Meta-train on a family of tasks. The defaults are the HalfCheetah-Vel protocol of Finn et al. 2017."""
+
+    env: str = "maml/HalfCheetahVel-rllab-v0"
+    """A registered Gymnasium id of a task environment, or "sinusoid"."""
+    physics: Literal["rllab", "gym"] | None = None
+    """Replaces the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By default as the id says."""
+    seed: int = 1
+    """Of everything random in training. Evaluation has a seed of its own."""
+    device: str = "cpu"
+    """Where policies, adaptation and the outer step are computed."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    sinusoid: SinusoidConfig = field(default_factory=SinusoidConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.device != "cpu":
+            raise ValueError(f"device must be cpu, got {self.device!r}: other devices are not supported yet")
+        if self.physics and self.env_id == self.env and f"-{self.physics}-" not in self.env:
+            raise ValueError(f"physics {self.physics} does not apply to {self.env}, which comes in one kind only")
+
+    @property
+    def env_id(self) -> str:
+        """The id with the chosen physics put in."""
+        if self.physics is None:
+            return self.env
+        other = {"rllab": "gym", "gym": "rllab"}[self.physics]
+        return self.env.replace(f"-{other}-", f"-{self.physics}-")
+
+
+MAY_CHANGE = {
+    ("training", "num_iterations"),
+    ("device",),
+    ("sampling", "num_threads"),
+    ("sampling", "sampler"),
+}
+"""Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_dict(saved: Any) -> RunConfig:
+    """The config that `to_dict` saved.
+
+    Raises:
+        ConfigError: for anything that is not one, naming the entry.
+    """
+    return _parse(RunConfig, saved, "config")
+
+
+def forbidden_changes(saved: RunConfig, new: RunConfig) -> list[str]:
+    """Sentences about the settings that differ and must not, for a run that is resumed."""
+    before, after = (dict(_leaves(to_dict(config))) for config in (saved, new))
+    return [
+        f"{'.'.join(path)} was {before[path]!r}, now {after[path]!r}"
+        for path in before
+        if before[path] != after[path] and path not in MAY_CHANGE
+    ]
+
+
+def _leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    rows: list[tuple[tuple[str, ...], Any]] = []
+    for name, value in tree.items():
+        rows += _leaves(value, (*path, name)) if isinstance(value, dict) else [((*path, name), value)]
+    return rows
+
+
+def _parse(kind: Any, value: Any, path: str) -> Any:
+    """`value`, as JSON has it, as a `kind`: a dataclass, tuple, literal, optional or number."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _parse(arguments[0], value, path)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, path)
+    if origin is Literal:
+        return _require(value in arguments and type(value) in map(type, arguments), value, f"one of {arguments}", path)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _parse(next(a for a in arguments if a is not type(None)), value, path)
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), value, "a list", path)
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        _require(len(kinds) == len(value), value, f"a list of {len(kinds)}", path)
+        return tuple(_parse(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is float and type(value) is int:
+        return float(value)
+    return _require(type(value) is kind, value, f"a {kind.__name__}", path)
+
+
+def _parse_dataclass(kind: Any, value: Any, path: str) -> Any:
+    _require(isinstance(value, dict), value, "an object", path)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    unknown, missing = value.keys() - hints.keys(), hints.keys() - value.keys()
+    if unknown or missing:
+        raise ConfigError(f"{path} has unknown entries {sorted(unknown)} and lacks {sorted(missing)}: another version's?")
+    parsed = {name: _parse(hint, value[name], f"{path}.{name}") for name, hint in hints.items()}
+    try:
+        return kind(**parsed)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _require(holds: bool, value: Any, rule: str, path: str) -> Any:
+    if not holds:
+        raise ConfigError(f"{path} must be {rule}, got {value!r}")
+    return value

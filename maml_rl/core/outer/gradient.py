@@ -1,0 +1,53 @@
+"""The gradient outer step: Adam on the meta-gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GradientConfig:
+    """Adam (Kingma and Ba 2015); the step size is that of Finn et al. 2017 in supervised learning."""
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise ValueError(f"gradient.learning_rate must be positive and finite, got {self.learning_rate}")
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"gradient.{name} must lie in [0, 1), got {beta}")
+        if not self.epsilon > 0.0:
+            raise ValueError(f"gradient.epsilon must be positive, got {self.epsilon}")
+
+
+class Moments(NamedTuple):
+    """Adam's memory."""
+
+    first: Tensor  # [P]
+    second: Tensor  # [P]
+    count: Tensor  # [], steps taken
+
+
+def init_moments(theta: Tensor) -> Moments:
+    return Moments(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros((), dtype=torch.int64))
+
+
+def gradient_step(
+    theta: Tensor, gradient: Tensor, moments: Moments, config: GradientConfig
+) -> tuple[Tensor, Moments]:
+    """One step of Adam (Kingma and Ba 2015, Algorithm 1) on a vector [P]."""
+    count = moments.count + 1
+    first = config.beta1 * moments.first + (1.0 - config.beta1) * gradient
+    second = config.beta2 * moments.second + (1.0 - config.beta2) * gradient.square()
+    first_unbiased = first / (1.0 - config.beta1 ** count.item())
+    second_unbiased = second / (1.0 - config.beta2 ** count.item())
+    step = config.learning_rate * first_unbiased / (second_unbiased.sqrt() + config.epsilon)
+    return theta - step, Moments(first, second, count)

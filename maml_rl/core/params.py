@@ -1,0 +1,62 @@
+"""Parameter trees: dicts of named tensors, and the little algebra that meta-learning needs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Params = dict[str, Tensor]
+
+
+def map_params(function: Callable[..., Tensor], *trees: Params) -> Params:
+    """Apply `function` to the tensors of the same name in every tree."""
+    return {name: function(*(tree[name] for tree in trees)) for name in trees[0]}
+
+
+def detach(params: Params) -> Params:
+    return map_params(lambda p: p.detach(), params)
+
+
+def as_leaves(params: Params) -> Params:
+    """The same values as independent variables that can be differentiated with respect to."""
+    return map_params(lambda p: p.detach().requires_grad_(), params)
+
+
+def stack(params: Params, num_tasks: int) -> Params:
+    """Give every task the same parameters: [...] to [num_tasks, ...], without a copy."""
+    return map_params(lambda p: p.expand(num_tasks, *p.shape), params)
+
+
+def flatten(params: Params) -> Tensor:
+    """All parameters in one vector [P], in the order of the dict."""
+    return torch.cat([p.reshape(-1) for p in params.values()])
+
+
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """Cut a vector [P] into the names and shapes of `like`; the inverse of `flatten`."""
+    pieces = vector.split([p.numel() for p in like.values()])
+    return {name: piece.view_as(p) for (name, p), piece in zip(like.items(), pieces, strict=True)}
+
+
+def num_tasks(tree: Any) -> int:
+    """The size of axis 0, which every tensor of a stacked tree shares."""
+    return pytree.tree_leaves(tree)[0].shape[0]
+
+
+def take_tasks(tree: Any, start: int, stop: int) -> Any:
+    """The tasks start .. stop - 1 of a stacked tree (views)."""
+    return pytree.tree_map(lambda leaf: leaf[start:stop], tree)
+
+
+def take_task(tree: Any, index: int) -> Any:
+    """One task of a stacked tree, its task axis removed (views)."""
+    return pytree.tree_map(lambda leaf: leaf[index], tree)
+
+
+def concatenate_tasks(trees: list[Any]) -> Any:
+    """Put stacked trees behind one another along the task axis."""
+    return pytree.tree_map(lambda *leaves: torch.cat(leaves), *trees)

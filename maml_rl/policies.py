@@ -1,0 +1,150 @@
+"""Policies: (params, observation) to a distribution over actions. Pure functions of values; nothing is stored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maml_rl.core.params import Params
+from maml_rl.networks import init_mlp, mlp, xavier_uniform
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy network (Finn et al. 2017, appendix A.2: two hidden layers of 100 units, ReLU)."""
+
+    hidden_sizes: tuple[int, ...] = (100, 100)  # units in each hidden layer
+    activation: Literal["relu", "tanh"] = "relu"  # between layers
+    init_std: float = 1.0  # of a Gaussian policy, in units of the action bound
+    min_std: float = 1e-6  # the standard deviation never falls below it, in adapted policies either
+
+    def __post_init__(self) -> None:
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"policy.hidden_sizes must be at least 1 each, got {self.hidden_sizes}")
+        if not 0.0 < self.min_std <= self.init_std < float("inf"):
+            raise ValueError(
+                "policy.min_std and init_std must satisfy 0 < min_std <= init_std < inf, "
+                f"got {self.min_std} and {self.init_std}"
+            )
+
+
+class Policy(Protocol):
+    """Outputs [..., width] describe the action distribution; the rest are functions of them.
+
+    In `outputs`, observations are [B, O] for one task or [N, B, O] with parameters stacked over N tasks.
+    """
+
+    observation_size: int
+    noise_size: int  # random numbers needed for one action
+
+    def init(self, generator: torch.Generator) -> Params: ...
+    def outputs(self, params: Params, observations: Tensor) -> Tensor: ...
+    def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray: ...
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor: ...
+    def mean_action(self, outputs: Tensor) -> Tensor: ...
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor: ...
+    def kl(self, old_outputs: Tensor, outputs: Tensor) -> Tensor: ...
+    def entropy(self, outputs: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class GaussianPolicy:
+    """A diagonal Gaussian whose mean is a network and whose log standard deviation does not depend on the state.
+
+    Outputs [..., 2A]: mean and log standard deviation of A independent actions; actions [..., A], unclipped.
+    """
+
+    observation_size: int
+    action_size: int
+    config: PolicyConfig
+
+    @property
+    def noise_size(self) -> int:
+        return self.action_size
+
+    def init(self, generator: torch.Generator) -> Params:
+        sizes = (self.observation_size, *self.config.hidden_sizes, self.action_size)
+        params = init_mlp(sizes, xavier_uniform(generator))
+        params["log_std"] = torch.full((self.action_size,), math.log(self.config.init_std))
+        return params
+
+    def outputs(self, params: Params, observations: Tensor) -> Tensor:
+        network = {name: p for name, p in params.items() if name != "log_std"}
+        mean = mlp(network, observations, self.config.activation)
+        log_std = params["log_std"].clamp(min=math.log(self.config.min_std)).unsqueeze(-2)
+        return torch.cat([mean, log_std.expand_as(mean)], dim=-1)
+
+    def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        return rng.standard_normal((num_steps, self.noise_size), dtype=np.float32)
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, dim=-1)
+        return mean + log_std.exp() * noise
+
+    def mean_action(self, outputs: Tensor) -> Tensor:
+        return outputs.chunk(2, dim=-1)[0]
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, dim=-1)
+        scaled = (actions - mean) * (-log_std).exp()
+        # sum, not mean: the densities of independent actions multiply
+        return -0.5 * (scaled.square() + 2.0 * log_std + math.log(2.0 * math.pi)).sum(dim=-1)
+
+    def kl(self, old_outputs: Tensor, outputs: Tensor) -> Tensor:
+        """KL(old || new), summed over actions: [..., 2A], [..., 2A] to [...]."""
+        old_mean, old_log_std = old_outputs.chunk(2, dim=-1)
+        mean, log_std = outputs.chunk(2, dim=-1)
+        precision = (-2.0 * log_std).exp()
+        squares = ((2.0 * old_log_std).exp() + (old_mean - mean).square()) * precision
+        return (log_std - old_log_std + 0.5 * (squares - 1.0)).sum(dim=-1)
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        log_std = outputs.chunk(2, dim=-1)[1]
+        return (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class CategoricalPolicy:
+    """A distribution over a finite number of actions. Outputs [..., C]: log-probabilities; actions [..., 1], indices."""
+
+    observation_size: int
+    num_actions: int
+    config: PolicyConfig
+
+    @property
+    def noise_size(self) -> int:
+        return 1
+
+    def init(self, generator: torch.Generator) -> Params:
+        sizes = (self.observation_size, *self.config.hidden_sizes, self.num_actions)
+        return init_mlp(sizes, xavier_uniform(generator))
+
+    def outputs(self, params: Params, observations: Tensor) -> Tensor:
+        return mlp(params, observations, self.config.activation).log_softmax(dim=-1)
+
+    def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        return rng.random((num_steps, self.noise_size), dtype=np.float32)
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Invert the cumulative distribution at uniform noise in [0, 1)."""
+        below = outputs.exp().cumsum(dim=-1) <= noise
+        return below.sum(dim=-1, keepdim=True).clamp(max=self.num_actions - 1).to(outputs.dtype)
+
+    def mean_action(self, outputs: Tensor) -> Tensor:
+        """The most probable action."""
+        return outputs.argmax(dim=-1, keepdim=True).to(outputs.dtype)
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        return outputs.gather(-1, actions.long()).squeeze(-1)
+
+    def kl(self, old_outputs: Tensor, outputs: Tensor) -> Tensor:
+        """KL(old || new): [..., C], [..., C] to [...]."""
+        return (old_outputs.exp() * (old_outputs - outputs)).sum(dim=-1)
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        return -(outputs.exp() * outputs).sum(dim=-1)

@@ -1,0 +1,177 @@
+"""Reinforcement learning as a task family: trajectories, advantages, surrogates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maml_rl.core.lift import Threads, chunk_tasks, lift
+from maml_rl.core.params import Params, concatenate_tasks, num_tasks, take_task, take_tasks
+from maml_rl.core.protocols import Key, Predictor
+from maml_rl.policies import Policy
+from maml_rl.rl.baseline import fitted_values
+from maml_rl.rl.losses import INNER_LOSSES, masked_mean, surrogate_loss
+from maml_rl.rl.returns import discounted_returns, gae, standardise
+from maml_rl.sampling.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class AdvantageConfig:
+    """From rewards to advantages (the constants of Finn et al. 2017)."""
+
+    discount: float = 0.99
+    gae_lambda: float = 1.0  # 1: returns minus baseline
+    ridge: float = 1e-5  # regularises the linear baseline
+    normalise: bool = True  # mean 0 and standard deviation 1 within each task
+
+    def __post_init__(self) -> None:
+        for name, value in (("discount", self.discount), ("gae_lambda", self.gae_lambda)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"advantage.{name} must lie in [0, 1], got {value}")
+        if not 0.0 < self.ridge < float("inf"):
+            raise ValueError(f"advantage.ridge must be positive and finite, got {self.ridge}")
+
+
+class Batch(NamedTuple):
+    """One batch of N tasks, ready for losses. E episodes, T steps, O observation, A action."""
+
+    observations: Tensor  # [N, E, T, O]
+    actions: Tensor  # [N, E, T, A]
+    log_probs: Tensor  # [N, E, T] under the policy that collected the batch
+    advantages: Tensor  # [N, E, T]
+    mask: Tensor  # [N, E, T]
+    returns: Tensor  # [N, E] undiscounted, of whole episodes
+    explained_variance: Tensor  # [N]: 1 - Var(G - V) / Var(G)
+
+
+class Sampler(Protocol):
+    def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory: ...
+    def close(self) -> None: ...
+
+
+class RLFamily:
+    """Tasks of a `TaskVectorEnv`, policies that act in them."""
+
+    metric = "return"
+    higher_is_better = True
+    resamples = True
+
+    def __init__(
+        self,
+        sample_tasks: Callable[[int, np.random.Generator], Sequence[Any]],
+        sampler: Sampler,
+        policy: Policy,
+        advantage: AdvantageConfig,
+        estimator: str,
+        threads: Threads,
+    ):
+        """
+        Args:
+            sample_tasks: (number, rng) -> tasks.
+            estimator: "ratio", "log_prob" or "dice": the inner loss.
+        """
+        self.policy, self.sampler = policy, sampler
+        self._sample_tasks, self._advantage, self._threads = sample_tasks, advantage, threads
+        self._inner_loss = INNER_LOSSES[estimator]
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
+        return self._sample_tasks(num_tasks, rng)
+
+    def init_params(self, key: Key) -> Params:
+        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        return self.policy.init(generator)
+
+    def collect(self, tasks: Sequence[Any], params: Params, key: Key) -> Batch:
+        """Sample trajectories under each task's parameters and turn them into a batch."""
+        trajectory = self.sampler.sample(tasks, params, key)
+
+        def one_chunk(start: int, stop: int) -> Batch:
+            return self._batch(take_tasks(params, start, stop), take_tasks(trajectory, start, stop))
+
+        return concatenate_tasks(self._threads.map(one_chunk, *zip(*chunk_tasks(trajectory), strict=True)))
+
+    def inner_loss(self, params: Params, data: Batch) -> Tensor:
+        return self._inner_loss(self._log_probs(params, data), data.advantages, data.mask)
+
+    def outer_loss(self, params: Params, data: Batch) -> Tensor:
+        return surrogate_loss(self._log_probs(params, data), data.log_probs, data.advantages, data.mask)
+
+    def outputs(self, params: Params, data: Batch) -> Tensor:
+        return self.policy.outputs(params, data.observations.flatten(0, 1))
+
+    def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Batch) -> Tensor:
+        return masked_mean(self.policy.kl(old_outputs, outputs), data.mask.flatten())
+
+    def score(self, params: Params, data: Batch) -> Tensor:
+        return data.returns
+
+    def predictor(self, params: Params) -> Predictor:
+        """Observations [..., O] to mean actions [..., A]."""
+
+        def act(observations: Tensor) -> Tensor:
+            with torch.no_grad():
+                rows = observations.reshape(-1, observations.shape[-1]).float()
+                actions = self.policy.mean_action(self.policy.outputs(params, rows))
+            return actions.reshape(*observations.shape[:-1], actions.shape[-1])
+
+        return act
+
+    def describe(self, batches: Sequence[Batch]) -> dict[str, float]:
+        query = batches[-1]
+        return {
+            "explained_variance_before": batches[0].explained_variance.mean().item(),
+            "explained_variance_after": query.explained_variance.mean().item(),
+            "entropy_before": _sampled_entropy(batches[0]),
+            "entropy_after": _sampled_entropy(query),
+            "env_steps": sum(batch.mask.sum(dtype=torch.float64).item() for batch in batches),
+        }
+
+    def _log_probs(self, params: Params, data: Batch) -> Tensor:
+        outputs = self.outputs(params, data)
+        return self.policy.log_prob(outputs, data.actions.flatten(0, 1)).view_as(data.mask)
+
+    def _batch(self, params: Params, trajectory: Trajectory) -> Batch:
+        """A chunk of tasks; each is fitted on its own."""
+        count = num_tasks(trajectory)
+        single = [self._advantages(take_task(trajectory, i)) for i in range(count)]
+        advantages, explained = (torch.stack(column) for column in zip(*single, strict=True))
+        batch = Batch(
+            trajectory.observations,
+            trajectory.actions,
+            torch.zeros_like(trajectory.mask),
+            advantages,
+            trajectory.mask,
+            trajectory.rewards.sum(dim=-1),
+            explained,
+        )
+        with torch.no_grad():
+            return batch._replace(log_probs=lift(self._log_probs)(params, batch))
+
+    def _advantages(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+        """[E, T] advantages and [] explained variance of one task."""
+        config, mask = self._advantage, trajectory.mask
+        returns = discounted_returns(trajectory.rewards, config.discount)
+        values = fitted_values(trajectory.observations, returns, mask, config.ridge)
+        padded = torch.nn.functional.pad(values, (0, 1))
+        advantages = gae(trajectory.rewards, padded, config.discount, config.gae_lambda) * mask
+        explained = explained_variance(returns, values, mask)
+        return (standardise(advantages, mask, 1e-8) if config.normalise else advantages), explained
+
+
+def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(G - V) / Var(G) over unmasked steps: 1 for a perfect baseline, 0 for a constant. [E, T] to []."""
+
+    def variance(x: Tensor) -> Tensor:
+        return masked_mean((x - masked_mean(x, mask)).square(), mask)
+
+    return 1.0 - variance(returns - values) / variance(returns).clamp(min=1e-12)
+
+
+def _sampled_entropy(batch: Batch) -> float:
+    """-mean log pi of the actions taken, an unbiased estimate of the policies' entropy [nats]."""
+    return -(batch.log_probs * batch.mask).sum().item() / batch.mask.sum().item()

@@ -1,0 +1,58 @@
+"""Policy-gradient losses of one task: the inner ones, whose second derivative matters, and the outer surrogate.
+
+All are means over the steps that were taken, so that a task's step size does not depend on how much data it has.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum()
+
+
+def log_prob_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """-mean(log pi * A). Its second derivative lacks the effect of the parameters on which data are seen.
+
+    Args:
+        log_probs, advantages, mask: [E, T].
+    Source: Finn et al. 2017, equation 4 and Algorithm 3, as their code has it.
+    """
+    return -masked_mean(log_probs * advantages, mask)
+
+
+def ratio_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """-mean(pi / stop(pi) * A): the low-variance curvature estimator, exact to second order at H = 1.
+
+    Source: Rothfuss et al. 2019, equation 13 (arXiv:1810.06784).
+    """
+    return -masked_mean((log_probs - log_probs.detach()).exp() * advantages, mask)
+
+
+def dice_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """-mean(magic(sum_{t' <= t} log pi[t']) * A[t]) - and its baseline part - with magic(x) = exp(x - stop(x)).
+
+    The advantages stand for the summed later rewards of step t, less a baseline b[t]; DiCE credits reward by reward, so
+    the objective is rewritten: sum_t magic(<= t) * r[t] equals sum_t (magic(<= t) - magic(< t)) * G[t] by summation by
+    parts, where G may be replaced by G - b without bias in any order of derivative.
+    Source: Foerster et al. 2018, equation 5 (arXiv:1802.05098); the baseline: Mao et al. 2019 (arXiv:1905.10943).
+    """
+    masked = log_probs * mask
+    up_to_now = masked.cumsum(dim=-1)
+    before = up_to_now - masked
+    weight = (up_to_now - up_to_now.detach()).exp() - (before - before.detach()).exp()
+    return -masked_mean(weight * advantages, mask)
+
+
+def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """-mean(pi / pi_old * A): what the trust region lowers.
+
+    Args:
+        old_log_probs: [E, T] of the policy that collected the data, a constant.
+    Source: Schulman et al. 2015, equation 14 (arXiv:1502.05477).
+    """
+    return -masked_mean((log_probs - old_log_probs).exp() * advantages, mask)
+
+
+INNER_LOSSES = {"ratio": ratio_loss, "log_prob": log_prob_loss, "dice": dice_loss}

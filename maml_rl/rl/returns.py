@@ -1,0 +1,58 @@
+"""Discounted returns and generalised advantages, over whole stacks of episodes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def discounted_returns(rewards: Tensor, discount: float) -> Tensor:
+    """G[t] = rewards[t] + discount * G[t + 1] along the last axis: [..., T] to [..., T].
+
+    Rewards after an episode's end must be zero.
+    """
+    if not 0.0 <= discount <= 1.0:
+        raise ValueError(f"discount must lie in [0, 1], got {discount}")
+    returns = torch.empty_like(rewards)
+    following = torch.zeros_like(rewards[..., 0])
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        following = rewards[..., t] + discount * following
+        returns[..., t] = following
+    return returns
+
+
+def gae(rewards: Tensor, values: Tensor, discount: float, gae_lambda: float) -> Tensor:
+    """Generalised advantage estimates along the last axis.
+
+        delta[t] = rewards[t] + discount * values[t + 1] - values[t]
+        A[t]     = delta[t] + discount * gae_lambda * A[t + 1],   A[T] = 0
+
+    Args:
+        rewards: [..., T] received on leaving step t; zero after the end.
+        values: [..., T + 1]; zero from an episode's end on, be it the world's or the clock's: the published practice
+            with finite horizons, consistent because the baseline knows the time.
+        gae_lambda: in [0, 1]; 0 gives one-step errors, 1 gives returns minus values.
+    Returns:
+        [..., T] advantages, in units of reward.
+    Raises:
+        ValueError: if the axes do not fit, or a setting lies outside [0, 1].
+    Source: Schulman et al. 2016, section 3 (arXiv:1506.02438).
+    """
+    if values.shape[:-1] != rewards.shape[:-1] or values.shape[-1] != rewards.shape[-1] + 1:
+        raise ValueError(f"values must have one step more than rewards, got {values.shape} and {rewards.shape}")
+    if not 0.0 <= gae_lambda <= 1.0:
+        raise ValueError(f"gae_lambda must lie in [0, 1], got {gae_lambda}")
+    deltas = rewards + discount * values[..., 1:] - values[..., :-1]
+    return discounted_returns(deltas, discount * gae_lambda)
+
+
+def standardise(values: Tensor, mask: Tensor, epsilon: float) -> Tensor:
+    """(x - mean) / (std + epsilon) over the unmasked entries of one task; masked entries become zero.
+
+    Args:
+        values, mask: [E, T]; at least one entry must be unmasked.
+    """
+    count = mask.sum()
+    mean = (values * mask).sum() / count
+    centred = (values - mean) * mask
+    return centred / ((centred.square().sum() / count).sqrt() + epsilon)

@@ -1,0 +1,116 @@
+"""The in-process sampler: threads, each with an environment and a block of the tasks of its own.
+
+Physics steps without Python's lock, so one thread's policy overlaps with another's physics.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from maml_rl.core.lift import Threads
+from maml_rl.core.params import Params, take_tasks
+from maml_rl.core.protocols import Key
+from maml_rl.policies import Policy
+from maml_rl.sampling.rollout import VectorWorld, rollout
+from maml_rl.sampling.seeds import episode_noise
+from maml_rl.sampling.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How trajectories are collected."""
+
+    episodes_per_task: int = 20  # for each gradient step, and again for the outer step
+    horizon: int | None = None  # steps of an episode at most; by default the environment's own
+    num_threads: int = 0  # for sampling and learning; 0 takes every core. Results do not depend on it
+    sampler: Literal["local"] = "local"  # where sampling runs: in this process
+
+    def __post_init__(self) -> None:
+        if self.episodes_per_task < 1:
+            raise ValueError(f"episodes_per_task must be at least 1, got {self.episodes_per_task}")
+        if self.horizon is not None and self.horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
+        if self.num_threads < 0:
+            raise ValueError(f"num_threads must be at least 1, or 0 for one per core, got {self.num_threads}")
+
+
+class LocalSampler:
+    """Samples whole tasks on the threads of this process. Equal keys give equal trajectories for any number of threads."""
+
+    def __init__(
+        self,
+        make_env: Callable[[int], VectorWorld],
+        policy: Policy,
+        num_episodes: int,
+        horizon: int,
+        threads: Threads,
+    ):
+        """
+        Args:
+            make_env: number of sub-environments -> a vector environment on one thread.
+            num_episodes: E, per task.
+            horizon: T, steps after which the environment truncates.
+        """
+        self._make_env, self._policy, self._threads = make_env, policy, threads
+        self._num_episodes, self._horizon = num_episodes, horizon
+        self._own = threading.local()  # environments of the present thread, by size
+        self._all_envs: list[VectorWorld] = []
+        self._adding = threading.Lock()
+
+    def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
+        """E episodes of every task, each under its own parameters (stacked: [N, ...])."""
+        n, e, t = len(tasks), self._num_episodes, self._horizon
+        sizes = (self._policy.observation_size, self._action_width)
+        trajectory = Trajectory(
+            torch.zeros(n, e, t, sizes[0]),
+            torch.zeros(n, e, t, sizes[1]),
+            torch.zeros(n, e, t),
+            torch.zeros(n, e, t),
+            torch.zeros(n, e, dtype=torch.bool),
+        )
+
+        def one_block(start: int, stop: int) -> None:
+            noise = episode_noise(key, start, stop - start, e, t, self._policy)
+            rollout(
+                self._env((stop - start) * e),
+                self._policy,
+                take_tasks(params, start, stop),
+                tasks[start:stop],
+                noise,
+                take_tasks(trajectory, start, stop),
+                start,
+            )
+
+        self._threads.map(one_block, *zip(*self._blocks(n), strict=True))
+        return trajectory
+
+    def close(self) -> None:
+        for env in self._all_envs:
+            env.close()
+        self._all_envs.clear()
+        self._own = threading.local()
+
+    @property
+    def _action_width(self) -> int:
+        return getattr(self._policy, "action_size", 1)
+
+    def _blocks(self, num_tasks: int) -> list[tuple[int, int]]:
+        """Consecutive ranges of tasks, as equal as can be, one for each thread."""
+        count = min(self._threads.num_threads, num_tasks)
+        edges = [round(i * num_tasks / count) for i in range(count + 1)]
+        return list(zip(edges[:-1], edges[1:], strict=True))
+
+    def _env(self, num_envs: int) -> VectorWorld:
+        if not hasattr(self._own, "envs"):
+            self._own.envs = {}
+        if num_envs not in self._own.envs:
+            env = self._make_env(num_envs)
+            self._own.envs[num_envs] = env
+            with self._adding:
+                self._all_envs.append(env)
+        return self._own.envs[num_envs]

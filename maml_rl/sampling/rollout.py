@@ -1,0 +1,104 @@
+"""The inner loop of sampling: a block of tasks, all their episodes side by side, from reset to the horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_rl.core.params import Params
+from maml_rl.policies import Policy
+from maml_rl.sampling.seeds import EpisodeNoise
+from maml_rl.sampling.trajectory import SamplingError, Trajectory
+
+
+class VectorWorld(Protocol):
+    """What a rollout needs of a vector environment: `envs.TaskVectorEnv` and whatever looks like it."""
+
+    num_envs: int
+    single_action_space: Any
+
+    def set_tasks(self, tasks: Sequence[Any]) -> None: ...
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[NDArray, dict[str, Any]]: ...
+    def step(self, actions: NDArray, alive: NDArray | None = None) -> tuple[NDArray, ...]: ...
+    def close(self) -> None: ...
+
+
+def action_mapping(space: Any) -> Callable[[Tensor], NDArray]:
+    """Policy actions to environment actions: +-1 is the Box's bound, beyond is clipped; indices for Discrete."""
+    if hasattr(space, "n"):
+        start = int(space.start)
+        return lambda actions: actions[:, 0].numpy().astype(np.int64) + start
+    low, high = (torch.from_numpy(np.asarray(bound, dtype=np.float32)) for bound in (space.low, space.high))
+    centre, half_width = (high + low) / 2, (high - low) / 2
+    if bool((centre == 0).all()) and bool((half_width == 1).all()):
+        return lambda actions: actions.clamp(-1.0, 1.0).numpy()
+    return lambda actions: (centre + half_width * actions.clamp(-1.0, 1.0)).numpy()
+
+
+def rollout(
+    env: VectorWorld,
+    policy: Policy,
+    params: Params,
+    tasks: Sequence[Any],
+    noise: EpisodeNoise,
+    out: Trajectory,
+    first_task: int,
+) -> None:
+    """Play every episode of `tasks` and write them into `out`.
+
+    Args:
+        env: of len(tasks) * E sub-environments, task-major.
+        params: stacked [len(tasks), ...].
+        out: this block's part of the trajectory, [len(tasks), E, T, ...], all zero.
+        first_task: the block's place among all tasks, for error messages.
+    Raises:
+        SamplingError: naming task and episode.
+    """
+    num_tasks, num_episodes, horizon = out.rewards.shape
+    to_env = action_mapping(env.single_action_space)
+    all_noise = torch.from_numpy(noise.actions).view(horizon, num_tasks, num_episodes, -1)
+    env.set_tasks([task for task in tasks for _ in range(num_episodes)])
+    observations, _ = env.reset(seed=noise.reset_seeds)
+    alive = np.ones(env.num_envs, dtype=bool)
+    terminated_ever = np.zeros(env.num_envs, dtype=bool)
+    with torch.no_grad():
+        for t in range(horizon):
+            everyone = bool(alive.all())
+            if not everyone and not alive.any():
+                break
+            seen = torch.from_numpy(observations).float().view(num_tasks, num_episodes, -1)
+            actions = policy.sample(policy.outputs(params, seen), all_noise[t])
+            flat = actions.view(env.num_envs, -1)
+            try:
+                observations, rewards, terminated, truncated, _ = env.step(
+                    to_env(flat), None if everyone else alive
+                )
+            except RuntimeError as error:
+                raise _located(error, t, num_episodes, first_task) from error
+            if not everyone:
+                living = torch.from_numpy(alive).view(num_tasks, num_episodes, 1)
+                seen, actions = seen * living, actions * living
+            out.observations[:, :, t] = seen
+            out.actions[:, :, t] = actions
+            out.rewards[:, :, t] = torch.from_numpy(rewards).view(num_tasks, num_episodes)
+            out.mask[:, :, t] = torch.from_numpy(alive).view(num_tasks, num_episodes)
+            terminated_ever |= terminated
+            alive = alive & ~(terminated | truncated)
+    out.terminated[:] = torch.from_numpy(terminated_ever).view(num_tasks, num_episodes)
+
+
+def _located(error: RuntimeError, t: int, num_episodes: int, first_task: int) -> RuntimeError:
+    """The error again with its task and episode, if it knows its sub-environment."""
+    row = getattr(error, "environment", None)
+    if row is None:
+        return error
+    task, episode = divmod(int(row), num_episodes)
+    reason = getattr(error, "reason", str(error))
+    return SamplingError(
+        f"task {first_task + task}, episode {episode}, step {t}: {reason}", first_task + task, episode
+    )

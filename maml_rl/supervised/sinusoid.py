@@ -1,0 +1,114 @@
+"""Sinusoid regression: the H = 1 family of Finn et al. 2017, section 5.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maml_rl.core.params import Params
+from maml_rl.core.protocols import Key, Predictor
+from maml_rl.networks import init_mlp, mlp, truncated_normal
+
+
+@dataclass(frozen=True)
+class Sinusoid:
+    """y = amplitude * sin(x - phase)."""
+
+    amplitude: float
+    phase: float  # [rad]
+
+
+@dataclass(frozen=True)
+class SinusoidConfig:
+    """Data and network of Finn et al. 2017, section 5.1 (ranges and initial weights: their published code)."""
+
+    num_examples: int = 10  # K, in the support set and again in the query set
+    hidden_sizes: tuple[int, ...] = (40, 40)  # ReLU between layers
+    init_std: float = 0.01  # of the truncated normal that weights are drawn from; biases start at zero
+    amplitude_range: tuple[float, float] = (0.1, 5.0)
+    phase_range: tuple[float, float] = (0.0, 3.141592653589793)  # [rad]
+    input_range: tuple[float, float] = (-5.0, 5.0)
+
+    def __post_init__(self) -> None:
+        if self.num_examples < 1:
+            raise ValueError(f"sinusoid.num_examples must be at least 1, got {self.num_examples}")
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"sinusoid.hidden_sizes must be at least 1 each, got {self.hidden_sizes}")
+        if not 0.0 < self.init_std < float("inf"):
+            raise ValueError(f"sinusoid.init_std must be positive and finite, got {self.init_std}")
+        for name in ("amplitude_range", "phase_range", "input_range"):
+            low, high = getattr(self, name)
+            if not -float("inf") < low < high < float("inf"):
+                raise ValueError(f"sinusoid.{name} must be finite and rising, got {(low, high)}")
+
+
+class Examples(NamedTuple):
+    """N tasks, K examples each."""
+
+    inputs: Tensor  # [N, K, 1]
+    targets: Tensor  # [N, K, 1]
+
+
+class SinusoidFamily:
+    """Mean squared error of a small network; the "action" is the prediction and there is no transition."""
+
+    metric = "mse"
+    higher_is_better = False
+    resamples = False
+
+    def __init__(self, config: SinusoidConfig):
+        self._config = config
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Sinusoid]:
+        amplitudes = rng.uniform(*self._config.amplitude_range, num_tasks)
+        phases = rng.uniform(*self._config.phase_range, num_tasks)
+        return [Sinusoid(float(a), float(p)) for a, p in zip(amplitudes, phases, strict=True)]
+
+    def init_params(self, key: Key) -> Params:
+        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        return init_mlp((1, *self._config.hidden_sizes, 1), truncated_normal(generator, self._config.init_std))
+
+    def collect(self, tasks: Sequence[Sinusoid], params: Params, key: Key) -> Examples:
+        """K fresh examples of each task; they depend on the key, not on the parameters."""
+        low, high = self._config.input_range
+        inputs = np.stack(
+            [key.rng(i).uniform(low, high, self._config.num_examples) for i in range(len(tasks))]
+        )
+        amplitudes = np.array([[task.amplitude] for task in tasks])
+        phases = np.array([[task.phase] for task in tasks])
+        targets = amplitudes * np.sin(inputs - phases)
+        return Examples(*(torch.from_numpy(a).float().unsqueeze(-1) for a in (inputs, targets)))
+
+    def inner_loss(self, params: Params, data: Examples) -> Tensor:
+        return (self.outputs(params, data) - data.targets).square().mean()
+
+    def outer_loss(self, params: Params, data: Examples) -> Tensor:
+        return self.inner_loss(params, data)
+
+    def outputs(self, params: Params, data: Examples) -> Tensor:
+        return mlp(params, data.inputs, "relu")
+
+    def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Examples) -> Tensor:
+        """KL between Gaussians of unit variance around the predictions."""
+        return 0.5 * (old_outputs - outputs).square().sum(dim=-1).mean()
+
+    def score(self, params: Params, data: Examples) -> Tensor:
+        """[K] squared errors."""
+        return (self.outputs(params, data) - data.targets).square().squeeze(-1)
+
+    def predictor(self, params: Params) -> Predictor:
+        """Inputs [..., 1] to predictions [..., 1]."""
+
+        def predict(inputs: Tensor) -> Tensor:
+            with torch.no_grad():
+                return mlp(params, inputs.reshape(-1, 1).float(), "relu").view(inputs.shape)
+
+        return predict
+
+    def describe(self, batches: Sequence[Examples]) -> dict[str, float]:
+        return {}

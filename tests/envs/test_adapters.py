@@ -1,0 +1,80 @@
+"""The adapters also pass through test_every_environment.py."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+
+import envs  # noqa: F401 - registers the ids
+from envs.adapters import SingleFromVector, VectorFromSingle
+from envs.task_env import SimulationError, TaskEnv
+
+
+class Countdown(TaskEnv):
+    """Pays the task's number each step; truncates itself after `task` steps, before its horizon."""
+
+    horizon = 10
+
+    def __init__(self):
+        self.observation_space = gymnasium.spaces.Discrete(100)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self._next_task = self._task = 5
+
+    def sample_tasks(self, num_tasks, rng):
+        return rng.integers(1, 9, num_tasks).tolist()
+
+    def set_task(self, task):
+        self._next_task = task
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._task, self._time = self._next_task, 0
+        return int(self.np_random.integers(50, 100)), {}
+
+    def step(self, action):
+        self._time += 1
+        return self._time, self._task, False, self._time >= self._task, {"action": action, "note": "words"}
+
+
+def test_any_single_environment_becomes_a_vector():
+    vector = VectorFromSingle(Countdown, num_envs=2)
+    vector.set_tasks([1, 3])
+    starts, _ = vector.reset(seed=[4, 4])
+    assert starts.tolist() == [Countdown().reset(seed=4)[0]] * 2
+    observations, rewards, _, truncated, infos = vector.step(np.array([1, 0]))
+    assert observations.tolist() == [1, 1] and rewards.tolist() == [1.0, 3.0]
+    assert truncated.tolist() == [True, False]
+    assert infos["action"].tolist() == [1.0, 0.0] and "note" not in infos
+    with pytest.raises(ResetNeeded, match="sub-environment 0 has no episode under way"):
+        vector.step(np.array([1, 0]))
+    vector.reset(options={"reset_mask": np.array([True, False])})
+    assert vector.step(np.array([1, 0]))[0].tolist() == [1, 2]
+
+
+def test_an_error_names_the_copy():
+    vector = VectorFromSingle(lambda: gymnasium.make("maml/HalfCheetahVel-gym-v0"), num_envs=3)
+    vector.reset(seed=0)
+    vector.envs[1].unwrapped._vector._qvel[0] = 1e30
+    with pytest.raises(SimulationError, match="^sub-environment 1: MuJoCo warned of BADQVEL"):
+        vector.step(np.zeros((3, 6)))
+
+
+def test_a_contract_cannot_be_left_half_filled():
+    class NoTasks(TaskEnv):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        NoTasks()
+
+
+def test_a_time_limit_of_gymnasium_is_kept():
+    vector = VectorFromSingle(lambda: gymnasium.wrappers.TimeLimit(Countdown(), 2), num_envs=1)
+    vector.reset(seed=0)
+    assert [bool(vector.step(np.array([0]))[3]) for _ in range(2)] == [False, True]
+
+
+def test_one_is_one():
+    with pytest.raises(ValueError, match="SingleFromVector needs num_envs = 1, got 3"):
+        SingleFromVector(gymnasium.make_vec("maml/Navigation2D-v0", num_envs=3))
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        VectorFromSingle(Countdown, num_envs=0)

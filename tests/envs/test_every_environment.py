@@ -1,0 +1,333 @@
+"""What must hold for every registered environment, single and batched."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+
+import envs
+from envs.adapters import VectorFromSingle
+from envs.task_env import SimulationError, TaskEnv, TaskVectorEnv
+
+IDS = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
+NUM_ENVS = 4
+SEEDS = [11, 7, 2**40, 3]
+every_id = pytest.mark.parametrize("env_id", IDS)
+
+
+def make_vec(env_id: str, num_envs: int = NUM_ENVS, **settings) -> TaskVectorEnv:
+    return gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
+
+
+def random_actions(env: TaskVectorEnv, num_steps: int, seed: int = 0) -> np.ndarray:
+    """[num_steps, n, A], float32, one and a half times as wide as the box: some are clipped."""
+    high = 1.5 * env.action_space.high
+    return np.random.default_rng(seed).uniform(-high, high, (num_steps, *high.shape)).astype(np.float32)
+
+
+def run(env: TaskVectorEnv, actions: np.ndarray, seed=SEEDS) -> tuple[np.ndarray, np.ndarray]:
+    """Observations [T + 1, n, O] and rewards [T, n]."""
+    observations, rewards = [env.reset(seed=seed)[0]], []
+    for action in actions:
+        observation, reward, *_ = env.step(action)
+        observations.append(observation)
+        rewards.append(reward)
+    return np.array(observations), np.array(rewards)
+
+
+def test_the_ids_are_registered():
+    cheetahs = [
+        f"maml/HalfCheetah{task}-{physics}-v0" for task in ("Dir", "Vel") for physics in ("gym", "rllab")
+    ]
+    assert IDS == [*cheetahs, "maml/Navigation2D-v0"]
+
+
+@every_id
+@pytest.mark.filterwarnings("ignore:.*Box observation space m.* value is .*infinity")
+def test_gymnasium_checks_the_single_environment(env_id):
+    env = gymnasium.make(env_id)
+    assert isinstance(env.unwrapped, TaskEnv)
+    check_env(env.unwrapped, skip_render_check=True)
+
+
+@every_id
+def test_same_seed_same_trajectory(env_id):
+    env = make_vec(env_id)
+    actions = random_actions(env, 20)
+    first, again = run(env, actions), run(env, actions)
+    other_object = run(make_vec(env_id), actions)
+    for part in (0, 1):
+        np.testing.assert_array_equal(first[part], again[part])
+        np.testing.assert_array_equal(first[part], other_object[part])
+
+
+@every_id
+def test_an_integer_seed_counts_up_and_each_row_has_its_own(env_id):
+    env = make_vec(env_id)
+    counted, _ = env.reset(seed=5)
+    listed, _ = env.reset(seed=[5, 6, 7, 8])
+    np.testing.assert_array_equal(counted, listed)
+    backwards, _ = env.reset(seed=[8, 7, 6, 5])
+    np.testing.assert_array_equal(backwards[::-1], listed)
+    if "Navigation" not in env_id:  # which starts at the origin whatever the seed
+        assert (listed[0] != listed[1]).any()
+        unseeded, _ = env.reset()  # goes on with the generators
+        assert (unseeded != backwards).any()
+
+
+@every_id
+def test_spaces_hold_and_all_is_finite(env_id):
+    env = make_vec(env_id)
+    env.reset(seed=0)
+    for action in random_actions(env, 50):
+        observation, reward, terminated, truncated, infos = env.step(action)
+        assert env.observation_space.contains(observation)
+        assert reward.dtype == np.float64 and reward.shape == (NUM_ENVS,) and np.isfinite(reward).all()
+        assert terminated.dtype == truncated.dtype == bool
+        for name in infos:
+            assert infos[name].shape == (NUM_ENVS,)
+        assert not (terminated | truncated).any()
+
+
+@every_id
+def test_the_task_changes_the_reward_and_nothing_else(env_id):
+    env = make_vec(env_id)
+    actions = random_actions(env, 10)
+    tasks = env.sample_tasks(40, np.random.default_rng(0))
+    assert len(set(tasks)) >= 2
+    assert tasks == env.sample_tasks(40, np.random.default_rng(0))
+    one, other = list(dict.fromkeys(tasks))[:2]
+    env.set_tasks([one] * NUM_ENVS)
+    observations, rewards = run(env, actions)
+    env.set_tasks([one, other, one, other])
+    observations_again, rewards_again = run(env, actions)
+    np.testing.assert_array_equal(observations, observations_again)
+    np.testing.assert_array_equal(rewards[:, [0, 2]], rewards_again[:, [0, 2]])
+    assert (rewards[:, [1, 3]] != rewards_again[:, [1, 3]]).all()
+
+
+@every_id
+def test_a_task_waits_for_the_next_reset(env_id):
+    env, quiet = make_vec(env_id), make_vec(env_id)
+    one, other = list(dict.fromkeys(env.sample_tasks(40, np.random.default_rng(0))))[:2]
+    action = random_actions(env, 1)[0]
+    for each in (env, quiet):
+        each.set_tasks([one] * NUM_ENVS)
+        each.reset(seed=SEEDS)
+    env.set_tasks([other] * NUM_ENVS)
+    np.testing.assert_array_equal(env.step(action)[1], quiet.step(action)[1])
+    env.reset(seed=SEEDS)
+    quiet.reset(seed=SEEDS)
+    assert (env.step(action)[1] != quiet.step(action)[1]).all()
+
+
+@every_id
+def test_arrays_own_their_memory(env_id):
+    env = make_vec(env_id)
+    first, _ = env.reset(seed=0)
+    held = first.copy()
+    kept = [env.step(action) for action in random_actions(env, 3)]
+    np.testing.assert_array_equal(first, held)
+    arrays = [first] + [array for step in kept for array in (*step[:4], *step[4].values())]
+    for i, array in enumerate(arrays):
+        assert array.flags.writeable
+        assert not any(np.shares_memory(array, other) for other in arrays[:i])
+    expected = [step[0].copy() for step in kept]
+    for array in arrays:
+        array[...] = 1
+    env.reset(seed=0)
+    for action, observation in zip(random_actions(env, 3), expected, strict=True):
+        np.testing.assert_array_equal(env.step(action)[0], observation)
+
+
+@every_id
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_single_equals_batched_bit_for_bit(env_id, dtype):
+    vector = make_vec(env_id)
+    tasks = vector.sample_tasks(NUM_ENVS, np.random.default_rng(1))
+    vector.set_tasks(tasks)
+    actions = random_actions(vector, 30).astype(dtype)
+    observations, rewards = run(vector, actions)
+    for row in range(NUM_ENVS):
+        single = gymnasium.make(env_id)
+        single.unwrapped.set_task(tasks[row])
+        observation, _ = single.reset(seed=SEEDS[row])
+        np.testing.assert_array_equal(observation, observations[0, row])
+        for t in range(len(actions)):
+            observation, reward, *_ = single.step(actions[t, row])
+            np.testing.assert_array_equal(observation, observations[t + 1, row])
+            assert reward == rewards[t, row]
+
+
+@every_id
+def test_a_row_does_not_depend_on_how_many_stand_beside_it(env_id):
+    few, many = make_vec(env_id), make_vec(env_id, num_envs=37)
+    actions = random_actions(many, 10)
+    seeds = SEEDS + list(range(33))
+    of_few, of_many = run(few, actions[:, :NUM_ENVS]), run(many, actions, seed=seeds)
+    for part in (0, 1):
+        np.testing.assert_array_equal(of_few[part], of_many[part][:, :NUM_ENVS])
+
+
+@every_id
+@pytest.mark.parametrize("horizon", [3, 210])
+def test_the_horizon_truncates(env_id, horizon):
+    vector = make_vec(env_id, num_envs=1, horizon=horizon)
+    single = gymnasium.make(env_id, horizon=horizon)
+    assert vector.horizon == single.unwrapped.horizon == horizon
+    for env, action in (
+        (vector, np.zeros(vector.action_space.shape)),
+        (single, np.zeros(single.action_space.shape)),
+    ):
+        env.reset(seed=0)
+        truncated = [bool(env.step(action)[3]) for _ in range(horizon)]
+        assert truncated == [False] * (horizon - 1) + [True]
+        with pytest.raises(
+            ResetNeeded, match=rf"sub-environment 0 is at its horizon of {horizon} steps: reset it"
+        ):
+            env.step(action)
+        env.reset(seed=0)
+        env.step(action)
+
+
+@every_id
+def test_gymnasiums_own_name_for_the_horizon(env_id):
+    assert make_vec(env_id, max_episode_steps=5).horizon == 5
+    assert (
+        make_vec(env_id).horizon
+        == gymnasium.make(env_id).unwrapped.horizon
+        == (100 if "Nav" in env_id else 200)
+    )
+
+
+@every_id
+def test_a_mask_resets_only_its_rows(env_id):
+    env, twin = make_vec(env_id, horizon=8), make_vec(env_id, horizon=8)
+    actions = random_actions(env, 8)
+    mask = np.array([True, False, False, True])
+    starts, _ = env.reset(seed=SEEDS)
+    twin.reset(seed=SEEDS)
+    for action in actions[:5]:
+        before = env.step(action)[0]
+        twin.step(action)
+    observations, _ = env.reset(seed=SEEDS, options={"reset_mask": mask})
+    np.testing.assert_array_equal(observations[mask], starts[mask])
+    np.testing.assert_array_equal(observations[~mask], before[~mask])
+    for action in actions[5:]:
+        observations, rewards, _, truncated, _ = env.step(action)
+        expected = twin.step(action)
+        np.testing.assert_array_equal(observations[~mask], expected[0][~mask])
+        np.testing.assert_array_equal(rewards[~mask], expected[1][~mask])
+    np.testing.assert_array_equal(truncated, ~mask)
+
+
+@every_id
+def test_a_mask_may_be_empty(env_id):
+    env = make_vec(env_id)
+    env.reset(seed=SEEDS)
+    last = env.step(random_actions(env, 1)[0])[0]
+    np.testing.assert_array_equal(env.reset(options={"reset_mask": np.zeros(NUM_ENVS, dtype=bool)})[0], last)
+
+
+@every_id
+def test_rows_that_are_not_alive_are_left_out(env_id):
+    env, twin = make_vec(env_id), make_vec(env_id)
+    actions = random_actions(env, 6)
+    alive = np.array([True, False, True, False])
+    env.reset(seed=SEEDS)
+    twin.reset(seed=SEEDS)
+    for action in actions[:3]:
+        spoiled = np.where(alive[:, None], action, np.nan)
+        results, expected = env.step(spoiled, alive=alive), twin.step(action)
+        for result, whole in zip(results[:4], expected[:4], strict=True):
+            assert not result[~alive].any()
+            np.testing.assert_array_equal(result[alive], whole[alive])
+        for name, values in results[4].items():
+            assert not values[~alive].any()
+            if name.startswith("_"):
+                np.testing.assert_array_equal(values, alive)
+    # the others stood still meanwhile: they go on as if stepped for the first time
+    twin.reset(seed=SEEDS)
+    observations = env.step(actions[0])[0]
+    np.testing.assert_array_equal(observations[~alive], twin.step(actions[0])[0][~alive])
+
+
+@every_id
+def test_nobody_alive(env_id):
+    env = make_vec(env_id)
+    env.reset(seed=0)
+    observations, rewards, terminated, truncated, _ = env.step(
+        np.zeros(env.action_space.shape), alive=np.zeros(NUM_ENVS, dtype=bool)
+    )
+    assert observations.shape == env.observation_space.shape
+    assert not any(array.any() for array in (observations, rewards, terminated, truncated))
+
+
+@every_id
+def test_the_adapter_gives_the_same_vector_environment(env_id):
+    fast, slow = (
+        make_vec(env_id, horizon=6),
+        VectorFromSingle(lambda: gymnasium.make(env_id, horizon=6), NUM_ENVS),
+    )
+    assert fast.single_observation_space == slow.single_observation_space
+    tasks = fast.sample_tasks(NUM_ENVS, np.random.default_rng(3))
+    assert tasks == slow.sample_tasks(NUM_ENVS, np.random.default_rng(3))
+    alive = np.array([True, True, False, True])
+    actions = random_actions(fast, 6)
+    for env in (fast, slow):
+        env.set_tasks(tasks)
+        env.reset(seed=SEEDS)
+    for t, action in enumerate(actions):
+        mask = alive if t == 2 else None
+        for ours, theirs in zip(fast.step(action, alive=mask), slow.step(action, alive=mask), strict=True):
+            np.testing.assert_equal(ours, theirs)
+
+
+@every_id
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_action_that_is_not_finite(env_id, value):
+    env = make_vec(env_id)
+    env.reset(seed=0)
+    actions = np.zeros(env.action_space.shape)
+    actions[2, 1] = value
+    with pytest.raises(SimulationError, match=r"sub-environment 2: action is not finite: \[") as caught:
+        env.step(actions)
+    assert caught.value.environment == 2 and caught.value.reason.startswith("action is not finite")
+    env.step(np.zeros_like(actions))  # nothing was stepped, so this goes on
+
+
+@every_id
+def test_what_cannot_be_right_is_refused(env_id):
+    env = make_vec(env_id)
+    task = env.sample_tasks(1, np.random.default_rng(0))[0]
+    actions = np.zeros(env.action_space.shape)
+    with pytest.raises(ResetNeeded, match="sub-environment 0 has no episode under way"):
+        env.step(actions)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="one task per sub-environment: 4 tasks, got 3"):
+        env.set_tasks([task] * 3)
+    with pytest.raises(TypeError, match="takes tasks of type"):
+        env.set_tasks([1.5] * NUM_ENVS)
+    with pytest.raises(ValueError, match=r"actions must have shape \(4, \d\), got \(\d,\)"):
+        env.step(actions[0])
+    with pytest.raises(ValueError, match=r"alive must be a bool array of shape \(4,\), got int64 \(4,\)"):
+        env.step(actions, alive=np.ones(4, dtype=int))
+    with pytest.raises(ValueError, match=r"reset_mask must be a bool array of shape \(4,\)"):
+        env.reset(options={"reset_mask": [True]})
+    with pytest.raises(ValueError, match="seed needs one entry per sub-environment, 4, got 2"):
+        env.reset(seed=[1, 2])
+    with pytest.raises(ValueError, match="horizon must be at least 1 step, got 0"):
+        make_vec(env_id, horizon=0)
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        make_vec(env_id, num_envs=0)
+    with pytest.raises(ValueError, match="render_mode must be None or in"):
+        make_vec(env_id, render_mode="ansi")
+
+
+@every_id
+def test_a_docstring_is_a_specification_sheet(env_id):
+    body = type(gymnasium.make(env_id).unwrapped)
+    for heading in ("## Task", "## Action", "## Reward", "## Version history"):
+        assert heading in body.__doc__
+    assert envs.__doc__

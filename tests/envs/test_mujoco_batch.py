@@ -1,0 +1,105 @@
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+
+import envs  # noqa: F401 - registers the ids
+from envs.half_cheetah import half_cheetah_model
+from envs.task_env import SimulationError
+
+
+def make_vec(physics: str = "rllab", num_envs: int = 5, **settings):
+    return gymnasium.make_vec(f"maml/HalfCheetahVel-{physics}-v0", num_envs=num_envs, **settings)
+
+
+def diverge(env, row: int) -> None:
+    env._qvel[row] = 1e30  # [m/s, rad/s]; MuJoCo gives up at 1e10
+
+
+@pytest.mark.parametrize("physics", ["rllab", "gym"])
+def test_divergence_names_the_simulation(physics, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = make_vec(physics)
+    actions = np.zeros(env.action_space.shape)
+    env.reset(seed=0)
+    env.step(actions)
+    diverge(env, 3)
+    with pytest.raises(SimulationError, match="sub-environment 3: MuJoCo warned of BADQVEL") as caught:
+        env.step(actions)
+    assert caught.value.environment == 3
+    assert not list(tmp_path.iterdir())  # no MUJOCO_LOG.TXT
+    with pytest.raises(ResetNeeded, match="sub-environment 0 has no episode under way"):
+        env.step(actions)
+    observations, _ = env.reset(seed=0)
+    fresh = make_vec(physics)
+    np.testing.assert_array_equal(observations, fresh.reset(seed=0)[0])
+    np.testing.assert_array_equal(env.step(actions)[0], fresh.step(actions)[0])
+
+
+def test_a_diverged_simulation_left_out_does_not_stop_the_others():
+    env = make_vec()
+    actions = np.zeros(env.action_space.shape)
+    env.reset(seed=0)
+    diverge(env, 3)
+    with pytest.raises(SimulationError):
+        env.step(actions)
+    alive = np.arange(5) != 3
+    env.reset(seed=0, options={"reset_mask": alive})
+    env.step(actions, alive=alive)
+
+
+def test_threads_change_nothing():
+    one, two = make_vec(num_threads=1), make_vec(num_threads=2)
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, *one.action_space.shape))
+    one.reset(seed=0)
+    two.reset(seed=0)
+    for action in actions:
+        for a, b in zip(one.step(action)[:2], two.step(action)[:2], strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
+        make_vec(num_threads=0)
+
+
+@pytest.fixture(scope="module")
+def drawing() -> None:
+    try:
+        mujoco.Renderer(half_cheetah_model(), 32, 32).close()
+    except Exception as error:  # noqa: BLE001 - every backend fails in its own way
+        pytest.skip(f"no backend draws here: {error!r}")
+
+
+@pytest.mark.usefixtures("drawing")
+def test_pictures_are_drawn():
+    env = gymnasium.make("maml/HalfCheetahVel-rllab-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    first = env.render()
+    assert first.dtype == np.uint8 and first.shape == (480, 480, 3) and first.std() > 10
+    for _ in range(20):
+        env.step(np.ones(6, dtype=np.float32))
+    assert (env.render() != first).any()
+    env.close()
+
+    vector = make_vec(num_envs=2, render_mode="rgb_array")
+    vector.reset(seed=0)
+    pictures = vector.render()
+    np.testing.assert_array_equal(pictures[0], first)
+    assert len(pictures) == 2 and (pictures[0] != pictures[1]).any()
+    vector.close()
+    assert make_vec().render() is None
+
+
+@pytest.mark.usefixtures("drawing")
+def test_drawing_does_not_disturb_the_simulation():
+    drawn, plain = make_vec(render_mode="rgb_array"), make_vec()
+    action = np.full(drawn.action_space.shape, 0.5)
+    for env in (drawn, plain):
+        env.reset(seed=0)
+        env.step(action)
+    drawn.render_one(1)
+    np.testing.assert_array_equal(drawn.step(action)[0], plain.step(action)[0])
+    drawn.close()
+
+
+def test_mujoco_is_the_version_the_batch_needs():
+    assert tuple(int(part) for part in mujoco.__version__.split(".")[:2]) >= (3, 17)

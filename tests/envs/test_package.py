@@ -1,0 +1,43 @@
+"""The package as a whole: what it imports, and what importing it does."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "envs"
+
+
+def test_it_imports_nothing_of_the_project_and_no_torch():
+    outside = set()
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                outside |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                outside.add((node.module or "").split(".")[0])
+    assert outside - set(sys.stdlib_module_names) == {"numpy", "gymnasium", "mujoco"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the backend is chosen on Linux only")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({"MUJOCO_GL": "disabled"}, "disabled"), ({"DISPLAY": ":0"}, None), ({}, ("egl", None))],
+)
+def test_the_drawing_backend_is_the_users_or_egl(given, expected):
+    clean = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")}
+    code = "import envs, os, sys; print(os.environ.get('MUJOCO_GL'), 'mujoco' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean | given,
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    backend, mujoco_is_loaded = done.stdout.split()
+    assert backend in [str(e) for e in (expected if isinstance(expected, tuple) else (expected,))]
+    assert mujoco_is_loaded == "False"
