@@ -11,6 +11,12 @@ from maml_rl.core.params import Params
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
+SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda hidden: (hidden > 0).to(hidden.dtype),
+    "tanh": lambda hidden: 1.0 - hidden.square(),
+}
+"""The activation's derivative, from the activation's value."""
+
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """inputs @ weight + bias, for one task or many.
@@ -24,6 +30,24 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if weight.dim() == 3:
         return torch.baddbmm(bias.unsqueeze(-2), inputs, weight)
     return torch.addmm(bias, inputs, weight)
+
+
+NARROW = 16
+"""Products with fewer columns than this are computed transposed, up to five times as fast."""
+
+
+def times(rows: Tensor, weight: Tensor) -> Tensor:
+    """[n, B, in] @ [n, in, out]."""
+    if weight.shape[-1] < NARROW:
+        return torch.bmm(weight.mT, rows.mT).mT
+    return torch.bmm(rows, weight)
+
+
+def correlation(left: Tensor, right: Tensor) -> Tensor:
+    """Sum over rows of outer products: [n, B, in], [n, B, out] to [n, in, out]."""
+    if right.shape[-1] < NARROW:
+        return torch.bmm(right.mT, left).mT
+    return torch.bmm(left.mT, right)
 
 
 def mlp(params: Params, inputs: Tensor, activation: str) -> Tensor:
@@ -70,3 +94,107 @@ def truncated_normal(generator: torch.Generator, std: float) -> Callable[[int, i
         return torch.nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
 
     return draw
+
+
+class LinearizedMLP:
+    """An `OutputMap` (core.output_map) of the network for n stacked tasks, by the chain rule written out.
+
+    Against automatic differentiation it keeps a third of the memory and fuses every sum of two products into one call,
+    which makes the outer step about one and a half times as fast. Layer l: z = h W + b, h_next = act(z). A direction
+    (V, v) gives r = d h along it; a cotangent gives d = cotangent of z. See Pearlmutter 1994 for the second derivative.
+    """
+
+    def __init__(self, params: Params, inputs: Tensor, activation: str, appended: str | None = None):
+        """
+        Args:
+            params: stacked [n, ...]; besides the layers only `appended`.
+            inputs: [n, B, in].
+            appended: a parameter [n, k] that is repeated over the rows behind the network's outputs.
+        """
+        self._depth = sum(name.endswith(".weight") for name in params)
+        self._activation, self._appended = activation, appended
+        self._params = params
+        self._hidden = [inputs]  # [n, B, width] going into each layer
+        for layer in range(self._depth):
+            outputs = linear(self._hidden[-1], *self._layer(params, layer))
+            if layer < self._depth - 1:
+                self._hidden.append(ACTIVATIONS[activation](outputs))
+        self._width = outputs.shape[-1]
+        if appended is not None:
+            extra = params[appended].unsqueeze(-2).expand(*outputs.shape[:-1], -1)
+            outputs = torch.cat([outputs, extra], dim=-1)
+        self.outputs = outputs
+        self._slopes: list[Tensor] = []
+        self._fixed: list[Tensor] = []
+        self._above: list[Tensor] = []
+
+    def push(self, direction: Params) -> Tensor:
+        return self._push(direction)[0]
+
+    def pull(self, cotangent: Tensor) -> Params:
+        return self._gradient(cotangent, self._descend(cotangent)[0])
+
+    def fix_cotangent(self, cotangent: Tensor) -> Params:
+        self._fixed, self._above = self._descend(cotangent)
+        return self._gradient(cotangent, self._fixed)
+
+    def pull_change(self, direction: Params, change: Callable[[Tensor], Tensor]) -> Params:
+        assert self._fixed, "fix_cotangent comes first"
+        pushed, tangents = self._push(direction)
+        outer = change(pushed)
+        changes = [outer[..., : self._width].contiguous()]  # of the cotangents, last layer first
+        for layer in range(self._depth - 1, 0, -1):
+            weight, turned = self._params[f"{layer}.weight"], direction[f"{layer}.weight"]
+            above = torch.bmm(changes[-1], weight.mT).baddbmm_(self._fixed[layer], turned.mT)
+            above.mul_(self._slope(layer))
+            if self._activation == "tanh":  # the slope 1 - h^2 changes as well; that of ReLU does not
+                above.addcmul_(self._above[layer] * self._hidden[layer], tangents[layer], value=-2.0)
+            changes.append(above)
+        changes.reverse()
+        gradient = self._gradient(outer, changes)
+        for layer in range(1, self._depth):
+            gradient[f"{layer}.weight"].add_(correlation(tangents[layer], self._fixed[layer]))
+        return gradient
+
+    def _push(self, direction: Params) -> tuple[Tensor, list[Tensor]]:
+        """Directional derivative of the outputs and of the inputs of every layer (of the first: none)."""
+        tangents = [torch.empty(0)]
+        for layer in range(self._depth):
+            weight, bias = self._layer(direction, layer)
+            moved = times(self._hidden[layer], weight).add_(bias.unsqueeze(-2))
+            if layer == self._depth - 1:
+                moved = moved.add_(times(tangents[-1], self._params[f"{layer}.weight"])) if layer else moved
+            else:
+                if layer > 0:
+                    moved.baddbmm_(tangents[-1], self._params[f"{layer}.weight"])
+                tangents.append(moved.mul_(self._slope(layer + 1)))
+        if self._appended is not None:
+            extra = direction[self._appended].unsqueeze(-2).expand(*moved.shape[:-1], -1)
+            moved = torch.cat([moved, extra], dim=-1)
+        return moved, tangents
+
+    def _descend(self, cotangent: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Cotangents of every layer's z, and of the hidden values that go into it (into the first: none)."""
+        inner, above = [cotangent[..., : self._width].contiguous()], []
+        for layer in range(self._depth - 1, 0, -1):
+            above.append(torch.bmm(inner[-1], self._params[f"{layer}.weight"].mT))
+            inner.append(above[-1] * self._slope(layer))
+        return inner[::-1], [torch.empty(0), *above[::-1]] if self._activation == "tanh" else []
+
+    def _gradient(self, cotangent: Tensor, inner: list[Tensor]) -> Params:
+        gradient: Params = {}
+        for layer, each in enumerate(inner):
+            gradient[f"{layer}.weight"] = correlation(self._hidden[layer], each)
+            gradient[f"{layer}.bias"] = each.sum(dim=-2)
+        if self._appended is not None:
+            gradient[self._appended] = cotangent[..., self._width :].sum(dim=-2)
+        return gradient
+
+    def _slope(self, layer: int) -> Tensor:
+        """Derivative of the activation that feeds `layer`; computed when first asked for."""
+        if not self._slopes:
+            self._slopes = [SLOPES[self._activation](hidden) for hidden in self._hidden[1:]]
+        return self._slopes[layer - 1]
+
+    def _layer(self, params: Params, layer: int) -> tuple[Tensor, Tensor]:
+        return params[f"{layer}.weight"], params[f"{layer}.bias"]

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maml_rl.core.output_map import OutputMap
 from maml_rl.core.params import Params
-from maml_rl.networks import init_mlp, mlp, xavier_uniform
+from maml_rl.networks import LinearizedMLP, init_mlp, mlp, xavier_uniform
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Policy(Protocol):
 
     def init(self, generator: torch.Generator) -> Params: ...
     def outputs(self, params: Params, observations: Tensor) -> Tensor: ...
+    def linearize(self, params: Params, observations: Tensor) -> OutputMap: ...
     def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray: ...
     def sample(self, outputs: Tensor, noise: Tensor) -> Tensor: ...
     def mean_action(self, outputs: Tensor) -> Tensor: ...
@@ -56,7 +58,8 @@ class Policy(Protocol):
 class GaussianPolicy:
     """A diagonal Gaussian whose mean is a network and whose log standard deviation does not depend on the state.
 
-    Outputs [..., 2A]: mean and log standard deviation of A independent actions; actions [..., A], unclipped.
+    Outputs [..., 2A]: mean and log standard deviation of A independent actions, the latter before it is bounded from
+    below; actions [..., A], unclipped.
     """
 
     observation_size: int
@@ -74,43 +77,49 @@ class GaussianPolicy:
         return params
 
     def outputs(self, params: Params, observations: Tensor) -> Tensor:
-        network = {name: p for name, p in params.items() if name != "log_std"}
-        mean = mlp(network, observations, self.config.activation)
-        log_std = params["log_std"].clamp(min=math.log(self.config.min_std)).unsqueeze(-2)
-        return torch.cat([mean, log_std.expand_as(mean)], dim=-1)
+        mean = mlp(params, observations, self.config.activation)
+        return torch.cat([mean, params["log_std"].unsqueeze(-2).expand_as(mean)], dim=-1)
+
+    def linearize(self, params: Params, observations: Tensor) -> OutputMap:
+        return LinearizedMLP(params, observations, self.config.activation, appended="log_std")
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, the latter at least the bound: [..., 2A] to [..., A] twice."""
+        mean, log_std = outputs.chunk(2, dim=-1)
+        return mean, log_std.clamp(min=math.log(self.config.min_std))
 
     def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
         return rng.standard_normal((num_steps, self.noise_size), dtype=np.float32)
 
     def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = outputs.chunk(2, dim=-1)
+        mean, log_std = self.split(outputs)
         return mean + log_std.exp() * noise
 
     def mean_action(self, outputs: Tensor) -> Tensor:
-        return outputs.chunk(2, dim=-1)[0]
+        return self.split(outputs)[0]
 
     def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        mean, log_std = outputs.chunk(2, dim=-1)
+        mean, log_std = self.split(outputs)
         scaled = (actions - mean) * (-log_std).exp()
         # sum, not mean: the densities of independent actions multiply
         return -0.5 * (scaled.square() + 2.0 * log_std + math.log(2.0 * math.pi)).sum(dim=-1)
 
     def kl(self, old_outputs: Tensor, outputs: Tensor) -> Tensor:
         """KL(old || new), summed over actions: [..., 2A], [..., 2A] to [...]."""
-        old_mean, old_log_std = old_outputs.chunk(2, dim=-1)
-        mean, log_std = outputs.chunk(2, dim=-1)
+        old_mean, old_log_std = self.split(old_outputs)
+        mean, log_std = self.split(outputs)
         precision = (-2.0 * log_std).exp()
         squares = ((2.0 * old_log_std).exp() + (old_mean - mean).square()) * precision
         return (log_std - old_log_std + 0.5 * (squares - 1.0)).sum(dim=-1)
 
     def entropy(self, outputs: Tensor) -> Tensor:
-        log_std = outputs.chunk(2, dim=-1)[1]
+        log_std = self.split(outputs)[1]
         return (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=-1)
 
 
 @dataclass(frozen=True)
 class CategoricalPolicy:
-    """A distribution over a finite number of actions. Outputs [..., C]: log-probabilities; actions [..., 1], indices."""
+    """A distribution over a finite number of actions. Outputs [..., C]: logits; actions [..., 1], indices."""
 
     observation_size: int
     num_actions: int
@@ -125,14 +134,17 @@ class CategoricalPolicy:
         return init_mlp(sizes, xavier_uniform(generator))
 
     def outputs(self, params: Params, observations: Tensor) -> Tensor:
-        return mlp(params, observations, self.config.activation).log_softmax(dim=-1)
+        return mlp(params, observations, self.config.activation)
+
+    def linearize(self, params: Params, observations: Tensor) -> OutputMap:
+        return LinearizedMLP(params, observations, self.config.activation)
 
     def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
         return rng.random((num_steps, self.noise_size), dtype=np.float32)
 
     def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Invert the cumulative distribution at uniform noise in [0, 1)."""
-        below = outputs.exp().cumsum(dim=-1) <= noise
+        below = outputs.softmax(dim=-1).cumsum(dim=-1) <= noise
         return below.sum(dim=-1, keepdim=True).clamp(max=self.num_actions - 1).to(outputs.dtype)
 
     def mean_action(self, outputs: Tensor) -> Tensor:
@@ -140,11 +152,13 @@ class CategoricalPolicy:
         return outputs.argmax(dim=-1, keepdim=True).to(outputs.dtype)
 
     def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        return outputs.gather(-1, actions.long()).squeeze(-1)
+        return outputs.log_softmax(dim=-1).gather(-1, actions.long()).squeeze(-1)
 
     def kl(self, old_outputs: Tensor, outputs: Tensor) -> Tensor:
         """KL(old || new): [..., C], [..., C] to [...]."""
-        return (old_outputs.exp() * (old_outputs - outputs)).sum(dim=-1)
+        old, new = old_outputs.log_softmax(dim=-1), outputs.log_softmax(dim=-1)
+        return (old.exp() * (old - new)).sum(dim=-1)
 
     def entropy(self, outputs: Tensor) -> Tensor:
-        return -(outputs.exp() * outputs).sum(dim=-1)
+        log_probs = outputs.log_softmax(dim=-1)
+        return -(log_probs.exp() * log_probs).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""Adaptation: theta to theta'_i by gradient steps on the data of one task, or of a stack of tasks."""
+"""Adaptation: theta to theta'_i by gradient steps on the data of each task."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from maml_rl.core.lift import Threads, chunk_tasks, lift
+from maml_rl.core.lift import Threads, chunk_tasks
+from maml_rl.core.output_map import LossAtOutputs, OutputMap
 from maml_rl.core.params import Params, concatenate_tasks, take_tasks
+from maml_rl.core.protocols import TaskFamily
 
 StepSize = float | Params
 
@@ -37,75 +36,74 @@ class InnerConfig:
         return (self.step_size,) * self.num_steps
 
 
-def gradient_step(
-    loss: Callable[[Params, Any], Tensor],
-    params: Params,
-    support: Any,
-    step_size: StepSize,
-    first_order: bool,
-    differentiable: bool,
-) -> Params:
-    """One step of gradient descent: params - step_size * d loss / d params."""
-    variables = params if differentiable else {name: p.detach().requires_grad_() for name, p in params.items()}
-    with torch.enable_grad():
-        value = loss(variables, support)
-        grads = torch.autograd.grad(
-            value, list(variables.values()), create_graph=differentiable and not first_order
-        )
-    sizes = step_size if isinstance(step_size, dict) else dict.fromkeys(params, step_size)
-    return {
-        name: p - sizes[name] * grad for (name, p), grad in zip(params.items(), grads, strict=True)
-    }
-
-
 def adapt(
-    loss: Callable[[Params, Any], Tensor],
+    gradient: Callable[[Params, Any], Params],
     params: Params,
     supports: Sequence[Any],
     step_sizes: Sequence[StepSize],
-    first_order: bool,
-    differentiable: bool,
 ) -> Params:
     """Fold one gradient step over each support batch (Finn et al. 2017, equation 1 and Algorithm 1, line 6).
 
     Args:
-        loss: the inner loss of one task; or, for stacked parameters and data, the sum of the tasks' losses, whose
-            gradient in a task's own parameters is that task's gradient.
-        params: tensors, all of them used by the loss; with `differentiable` they must require gradients.
+        gradient: (params, support) -> d inner loss / d params; for stacked trees each task's own gradient.
         supports: one batch for each step: fresh trajectories in RL, the same examples again in supervised learning.
-        step_sizes: for each step one number [loss units^-1], or a tree of them shaped like `params`.
-        first_order: treat the inner gradient as a constant when differentiating the result.
-        differentiable: keep the graph from the result back to `params`; otherwise the result is a plain value.
+        step_sizes: for each step one number [1 / loss], or a tree of them shaped like `params`.
     Raises:
         ValueError: if the numbers of supports and step sizes differ.
     """
     for support, step_size in zip(supports, step_sizes, strict=True):
-        params = gradient_step(loss, params, support, step_size, first_order, differentiable)
+        params = subtract(params, scale(gradient(params, support), step_size))
     return params
 
 
+def scale(tree: Params, step_size: StepSize) -> Params:
+    if isinstance(step_size, dict):
+        return {name: value * step_size[name] for name, value in tree.items()}
+    return {name: value * step_size for name, value in tree.items()}
+
+
+def subtract(tree: Params, other: Params) -> Params:
+    return {name: value - other[name] for name, value in tree.items()}
+
+
+class InnerStep:
+    """The inner loss around one point: its gradient and, on request, products with its Hessian. Stacked tasks."""
+
+    def __init__(self, family: TaskFamily, params: Params, support: Any, with_hessian: bool):
+        self._map: OutputMap = family.linearize(params, support)
+        self._loss = LossAtOutputs(family.inner_loss_at, self._map.outputs, support)
+        pull = self._map.fix_cotangent if with_hessian else self._map.pull
+        self.gradient = pull(self._loss.slope)
+
+    def hessian_product(self, direction: Params) -> Params:
+        """(d^2 inner loss / d params^2) direction. Symmetric: pi / stop(pi) and its like are, with what is stopped held
+        fixed, ordinary functions of the parameters."""
+        return self._map.pull_change(direction, self._loss.curve)
+
+
+def inner_gradient(family: TaskFamily) -> Callable[[Params, Any], Params]:
+    """The gradient of the family's inner loss, for `adapt`."""
+    return lambda params, support: InnerStep(family, params, support, with_hessian=False).gradient
+
+
 def adapt_tasks(
-    loss: Callable[[Params, Any], Tensor],
+    family: TaskFamily,
     params: Params,
     supports: Sequence[Any],
     step_sizes: Sequence[StepSize],
     threads: Threads,
 ) -> Params:
-    """Adapt many tasks, each from its own parameters, to plain values: [task, ...] to [task, ...].
+    """Adapt many tasks, each from its own parameters: [task, ...] to [task, ...].
 
     Args:
-        loss: the inner loss of ONE task.
         params, supports: stacked, task on axis 0.
+        step_sizes: numbers, or trees without a task axis.
     """
     if not supports:
         return params
-    lifted = lift(loss)
 
     def one_chunk(start: int, stop: int) -> Params:
         own = take_tasks(params, start, stop)
-        data = [take_tasks(support, start, stop) for support in supports]
-        return adapt(lambda p, d: lifted(p, d).sum(), own, data, step_sizes, first_order=True, differentiable=False)
+        return adapt(inner_gradient(family), own, [take_tasks(s, start, stop) for s in supports], step_sizes)
 
-    chunks = chunk_tasks(supports[0])
-    adapted = concatenate_tasks(threads.map(one_chunk, *zip(*chunks, strict=True)))
-    return {name: value.detach() for name, value in adapted.items()}
+    return concatenate_tasks(threads.map(one_chunk, *zip(*chunk_tasks(supports[0]), strict=True)))

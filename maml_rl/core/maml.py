@@ -80,9 +80,7 @@ class MAML:
                 else:
                     supports.append(supports[0])
             with clock("adapt_seconds"):
-                adapted = adapt_tasks(
-                    self.family.inner_loss, adapted, supports[-1:], [step_size], self.threads
-                )
+                adapted = adapt_tasks(self.family, adapted, supports[-1:], [step_size], self.threads)
         with clock("sample_seconds"):
             query = self.family.collect(tasks, adapted, key.at_phase(self.inner.num_steps))
         return Collected(supports, adapted, query)
@@ -90,7 +88,7 @@ class MAML:
     def adapt(self, state: State, supports: Sequence[Any]) -> Predictor:
         """A predictor for the single task that every batch of `supports` (task axis of size 1) was collected on."""
         theta = stack(params_of(state), 1)
-        adapted = adapt_tasks(self.family.inner_loss, theta, supports, self.inner.step_sizes, self.threads)
+        adapted = adapt_tasks(self.family, theta, supports, self.inner.step_sizes, self.threads)
         return self.family.predictor(take_task(adapted, 0))
 
     def _init_extra(self, params: Params) -> State:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from maml_rl.core.output_map import OutputMap
 from maml_rl.core.params import Params
 
 State = dict[str, Tensor]
@@ -66,12 +67,17 @@ class TaskFamily(Protocol):
     def collect(self, tasks: Sequence[Any], params: Params, key: Key) -> Any:
         """Data of every task under its own parameters (stacked: [task, ...]); given data ignore `params`."""
 
-    def inner_loss(self, params: Params, data: Any) -> Tensor: ...
-
-    def outer_loss(self, params: Params, data: Any) -> Tensor: ...
-
     def outputs(self, params: Params, data: Any) -> Tensor:
         """[example, width]: what the policy or the network emits at each step or example."""
+
+    def linearize(self, params: Params, data: Any) -> OutputMap:
+        """`outputs` with its derivatives, for stacked tasks: AutogradMap(self.outputs, params, data), or a faster one."""
+
+    def inner_loss_at(self, outputs: Tensor, data: Any) -> Tensor:
+        """The loss that adaptation descends, as a function of the outputs."""
+
+    def outer_loss_at(self, outputs: Tensor, data: Any) -> Tensor:
+        """The loss that the outer step descends: in RL the likelihood-ratio surrogate, else the inner one."""
 
     def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Any) -> Tensor:
         """Mean KL(old || new) over the examples of one task."""

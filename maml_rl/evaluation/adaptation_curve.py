@@ -83,7 +83,7 @@ def adaptation_curve(
             rows.append(score(params, query).double().mean(dim=1))
         if step_size is None:
             break
-        params = adapt_tasks(family.inner_loss, params, [support], [step_size], threads)
+        params = adapt_tasks(family, params, [support], [step_size], threads)
         if family.resamples:
             support = query = family.collect(tasks, params, key.at_phase(phase + 1))
     return AdaptationCurve(family.metric, torch.stack(rows))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.lift import Threads, chunk_tasks, lift
+from maml_rl.core.output_map import OutputMap
 from maml_rl.core.params import Params, concatenate_tasks, num_tasks, take_task, take_tasks
 from maml_rl.core.protocols import Key, Predictor
 from maml_rl.policies import Policy
@@ -95,14 +96,17 @@ class RLFamily:
 
         return concatenate_tasks(self._threads.map(one_chunk, *zip(*chunk_tasks(trajectory), strict=True)))
 
-    def inner_loss(self, params: Params, data: Batch) -> Tensor:
-        return self._inner_loss(self._log_probs(params, data), data.advantages, data.mask)
-
-    def outer_loss(self, params: Params, data: Batch) -> Tensor:
-        return surrogate_loss(self._log_probs(params, data), data.log_probs, data.advantages, data.mask)
-
     def outputs(self, params: Params, data: Batch) -> Tensor:
         return self.policy.outputs(params, data.observations.flatten(0, 1))
+
+    def linearize(self, params: Params, data: Batch) -> OutputMap:
+        return self.policy.linearize(params, data.observations.flatten(1, 2))
+
+    def inner_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
+        return self._inner_loss(self._log_probs(outputs, data), data.advantages, data.mask)
+
+    def outer_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
+        return surrogate_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask)
 
     def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Batch) -> Tensor:
         return masked_mean(self.policy.kl(old_outputs, outputs), data.mask.flatten())
@@ -131,8 +135,7 @@ class RLFamily:
             "env_steps": sum(batch.mask.sum(dtype=torch.float64).item() for batch in batches),
         }
 
-    def _log_probs(self, params: Params, data: Batch) -> Tensor:
-        outputs = self.outputs(params, data)
+    def _log_probs(self, outputs: Tensor, data: Batch) -> Tensor:
         return self.policy.log_prob(outputs, data.actions.flatten(0, 1)).view_as(data.mask)
 
     def _batch(self, params: Params, trajectory: Trajectory) -> Batch:
@@ -150,7 +153,8 @@ class RLFamily:
             explained,
         )
         with torch.no_grad():
-            return batch._replace(log_probs=lift(self._log_probs)(params, batch))
+            outputs = self.linearize(params, batch).outputs
+            return batch._replace(log_probs=lift(self._log_probs)(outputs, batch))
 
     def _advantages(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """[E, T] advantages and [] explained variance of one task."""

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maml_rl.core.output_map import OutputMap
 from maml_rl.core.params import Params
 from maml_rl.core.protocols import Key, Predictor
-from maml_rl.networks import init_mlp, mlp, truncated_normal
+from maml_rl.networks import LinearizedMLP, init_mlp, mlp, truncated_normal
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,17 @@ class SinusoidFamily:
         targets = amplitudes * np.sin(inputs - phases)
         return Examples(*(torch.from_numpy(a).float().unsqueeze(-1) for a in (inputs, targets)))
 
-    def inner_loss(self, params: Params, data: Examples) -> Tensor:
-        return (self.outputs(params, data) - data.targets).square().mean()
-
-    def outer_loss(self, params: Params, data: Examples) -> Tensor:
-        return self.inner_loss(params, data)
-
     def outputs(self, params: Params, data: Examples) -> Tensor:
         return mlp(params, data.inputs, "relu")
+
+    def linearize(self, params: Params, data: Examples) -> OutputMap:
+        return LinearizedMLP(params, data.inputs, "relu")
+
+    def inner_loss_at(self, outputs: Tensor, data: Examples) -> Tensor:
+        return (outputs - data.targets).square().mean()
+
+    def outer_loss_at(self, outputs: Tensor, data: Examples) -> Tensor:
+        return self.inner_loss_at(outputs, data)
 
     def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Examples) -> Tensor:
         """KL between Gaussians of unit variance around the predictions."""

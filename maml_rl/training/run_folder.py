@@ -1,0 +1,166 @@
+"""The one folder that a run leaves: made once, never overwritten, written by one process at a time.
+
+    config.json     the settings      metrics.csv    a row per iteration
+    checkpoints/    see checkpoint    tensorboard/   the rows as events       lock    while a process writes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from maml_rl.training.atomic import remove_unfinished, write_atomically
+
+FORMAT_VERSION = 1
+_locked_here: set[Path] = set()  # POSIX locks do not keep a process from taking its own lock twice
+
+
+class ConfigError(ValueError):
+    """A saved config is missing, cut, of another version, or not what it should be."""
+
+
+class RunFolderError(ValueError):
+    """A run folder cannot be made, is not one, or is in use."""
+
+
+class RunFolder:
+    """A locked run folder; leaving the `with` block unlocks it."""
+
+    def __init__(self, path: Path):
+        """Lock the existing folder `path`. Use `create` or `open`."""
+        self.path = path
+        self._lock = _Lock(path / "lock")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
+        """Make the folder with `config`, plain JSON values, in it.
+
+        Raises:
+            RunFolderError: if it exists and is not empty, cannot be made, or another process is making it.
+            ConfigError: if `config` is not plain JSON.
+        """
+        data = _encode(config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _require_empty(path, set())
+            folder = cls(path)
+        except OSError as error:
+            raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
+        try:
+            _require_empty(path, {"lock"})
+            folder.checkpoints.mkdir()
+            write_atomically(path / "config.json", data)
+        except BaseException as error:
+            folder.close()
+            if isinstance(error, OSError):
+                raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
+            raise
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Lock an existing run's folder in order to resume it.
+
+        Raises:
+            ConfigError: if its config.json is missing or refused.
+            RunFolderError: if it cannot be written to or another process has it.
+        """
+        cls.read_config(path)
+        try:
+            folder = cls(path)
+            folder.checkpoints.mkdir(exist_ok=True)
+            remove_unfinished(path)
+        except OSError as error:
+            raise RunFolderError(f"run folder {path} must be writable: {error.strerror or error}") from error
+        return folder
+
+    @staticmethod
+    def read_config(path: Path) -> dict[str, Any]:
+        """The config that the run in folder `path` was made with.
+
+        Raises:
+            ConfigError: if it is missing, cut, of another format version, or not an object.
+        """
+        file = path / "config.json"
+        try:
+            saved = json.loads(file.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read, so {path} is no run folder: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{file} is cut or not JSON ({error})") from error
+        if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+            raise ConfigError(f"{file} must hold an object with an object 'config'")
+        if saved.get("format_version") != FORMAT_VERSION:
+            raise ConfigError(f"{file} must have format_version {FORMAT_VERSION}, got {saved.get('format_version')!r}")
+        return saved["config"]
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.release()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _encode(config: dict[str, Any]) -> bytes:
+    try:
+        text = json.dumps({"format_version": FORMAT_VERSION, "config": config}, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a config must be plain JSON values ({error})") from error
+    return f"{text}\n".encode()
+
+
+def _require_empty(path: Path, besides: set[str]) -> None:
+    if {entry.name for entry in path.iterdir()} - besides:
+        raise RunFolderError(
+            f"run folder {path} must not exist or be empty, so that no run is overwritten: "
+            f"go on with it by --resume {path}, or choose another --output-dir"
+        )
+
+
+class _Lock:
+    """A lock file that holds for this process alone: it ends with the process, even if forked workers live on."""
+
+    def __init__(self, path: Path):
+        self._path = path.resolve()
+        if self._path in _locked_here:
+            raise self._refusal()
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                raise self._refusal() from None
+            if self._is_current(descriptor):
+                break
+            os.close(descriptor)  # its last holder deleted it between our two calls
+        self._descriptor = descriptor
+        _locked_here.add(self._path)
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _refusal(self) -> RunFolderError:
+        folder = self._path.parent
+        return RunFolderError(f"run folder {folder} must have one writer, but another process is running in it")
+
+    def release(self) -> None:
+        if self._path in _locked_here:
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            _locked_here.discard(self._path)

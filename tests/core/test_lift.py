@@ -1,0 +1,79 @@
+import threading
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from maml_rl.core import lift as lift_module
+from maml_rl.core.lift import Threads, available_cores, chunk_tasks, lift
+
+
+class Data(NamedTuple):
+    values: Tensor
+    weights: Tensor
+
+
+def weighted_sum(params: dict[str, Tensor], data: Data) -> Tensor:
+    return (params["scale"] * data.values * data.weights).sum()
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 5])
+def test_lifted_equals_a_loop(num_tasks):
+    generator = torch.Generator().manual_seed(0)
+    values, weights = torch.randn(2, num_tasks, 4, generator=generator, dtype=torch.float64)
+    scale = torch.randn(num_tasks, generator=generator, dtype=torch.float64)
+    loop = [weighted_sum({"scale": scale[i]}, Data(values[i], weights[i])) for i in range(num_tasks)]
+    lifted = lift(weighted_sum)({"scale": scale}, Data(values, weights))
+    torch.testing.assert_close(lifted, torch.stack(loop), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 8, 20, 10_000])
+@pytest.mark.parametrize("num_tasks", [1, 2, 5])
+def test_chunks_cover_the_tasks_in_order(monkeypatch, limit, num_tasks):
+    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", limit)
+    data = Data(torch.zeros(num_tasks, 3), torch.zeros(num_tasks, 4))  # 7 numbers a task
+    chunks = chunk_tasks(data)
+    assert [task for start, stop in chunks for task in range(start, stop)] == list(range(num_tasks))
+    assert all(7 * (stop - start) <= limit or stop - start == 1 for start, stop in chunks)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_results_come_in_the_order_of_the_pieces(num_threads):
+    threads = Threads(num_threads)
+    assert threads.map(lambda a, b: (a, b), range(20), range(20, 40)) == [(i, i + 20) for i in range(20)]
+    threads.close()
+
+
+def test_every_worker_uses_one_blas_thread():
+    # Two pieces that wait for one another run on two workers.
+    threads, barrier = Threads(2), threading.Barrier(2, timeout=10)
+
+    def one_piece(_):
+        barrier.wait()
+        return threading.get_ident(), torch.get_num_threads()
+
+    pieces = threads.map(one_piece, range(2))
+    threads.close()
+    assert len({worker for worker, _ in pieces}) == 2
+    assert [count for _, count in pieces] == [1, 1]
+    assert torch.get_num_threads() == 1
+
+
+def test_an_error_in_a_piece_is_not_lost():
+    def fail(piece):
+        raise ArithmeticError(f"piece {piece}")
+
+    for num_threads in (1, 2):
+        threads = Threads(num_threads)
+        with pytest.raises(ArithmeticError, match="piece 0"):
+            threads.map(fail, range(3))
+        threads.close()
+
+
+def test_zero_threads_stands_for_one_per_core():
+    threads = Threads(0)
+    assert threads.num_threads == available_cores() >= 1
+    threads.close()
+    with pytest.raises(ValueError, match="num_threads must be at least 1, or 0 for one per core, got -1"):
+        Threads(-1)
