@@ -10,7 +10,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-import envs
+import envs  # noqa: F401 - registers its ids
+from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
@@ -29,6 +30,7 @@ class Built:
     learner: Learner
     family: TaskFamily
     evaluate: Callable[[State, int], dict[str, float]]  # (state, iteration) -> columns for the log
+    evaluation_columns: Sequence[str]
     threads: Threads
     closers: Sequence[Callable[[], None]]
 
@@ -52,12 +54,19 @@ def build(config: RunConfig) -> Built:
     family, closers = _sinusoid(config) if config.env == SINUSOID else _reinforcement(config, threads)
     learner = MAML(family, config.inner, config.outer, threads)
 
+    columns = evaluation_columns(family, config)
+
     def evaluate(state: State, iteration: int) -> dict[str, float]:
         curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads)
-        means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
-        return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
+        return dict(zip(columns, [*curve.mean, *curve.ci95], strict=True))
 
-    return Built(learner, family, evaluate, threads, [*closers, threads.close])
+    return Built(learner, family, evaluate, columns, threads, [*closers, threads.close])
+
+
+def evaluation_columns(family: TaskFamily, config: RunConfig) -> list[str]:
+    """Names of the held-out scores after 0, 1, ... steps, then of their 95 % intervals."""
+    names = [f"eval_{family.metric}_{step}" for step in range(config.evaluation.num_steps + 1)]
+    return [*names, *(f"{name}_ci95" for name in names)]
 
 
 def _sinusoid(config: RunConfig) -> tuple[TaskFamily, list[Callable[[], None]]]:
@@ -73,7 +82,7 @@ def _reinforcement(config: RunConfig, threads: Threads) -> tuple[TaskFamily, lis
     return family, [sampler.close, probe.close]
 
 
-def make_vector_env(env_id: str, horizon: int | None, num_envs: int) -> envs.TaskVectorEnv:
+def make_vector_env(env_id: str, horizon: int | None, num_envs: int) -> TaskVectorEnv:
     """`num_envs` sub-environments of a registered task environment.
 
     Raises:
@@ -85,13 +94,13 @@ def make_vector_env(env_id: str, horizon: int | None, num_envs: int) -> envs.Tas
     except gymnasium.error.Error as error:
         known = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
         raise ValueError(f"env must be a registered task environment, got {env_id!r} ({error}); known: {known}") from None
-    if not isinstance(env, envs.TaskVectorEnv):
+    if not isinstance(env, TaskVectorEnv):
         env.close()
         raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {env_id!r} is not")
     return env
 
 
-def make_policy(env: envs.TaskVectorEnv, config: RunConfig) -> Policy:
+def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
     """A Gaussian for Box actions, a categorical distribution for Discrete ones."""
     observations, actions = env.single_observation_space, env.single_action_space
     if not isinstance(observations, gymnasium.spaces.Box):

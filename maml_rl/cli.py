@@ -15,8 +15,7 @@ import tyro
 from maml_rl.build import Built, build
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.training.checkpoint import CheckpointError
-from maml_rl.training.run_folder import ConfigError, RunFolder, RunFolderError
+from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.trainer import Trainer, TrainingError, TrainingResult
 
 

@@ -28,9 +28,9 @@ class Targets(NamedTuple):
 
 
 class PowerFamily:
-    """One number p per task; outputs p^power, loss slope * output or (output - c)^2 / 2. Data are the targets c.
+    """One number p; outputs p^power; the loss is (output - c)^2 / 2 with the data's target c, or the output itself.
 
-    power 1 and squares: f(p) = (p - c)^2 / 2. The map from p to the output is then linear; with other powers it bends.
+    With power 1 the map from p to the output is linear; with others it bends.
     """
 
     metric, higher_is_better, resamples = "loss", False, False
@@ -92,7 +92,7 @@ def targets() -> Callable[..., Targets]:
 
 @pytest.fixture(scope="session")
 def sinusoid(threads: Threads) -> Callable[..., Problem]:
-    """(num_tasks, num_steps, first_order=False) -> a sinusoid problem with support and query of 10 examples."""
+    """(num_tasks, num_steps, first_order=False) -> a problem with 10 examples in support and query."""
 
     def make(num_tasks: int, num_steps: int, first_order: bool = False) -> Problem:
         family = SinusoidFamily(SinusoidConfig(hidden_sizes=(6, 5), init_std=0.5))
@@ -108,7 +108,7 @@ def sinusoid(threads: Threads) -> Callable[..., Problem]:
 
 @pytest.fixture(scope="session")
 def navigation(threads: Threads) -> Callable[..., Problem]:
-    """(num_tasks, num_steps, estimator, activation) -> a navigation problem; every batch under its own parameters."""
+    """(num_tasks, num_steps, estimator, activation) -> a problem; each batch is collected where its step begins."""
 
     def make(num_tasks: int, num_steps: int, estimator: str = "ratio", activation: str = "tanh") -> Problem:
         policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(4, 3), activation=activation, init_std=0.7))

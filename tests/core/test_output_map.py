@@ -32,8 +32,10 @@ def make_map(kind, activation, hidden_sizes, appended):
         return outputs
 
     if kind == "autograd":
-        return AutogradMap(function, params, inputs), function, params, inputs
-    return LinearizedMLP(params, inputs, activation, "log_std" if appended else None), function, params, inputs
+        linear_map = AutogradMap(function, params, inputs)
+    else:
+        linear_map = LinearizedMLP(params, inputs, activation, "log_std" if appended else None)
+    return linear_map, function, params, inputs
 
 
 @pytest.fixture(
@@ -47,7 +49,7 @@ def make_map(kind, activation, hidden_sizes, appended):
     ids=str,
 )
 def problem(request):
-    """The map, and for every task its dense Jacobian [B * width, P] and second derivative [B * width, P, P]."""
+    """The map; each task's outputs [B * width], Jacobian [B * width, P] and second derivative [B * width, P, P]."""
     linear_map, function, params, inputs = make_map(*request.param)
     dense = []
     for i in range(NUM_TASKS):
@@ -96,8 +98,8 @@ def test_pull_is_its_transpose(problem):
 
 
 def test_pull_change_is_the_hessian_of_a_function_of_the_outputs(problem):
-    # g(params) = l(outputs(params)) has the Hessian  sum_b c_b d^2 outputs_b + J' L J  with c = dl, L = d^2 l; here
-    # l = sum of w * outputs^2 / 2, so that c = w * outputs and L = diag(w).
+    # l(outputs(params)) has the Hessian  sum_b c_b d^2 outputs_b + J' L J  with c = dl and L = d^2 l. Here l is the
+    # sum of w * outputs^2 / 2, so that c = w * outputs and L = diag(w).
     linear_map, params, (outputs, jacobian, second) = problem
     weights = random_like(linear_map.outputs, 3)
     direction = {name: random_like(p, 10 + i) for i, (name, p) in enumerate(params.items())}

@@ -18,7 +18,8 @@ from maml_rl.core.params import (
 @pytest.fixture
 def tree():
     generator = torch.Generator().manual_seed(0)
-    return {name: torch.randn(shape, generator=generator) for name, shape in (("w", (2, 3)), ("b", (3,)), ("s", ()))}
+    shapes = {"w": (2, 3), "b": (3,), "s": ()}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 def equal(tree, other):

@@ -1,0 +1,225 @@
+"""The loop: sample tasks, let the learner take one meta-step, log, save; stop and go on without leaving a trace."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from maml_rl.core.protocols import INITIALISATION, TRAINING, Key, Learner, State
+from maml_rl.training import checkpoint as checkpoints
+from maml_rl.training.checkpoint import Checkpoint, CheckpointError
+from maml_rl.training.display import Display, make_display
+from maml_rl.training.interrupts import Interrupted, Interrupts
+from maml_rl.training.log import MetricsLog
+from maml_rl.training.run_folder import RunFolder
+
+_SAMPLE_TASKS = 2**32 - 1  # this key's place for the choice of tasks: no task has this index
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: a number is not finite, or the learner does not report what it must."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long to train, and what to keep."""
+
+    num_iterations: int = 500  # outer updates
+    num_tasks: int = 40  # per outer update
+    evaluate_every: int = 10  # iterations; 0 for never
+    checkpoint_every: int = 1  # iterations
+    keep_checkpoints: int = 5  # the last ones; the best is kept besides
+
+    def __post_init__(self) -> None:
+        least = {"num_iterations": 0, "num_tasks": 1, "evaluate_every": 0, "checkpoint_every": 1, "keep_checkpoints": 1}
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value < minimum:
+                raise ValueError(f"training.{name} must be at least {minimum}, got {value}")
+
+
+class TrainingResult(NamedTuple):
+    """How a run, or this part of it, ended."""
+
+    iteration: int  # completed in all
+    interrupted_by: int | None  # the signal's number
+    metrics: dict[str, float]  # the last row of metrics.csv
+
+
+class _Step(NamedTuple):
+    """One iteration, computed but not yet written."""
+
+    before: Checkpoint
+    after: Checkpoint
+    metrics: dict[str, float]
+    evaluation: dict[str, float]
+    clock: dict[str, float]
+
+
+class Trainer:
+    """Runs a learner in a run folder.
+
+    Everything random in iteration i comes from Key(seed, TRAINING, i), and the state is handed on in the same memory
+    layout as a loaded one, so a resumed run computes what an uninterrupted one would. An iteration is written as: its
+    row, the checkpoint, `best`, `latest`. Whatever a kill leaves behind `latest` is cut when the run is resumed.
+
+    The score of an iteration was earned by the parameters from before its outer step, so `best` names that checkpoint:
+    iteration-000122 if row 123 has the best score. Of equal scores the first counts.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        learner: Learner,
+        sample_tasks: Callable[[int, np.random.Generator], Sequence[Any]],
+        config: TrainingConfig,
+        seed: int,
+        best_metric: str,
+        higher_is_better: bool,
+        evaluate: Callable[[State, int], Mapping[str, float]] | None,
+        headline: Sequence[str],
+    ):
+        """Args:
+        folder: locked; it stays so after `run`.
+        learner: its state must keep its names, shapes and dtypes.
+        best_metric: the metric that the learner reports by which the best checkpoint is chosen.
+        evaluate: (state, iteration) -> columns; called after every `evaluate_every` iterations.
+        headline: columns to display.
+        """
+        self._folder, self._learner, self._sample_tasks = folder, learner, sample_tasks
+        self._config, self._seed = config, seed
+        self._best_metric, self._sign = best_metric, 1.0 if higher_is_better else -1.0
+        self._evaluate, self._headline = evaluate, headline
+
+    def run(self, resume: bool) -> TrainingResult:
+        """Train until `num_iterations` are done, or SIGINT or SIGTERM comes: that writes a checkpoint and returns.
+
+        Args:
+            resume: go on from the folder's latest checkpoint; otherwise begin.
+        Raises:
+            CheckpointError, LogError: if files are refused or cannot be written.
+            TrainingError: if a metric or the new state is not finite. The last checkpoint is intact, as it is after
+                any error of the learner, which passes through.
+        """
+        with Interrupts() as interrupts:
+            current = self._begin(resume)
+            display = make_display(current.iteration, self._config.num_iterations, self._headline)
+            with MetricsLog(self._folder.path, current.iteration) as log, display:
+                started = time.perf_counter() - current.counters["wall_seconds"]
+                try:
+                    while current.iteration < self._config.num_iterations:
+                        with interrupts.allowed():
+                            step = self._compute(current, started)
+                        self._write(step, log, display)
+                        current = step.after
+                except Interrupted:
+                    self._save_latest(current)
+                    display.say(self._farewell(interrupts.received, current))
+                    return TrainingResult(current.iteration, interrupts.received, log.last)
+                return TrainingResult(current.iteration, None, log.last)
+
+    def _begin(self, resume: bool) -> Checkpoint:
+        """The checkpoint to start from, with the checkpoints folder as it was at that time."""
+        initial = self._learner.init(Key(self._seed, INITIALISATION, 0))
+        folder = self._folder.checkpoints
+        if resume and (checkpoints.iterations_on_disk(folder)[-1:] > [0] or (folder / "latest").exists()):
+            current = checkpoints.load_latest(folder)
+            current = Checkpoint(current.iteration, _like(initial, current, str(folder)), current.counters)
+            checkpoints.rewind(folder, current)
+            return current
+        current = Checkpoint(0, checkpoints.plain_state(initial), {"env_steps": 0, "wall_seconds": 0.0})
+        checkpoints.rewind(folder, current)
+        self._save_latest(current)
+        return current
+
+    def _compute(self, current: Checkpoint, started: float) -> _Step:
+        """Iteration number `current.iteration` (from 0); writes nothing."""
+        key = Key(self._seed, TRAINING, current.iteration)
+        iteration = current.iteration + 1
+        begun = time.perf_counter()
+        tasks = self._sample_tasks(self._config.num_tasks, key.rng(_SAMPLE_TASKS))
+        state, report = self._learner.meta_step(current.state, tasks, key)
+        state = checkpoints.plain_state(state)
+        clock = {**report.clock, "iteration_seconds": time.perf_counter() - begun}
+        _require_finite(report.metrics, state, iteration, tasks)
+
+        evaluation: dict[str, float] = {}
+        if self._evaluate is not None and self._config.evaluate_every:
+            begun = time.perf_counter()
+            if iteration % self._config.evaluate_every == 0:
+                evaluation = dict(self._evaluate(state, iteration))
+            clock["evaluation_seconds"] = time.perf_counter() - begun
+        clock["wall_seconds"] = time.perf_counter() - started
+
+        counters = self._count(current, report.metrics) | {"wall_seconds": clock["wall_seconds"]}
+        metrics = {"iteration": iteration, **report.metrics}
+        if "env_steps" in report.metrics:
+            metrics["env_steps_total"] = counters["env_steps"]
+        return _Step(current, Checkpoint(iteration, state, counters), metrics, evaluation, clock)
+
+    def _count(self, current: Checkpoint, metrics: Mapping[str, float]) -> dict[str, int | float]:
+        if self._best_metric not in metrics:
+            raise TrainingError(f"best_metric must be one of the learner's metrics {sorted(metrics)}, got {self._best_metric!r}")
+        counters = dict(current.counters)
+        counters["env_steps"] += int(metrics.get("env_steps", 0))
+        score = float(metrics[self._best_metric])
+        if "best_score" not in counters or self._sign * score > self._sign * counters["best_score"]:
+            counters |= {"best_score": score, "best_iteration": current.iteration}
+        return counters
+
+    def _write(self, step: _Step, log: MetricsLog, display: Display) -> None:
+        log.append({**step.metrics, **step.evaluation}, step.clock)
+        folder, after = self._folder.checkpoints, step.after
+        if after.counters["best_iteration"] == step.before.iteration:
+            if step.before.iteration not in checkpoints.iterations_on_disk(folder):
+                checkpoints.save(folder, step.before)
+            checkpoints.point(folder, "best", step.before.iteration)
+        if after.iteration % self._config.checkpoint_every == 0 or after.iteration == self._config.num_iterations:
+            self._save_latest(after)
+        display.show({**step.metrics, **step.clock}, step.evaluation)
+
+    def _save_latest(self, current: Checkpoint) -> None:
+        """Save, then point to it, then delete: a kill between any two leaves a folder to resume from."""
+        folder = self._folder.checkpoints
+        if current.iteration not in checkpoints.iterations_on_disk(folder):
+            checkpoints.save(folder, current)
+        checkpoints.point(folder, "latest", current.iteration)
+        checkpoints.prune(folder, self._config.keep_checkpoints)
+
+    def _farewell(self, signum: int | None, current: Checkpoint) -> str:
+        name = signal.Signals(signum).name if signum else "a signal"
+        return f"stopped by {name} after iteration {current.iteration}: go on with --resume {self._folder.path}"
+
+
+def _require_finite(metrics: Mapping[str, float], state: State, iteration: int, tasks: Sequence[Any]) -> None:
+    wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    wrong += [f"state {name!r}" for name, value in state.items() if not torch.isfinite(value).all()]
+    if wrong:
+        raise TrainingError(
+            f"all numbers must be finite, but in iteration {iteration} these are not: {', '.join(wrong)}; "
+            f"tasks: {_shortened(tasks)}; the checkpoint before it is intact"
+        )
+
+
+def _shortened(tasks: Sequence[Any], length: int = 200) -> str:
+    text = ", ".join(map(str, tasks))
+    return text if len(text) <= length else f"{text[:length]}... ({len(tasks)} in all)"
+
+
+def _like(initial: State, saved: Checkpoint, where: str) -> State:
+    """The saved state on the devices of `initial`, if it is of the same kind."""
+    kinds = [{name: (tuple(v.shape), v.dtype) for name, v in state.items()} for state in (initial, saved.state)]
+    if kinds[0] != kinds[1]:
+        differing = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
+        raise CheckpointError(
+            f"checkpoint {where}/{saved.name} must fit this learner, but tensors {differing} are missing, unknown or of "
+            "other shape: it is another run's"
+        )
+    return {name: value.to(initial[name].device) for name, value in saved.state.items()}

@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from maml_rl.core import lift as lift_module
+from maml_rl.core.inner import InnerConfig, InnerStep, adapt, adapt_tasks, inner_gradient
+from maml_rl.core.lift import Threads, chunk_tasks
+from maml_rl.core.params import flatten, stack, take_task, take_tasks, unflatten
+
+
+def quadratic_gradient(params, centre):
+    return {"p": params["p"] - centre}
+
+
+def test_adapting_to_a_quadratic():
+    # f(p) = (p - c)^2 / 2: a step of size a gives p' - c = (1 - a)(p - c). With c = 1, p = 3 and a = 0.5, then 0.25:
+    # p' = 2, p'' = 1 + 0.75 * 1 = 1.75.
+    adapted = adapt(quadratic_gradient, {"p": torch.tensor(3.0)}, [1.0, 1.0], [0.5, 0.25])
+    assert adapted["p"].item() == 1.75
+
+
+def test_each_step_uses_its_own_support():
+    # Steps of size 1 land on the centre of the last support.
+    adapted = adapt(quadratic_gradient, {"p": torch.tensor(3.0)}, [1.0, -4.0], [1.0, 1.0])
+    assert adapted["p"].item() == -4.0
+
+
+def test_a_tree_of_step_sizes_scales_every_parameter_by_its_own():
+    params = {"p": torch.tensor([3.0, 3.0]), "q": torch.tensor(3.0)}
+    sizes = {"p": torch.tensor([0.0, 1.0]), "q": torch.tensor(0.5)}
+    adapted = adapt(lambda p, c: {name: value - c for name, value in p.items()}, params, [1.0], [sizes])
+    assert adapted["p"].tolist() == [3.0, 1.0]
+    assert adapted["q"].item() == 2.0
+
+
+@pytest.mark.parametrize("make", ["sinusoid", "navigation"])
+def test_a_step_of_size_zero_or_no_step_changes_nothing(make, request):
+    problem = request.getfixturevalue(make)(3, 1)
+    params = stack(problem.theta, 3)
+    for supports, sizes in (problem.supports, [0.0]), ([], []):
+        adapted = adapt_tasks(problem.family, params, supports, sizes, problem.threads)
+        assert all(torch.equal(adapted[name], params[name]) for name in params)
+
+
+def test_supports_and_step_sizes_must_be_as_many(sinusoid):
+    problem = sinusoid(2, 2)
+    with pytest.raises(ValueError, match="shorter"):
+        adapt(quadratic_gradient, {"p": torch.tensor(3.0)}, [1.0, 1.0], [0.5])
+    with pytest.raises(ValueError, match="shorter"):
+        adapt_tasks(problem.family, stack(problem.theta, 2), problem.supports, [0.5], problem.threads)
+
+
+@pytest.mark.parametrize("estimator", ["ratio", "log_prob", "dice"])
+def test_the_inner_step_of_rl_against_automatic_differentiation(navigation, estimator):
+    check_inner_step(navigation(2, 1, estimator))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_inner_step_for_both_activations(navigation, activation):
+    check_inner_step(navigation(2, 1, "dice", activation))
+
+
+def test_the_inner_step_of_regression_against_automatic_differentiation(sinusoid):
+    check_inner_step(sinusoid(3, 1))
+
+
+def check_inner_step(problem):
+    """Gradient and Hessian products of every task against the dense ones of the loss as one function."""
+    support = problem.supports[0]
+    count = len(support[0])
+    step = InnerStep(problem.family, stack(problem.theta, count), support, with_hessian=True)
+    vector = flatten(problem.theta)
+    direction = torch.randn(len(vector), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    product = step.hessian_product(stack(unflatten(direction, problem.theta), count))
+    for i in range(count):
+        own = take_task(support, i)
+
+        def loss(v, own=own):
+            return problem.family.inner_loss_at(problem.family.outputs(unflatten(v, problem.theta), own), own)
+
+        gradient = torch.autograd.functional.jacobian(loss, vector)
+        hessian = torch.autograd.functional.hessian(loss, vector)
+        torch.testing.assert_close(flatten(take_task(step.gradient, i)), gradient, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(flatten(take_task(product, i)), hessian @ direction, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("make", ["sinusoid", "navigation"])
+@pytest.mark.parametrize("tasks_per_chunk", [1, 2, 5])
+def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request, monkeypatch):
+    problem = request.getfixturevalue(make)(5, 2)
+    elements = sum(leaf[0].numel() for leaf in problem.supports[0])
+    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", tasks_per_chunk * elements)
+    assert chunk_tasks(problem.supports[0])[0] == (0, tasks_per_chunk)
+    family, sizes, params = problem.family, problem.inner.step_sizes, stack(problem.theta, 5)
+    together = adapt_tasks(family, params, problem.supports, sizes, problem.threads)
+    for i in range(5):
+        own = [take_tasks(support, i, i + 1) for support in problem.supports]
+        alone = adapt(inner_gradient(family), take_tasks(params, i, i + 1), own, sizes)
+        for name in params:
+            torch.testing.assert_close(together[name][i : i + 1], alone[name], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", ["sinusoid", "navigation"])
+def test_adapting_is_bit_equal_for_any_number_of_threads(make, request, monkeypatch):
+    problem = request.getfixturevalue(make)(5, 2)
+    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", 1)  # a chunk for each task
+    results = []
+    for num_threads in (1, 2, 3):
+        threads = Threads(num_threads)
+        params = stack(problem.theta, 5)
+        results.append(
+            adapt_tasks(problem.family, params, problem.supports, problem.inner.step_sizes, threads)
+        )
+        threads.close()
+    assert all(torch.equal(results[0][name], each[name]) for each in results[1:] for name in each)
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match=r"inner\.num_steps must be at least 0, got -1"):
+        InnerConfig(num_steps=-1)
+    for size in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"inner\.step_size must be positive and finite"):
+            InnerConfig(step_size=size)
+    assert InnerConfig(num_steps=3, step_size=0.2).step_sizes == (0.2, 0.2, 0.2)

@@ -1,0 +1,268 @@
+"""The meta-objective's gradient and curvature: closed forms, finite differences, dense matrices."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from maml_rl.core import lift as lift_module
+from maml_rl.core.inner import InnerConfig, scale, subtract
+from maml_rl.core.lift import Threads
+from maml_rl.core.objective import MetaObjective
+from maml_rl.core.params import flatten, take_task, take_tasks, unflatten
+
+
+def meta_gradient(family, data, p, a, num_steps, first_order, threads):
+    inner = InnerConfig(num_steps=num_steps, step_size=a, first_order=first_order)
+    objective = MetaObjective(family, inner, [data] * num_steps, data, threads)
+    at = objective.linearize({"p": torch.tensor([p], dtype=torch.float64)}, with_fisher=False)
+    return at.loss, at.gradient.item()
+
+
+def test_meta_gradient_of_a_quadratic(power_family, targets, threads):
+    # f(p) = (p - c)^2 / 2 and K steps of size a give p' - c = (1 - a)^K (p - c), so
+    # df(p')/dp = (1 - a)^(2K) (p - c); with the inner gradients detached, (1 - a)^K (p - c). Here c = 1, p = 3, a = 0.5.
+    family, data = power_family(power=1, is_square=True), targets(1.0)
+    for num_steps, second, first in (0, 2.0, 2.0), (1, 0.5, 1.0), (2, 0.125, 0.5):
+        assert meta_gradient(family, data, 3.0, 0.5, num_steps, False, threads)[1] == pytest.approx(second)
+        assert meta_gradient(family, data, 3.0, 0.5, num_steps, True, threads)[1] == pytest.approx(first)
+
+
+def test_meta_gradient_is_the_mean_over_tasks(power_family, targets, threads):
+    # As above with c = 1, 2, -3: the mean of (1 - a)^2 (p - c) is 0.25 * (2 + 1 + 6) / 3 = 0.75, and the mean loss
+    # is the mean of (1 - a)^2 (p - c)^2 / 2 = 0.25 * (4 + 1 + 36) / 6 = 41 / 24.
+    family, data = power_family(power=1, is_square=True), targets(1.0, 2.0, -3.0)
+    loss, gradient = meta_gradient(family, data, 3.0, 0.5, 1, False, threads)
+    assert gradient == pytest.approx(0.75)
+    assert loss == pytest.approx(41 / 24)
+
+
+def test_meta_gradient_of_a_cubic(power_family, targets, threads):
+    # f(p) = p^3: p' = p - 3 a p^2, dp'/dp = 1 - 6 a p, so df(p')/dp = 3 p'^2 (1 - 6 a p), and with two steps
+    # 3 p''^2 (1 - 6 a p') (1 - 6 a p). Detached: 3 p'^2 and 3 p''^2. Here p = 1, a = 0.1: p' = 0.7, p'' = 0.553.
+    family, data = power_family(power=3, is_square=False), targets(0.0)
+    expected = {
+        (1, False): 3 * 0.7**2 * 0.4,
+        (1, True): 3 * 0.7**2,
+        (2, False): 3 * 0.553**2 * (1 - 0.42) * 0.4,
+        (2, True): 3 * 0.553**2,
+    }
+    for (num_steps, first_order), gradient in expected.items():
+        found = meta_gradient(family, data, 1.0, 0.1, num_steps, first_order, threads)[1]
+        assert found == pytest.approx(gradient)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_meta_gradient_against_central_differences(sinusoid, num_steps):
+    # Error of (L(v + h) - L(v - h)) / 2h: h^2 from the third derivative, 1e-16 / h from rounding; h = 1e-6 balances.
+    problem = sinusoid(4, num_steps)
+    objective = problem.objective
+    gradient = objective.linearize(problem.theta, with_fisher=False).gradient
+    vector, step = flatten(problem.theta), 1e-6
+    differences = torch.empty_like(gradient)
+    for i in range(len(vector)):
+        ends = [vector.clone(), vector.clone()]
+        ends[0][i] += step
+        ends[1][i] -= step
+        above, below = (objective.evaluate(unflatten(end, problem.theta)).loss for end in ends)
+        differences[i] = (above - below) / (2 * step)
+    assert gradient.norm() > 0.1
+    torch.testing.assert_close(gradient, differences, rtol=1e-6, atol=1e-8)
+
+
+def test_first_order_is_the_mean_of_the_gradients_at_the_adapted_parameters(sinusoid):
+    problem = sinusoid(4, 2, first_order=True)
+    gradients = []
+    for i in range(4):
+        own = take_task(problem.query, i)
+        adapted = adapted_by_autograd(problem, problem.theta, i)
+        gradients.append(flatten(torch.func.grad(loss_of(problem.family.outer_loss_at, problem.family, own))(adapted)))
+    found = problem.objective.linearize(problem.theta, with_fisher=False).gradient
+    torch.testing.assert_close(found, torch.stack(gradients).mean(dim=0), rtol=1e-10, atol=1e-12)
+
+
+def loss_of(loss_at, family, data):
+    return lambda params: loss_at(family.outputs(params, data), data)
+
+
+def adapted_by_autograd(problem, theta, i):
+    """theta'_i as one differentiable function, without the output maps."""
+    for support, step_size in zip(problem.supports, problem.inner.step_sizes, strict=True):
+        own = take_task(support, i)
+        gradient = torch.func.grad(loss_of(problem.family.inner_loss_at, problem.family, own))(theta)
+        theta = subtract(theta, scale(gradient, step_size))
+    return theta
+
+
+def adapted_outputs(problem, vector, i):
+    params = adapted_by_autograd(problem, unflatten(vector, problem.theta), i)
+    return problem.family.outputs(params, take_task(problem.query, i))
+
+
+def dense_fisher(problem):
+    """mean_i J_i' F_i J_i with J_i = d outputs_i / d theta and F_i the divergence's Hessian in the outputs."""
+    vector, matrices = flatten(problem.theta), []
+    for i in range(len(problem.query[0])):
+        own = take_task(problem.query, i)
+        outputs = adapted_outputs(problem, vector, i).detach()
+        jacobian = torch.func.jacrev(lambda v, i=i: adapted_outputs(problem, v, i))(vector)
+
+        def divergence(flat, old=outputs, own=own):
+            return problem.family.divergence(old, flat.view_as(old), own)
+
+        curvature = torch.autograd.functional.hessian(divergence, outputs.flatten())
+        jacobian = jacobian.reshape(-1, len(vector))
+        matrices.append(jacobian.T @ curvature @ jacobian)
+    return torch.stack(matrices).mean(dim=0)
+
+
+def fisher_by_products(problem):
+    product = problem.objective.linearize(problem.theta, with_fisher=True).fisher_product
+    return torch.stack([product(row) for row in torch.eye(len(flatten(problem.theta)), dtype=torch.float64)])
+
+
+CURVED = [
+    ("sinusoid", (3, 1)),
+    ("sinusoid", (3, 2)),
+    ("navigation", (3, 1, "ratio")),
+    ("navigation", (3, 2, "ratio")),
+    ("navigation", (2, 2, "dice")),
+    ("navigation", (2, 2, "log_prob", "relu")),
+]
+
+
+@pytest.fixture(params=CURVED, ids=str)
+def problem(request):
+    name, arguments = request.param
+    return request.getfixturevalue(name)(*arguments)
+
+
+def test_fisher_products_against_the_dense_matrix(problem):
+    found = fisher_by_products(problem)
+    scale_of = found.abs().max().item()
+    torch.testing.assert_close(found, dense_fisher(problem), rtol=1e-8, atol=1e-10 * scale_of)
+    torch.testing.assert_close(found, found.T, rtol=1e-8, atol=1e-10 * scale_of)
+    assert torch.linalg.eigvalsh((found + found.T) / 2).min().item() >= -1e-10 * scale_of
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"), [("sinusoid", (2, 1)), ("sinusoid", (2, 2)), ("navigation", (2, 2, "ratio"))]
+)
+def test_the_fisher_matrix_is_the_divergence_s_own_hessian_at_theta(make, arguments, request):
+    # D(v) = mean_i KL(outputs_i(theta) || outputs_i(v)) has no slope at theta, so the outputs' second derivatives, those
+    # of the inner steps among them, drop out of its Hessian: what remains is mean_i J_i' F_i J_i.
+    problem = request.getfixturevalue(make)(*arguments)
+    vector, count = flatten(problem.theta), len(problem.query[0])
+    old = [adapted_outputs(problem, vector, i).detach() for i in range(count)]
+
+    def divergence(v):
+        each = [
+            problem.family.divergence(old[i], adapted_outputs(problem, v, i), take_task(problem.query, i))
+            for i in range(count)
+        ]
+        return torch.stack(each).mean()
+
+    hessian = torch.func.jacrev(torch.func.jacrev(divergence))(vector)
+    found = fisher_by_products(problem)
+    torch.testing.assert_close(found, hessian, rtol=1e-7, atol=1e-9 * found.abs().max().item())
+
+
+def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
+    # With step sizes in a tree I - diag(alpha) H is no longer symmetric: push and pull must differ in their order.
+    plain = sinusoid(3, 2)
+    generator = torch.Generator().manual_seed(4)
+    sizes = [
+        {name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype) for name, p in plain.theta.items()}
+        for _ in range(2)
+    ]
+    problem = plain._replace(inner=SimpleNamespace(step_sizes=sizes, first_order=False))
+    found = fisher_by_products(problem)
+    torch.testing.assert_close(found, dense_fisher(problem), rtol=1e-8, atol=1e-10 * found.abs().max().item())
+
+    def meta_loss(v):
+        losses = [
+            problem.family.outer_loss_at(adapted_outputs(problem, v, i), take_task(problem.query, i))
+            for i in range(3)
+        ]
+        return torch.stack(losses).mean()
+
+    gradient = torch.func.grad(meta_loss)(flatten(problem.theta))
+    at = problem.objective.linearize(problem.theta, with_fisher=False)
+    torch.testing.assert_close(at.gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_before_the_step_the_divergence_is_zero_and_the_loss_the_same(problem):
+    objective = problem.objective
+    at = objective.linearize(problem.theta, with_fisher=True)
+    evaluation = objective.evaluate(problem.theta)
+    assert evaluation.loss == pytest.approx(at.loss, abs=1e-12)
+    assert evaluation.divergence == pytest.approx(0.0, abs=1e-15)
+
+
+def test_the_divergence_grows_as_half_the_fisher_form(problem):
+    # D(theta + h v) = h^2 v' F v / 2 + O(h^3). The likelihood ratio of the inner step is taken at the candidate itself,
+    # so that away from theta the adapted outputs follow its first derivative; regression shows the identity exactly.
+    if len(problem.query) != 2:
+        pytest.skip("the estimators' second derivative is not the derivative of their first")
+    objective = problem.objective
+    at = objective.linearize(problem.theta, with_fisher=True)
+    direction = torch.randn(len(at.gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = flatten(problem.theta) + 1e-4 * direction
+    half_form = 0.5e-8 * direction.dot(at.fisher_product(direction)).item()
+    assert objective.evaluate(unflatten(moved, problem.theta)).divergence == pytest.approx(half_form, rel=1e-2)
+
+
+@pytest.mark.parametrize("make", ["sinusoid", "navigation"])
+@pytest.mark.parametrize("tasks_per_chunk", [1, 2, 5])
+def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request, monkeypatch):
+    problem = request.getfixturevalue(make)(5, 2)
+    elements = sum(leaf[0].numel() for leaf in problem.query)
+    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", tasks_per_chunk * elements)
+    at = problem.objective.linearize(problem.theta, with_fisher=True)
+    direction = torch.randn(len(at.gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alone = []
+    for i in range(5):
+        supports = [take_tasks(support, i, i + 1) for support in problem.supports]
+        own = problem._replace(supports=supports, query=take_tasks(problem.query, i, i + 1))
+        one = own.objective.linearize(problem.theta, with_fisher=True)
+        alone.append((torch.tensor(one.loss), one.gradient, one.fisher_product(direction)))
+    losses, gradients, products = (torch.stack(column).mean(dim=0) for column in zip(*alone, strict=True))
+    assert at.loss == pytest.approx(losses.item(), rel=1e-6, abs=1e-9)
+    torch.testing.assert_close(at.gradient, gradients, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(at.fisher_product(direction), products, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", ["sinusoid", "navigation"])
+def test_bit_equal_for_any_number_of_threads(make, request, monkeypatch):
+    problem = request.getfixturevalue(make)(5, 2)
+    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", 1)  # a chunk for each task
+    results = []
+    for num_threads in (1, 2, 3):
+        threads = Threads(num_threads)
+        objective = problem._replace(threads=threads).objective
+        at = objective.linearize(problem.theta, with_fisher=True)
+        moved = unflatten(flatten(problem.theta) - 0.1 * at.gradient, problem.theta)
+        results.append((at.loss, at.gradient.tolist(), at.fisher_product(at.gradient).tolist(), objective.evaluate(moved)))
+        threads.close()
+    assert results[0] == results[1] == results[2]
+
+
+def test_without_inner_steps_it_is_the_plain_mean_loss(sinusoid):
+    problem = sinusoid(3, 0)
+    family = problem.family
+
+    def mean_loss(params):
+        losses = [
+            loss_of(family.outer_loss_at, family, take_task(problem.query, i))(params) for i in range(3)
+        ]
+        return torch.stack(losses).mean()
+
+    at = problem.objective.linearize(problem.theta, with_fisher=False)
+    assert at.loss == pytest.approx(mean_loss(problem.theta).item())
+    torch.testing.assert_close(at.gradient, flatten(torch.func.grad(mean_loss)(problem.theta)), rtol=1e-10, atol=1e-12)
+
+
+def test_evaluate_needs_a_point_to_measure_from(sinusoid):
+    problem = sinusoid(2, 1)
+    with pytest.raises(AssertionError, match="linearize comes first"):
+        problem.objective.evaluate(problem.theta)
