@@ -39,7 +39,7 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
         command = _parse(default, arguments)
         folder, built = _prepare(command)
     except (ValueError, OSError) as error:
-        return _fail(error, 2)
+        return _fail(error, 2)  # nothing has been made
     try:
         with folder:
             result = _run(command, folder, built)

@@ -21,7 +21,7 @@ class EvaluationConfig:
 
     num_tasks: int = 20  # drawn once, the same at every evaluation
     num_steps: int = 3  # gradient steps on each task
-    first_step_size: float = 0.1
+    first_step_size: float = 0.1  # of the first gradient step
     later_step_size: float = 0.05  # the paper halves the step after the first
     seed: int = 0  # of the evaluation's own random stream, whatever the run's seed
 

@@ -31,9 +31,9 @@ class SinusoidConfig:
     num_examples: int = 10  # K, in the support set and again in the query set
     hidden_sizes: tuple[int, ...] = (40, 40)  # ReLU between layers
     init_std: float = 0.01  # of the truncated normal that weights are drawn from; biases start at zero
-    amplitude_range: tuple[float, float] = (0.1, 5.0)
-    phase_range: tuple[float, float] = (0.0, 3.141592653589793)  # [rad]
-    input_range: tuple[float, float] = (-5.0, 5.0)
+    amplitude_range: tuple[float, float] = (0.1, 5.0)  # uniform
+    phase_range: tuple[float, float] = (0.0, 3.141592653589793)  # uniform [rad]
+    input_range: tuple[float, float] = (-5.0, 5.0)  # uniform
 
     def __post_init__(self) -> None:
         if self.num_examples < 1:

@@ -13,10 +13,10 @@ from torch import Tensor
 class GradientConfig:
     """Adam (Kingma and Ba 2015); the step size is that of Finn et al. 2017 in supervised learning."""
 
-    learning_rate: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    learning_rate: float = 1e-3  # of a parameter, per step
+    beta1: float = 0.9  # decay of the mean gradient
+    beta2: float = 0.999  # decay of the mean squared gradient
+    epsilon: float = 1e-8  # keeps the division finite
 
     def __post_init__(self) -> None:
         if not 0.0 < self.learning_rate < float("inf"):

@@ -15,9 +15,9 @@ class TrustRegionConfig:
     """TRPO (Schulman et al. 2015, section 6 and appendix C) with the constants of Finn et al. 2017."""
 
     max_kl: float = 0.01  # bound on the mean KL(old || new) of the adapted policies [nats]
-    cg_iterations: int = 10
+    cg_iterations: int = 10  # products with the Fisher matrix for one step
     damping: float = 1e-5  # added to the Fisher matrix's diagonal
-    backtrack_ratio: float = 0.8
+    backtrack_ratio: float = 0.8  # by which each candidate's step is shorter than the one before
     max_backtracks: int = 15  # line-search candidates that are tried
 
     def __post_init__(self) -> None:

@@ -1,0 +1,176 @@
+"""The training command as a user meets it: in a terminal's place, with right and wrong flags, stopped and resumed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from maml_rl.cli import train
+from maml_rl.config import SINUSOID, RunConfig
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--evaluation.num-tasks", "2"]
+CLOCK = ("_seconds", "_per_s")
+
+
+def rows(folder, without_clock=True):
+    """metrics.csv as dicts, by default without the columns that differ from run to run."""
+    with open(folder / "metrics.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    if without_clock:
+        found = [{k: v for k, v in row.items() if not k.endswith(CLOCK)} for row in found]
+    return found
+
+
+def parameters(folder):
+    name = (folder / "checkpoints" / "latest").read_text().strip()
+    return load_file(folder / "checkpoints" / f"{name}.safetensors")
+
+
+def assert_same_run(one, other):
+    assert rows(one) == rows(other)
+    expected, found = parameters(one), parameters(other)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert expected[name].numpy().tobytes() == found[name].numpy().tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-tasks", "0"], "num_tasks must be at least 1, got 0"),
+        (["--num-iterations", "-1"], "num_iterations must be at least"),
+        (["--episodes-per-task", "0"], "episodes_per_task must be at least 1, got 0"),
+        (["--horizon", "0"], "horizon must be at least 1 step, got 0"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--num-threads", "-2"], "num_threads must be at least 1, or 0 for one per core, got -2"),
+        (["--inner.step-size", "-0.1"], "inner.step_size must be positive and finite, got"),
+        (["--inner.step-size", "nan"], "inner.step_size must be positive and finite, got"),
+        (["--outer.trust-region.max-kl", "0"], "trust_region.max_kl must be positive and finite, got"),
+        (["--advantage.discount", "1.5"], "advantage.discount must lie in [0, 1], got 1.5"),
+        (["--policy.hidden-sizes", "0"], "policy.hidden_sizes must be at least 1 each, got"),
+        (["--outer.step", "reptile", "--inner.num-steps", "0"], "needs inner.num_steps of at least 1, got 0"),
+        (["--physics", "moon"], "invalid choice 'moon'"),
+        (["--env", "maml/Nowhere-v0"], "env must be a registered task environment, got 'maml/Nowhere-v0'"),
+        (["--env", "CartPole-v1"], "env must be a TaskVectorEnv"),
+        (["--num-taks", "3"], "--num-taks"),
+        (["--resume", "nowhere"], "nowhere is no run folder"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_made(flags, message, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = train(RunConfig(), flags)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert message in " ".join(capfd.readouterr().err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path, capfd):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("all of it")
+    assert train(RunConfig(), [*TINY, "--output-dir", str(tmp_path / "run")]) == 2
+    assert "must not exist or be empty" in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_leaves_all_its_files_and_one_json_line(tmp_path, capfd):
+    folder = tmp_path / "run"
+    assert train(RunConfig(), [*TINY, "--num-iterations", "2", "--evaluate-every", "2", "--output-dir", str(folder)]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["iteration"] == 2
+    assert "iteration 1/2" in err and "iteration 2/2" in err
+    assert json.loads((folder / "config.json").read_text())["config"]["training"]["num_iterations"] == 2
+    first, second = rows(folder, without_clock=False)
+    assert first["iteration"] == "1" and first["eval_return_3"] == "" and second["eval_return_3"] != ""
+    columns = "return_before return_before_std return_before_ci95 return_after return_after_std return_after_ci95 kl "
+    columns += "surrogate_loss_before surrogate_loss_after line_search_steps cg_residual explained_variance_after "
+    columns += "entropy_after steps_per_s sample_seconds adapt_seconds outer_seconds"
+    assert all(second[name] != "" for name in columns.split())
+    assert (folder / "tensorboard").is_dir()
+    assert (folder / "checkpoints" / "iteration-000002.safetensors").exists()
+    assert not [path for path in folder.rglob("*") if "partial" in path.name or "tmp" in path.name]
+
+
+@pytest.mark.parametrize("flags", [["--env", "maml/Navigation2D-v0"], ["--env", SINUSOID, "--outer.step", "gradient"]])
+def test_stopped_and_resumed_equals_uninterrupted(flags, tmp_path):
+    common = [*flags, *TINY, "--evaluate-every", "2"]
+    assert train(RunConfig(), [*common, "--num-iterations", "5", "--output-dir", str(tmp_path / "one")]) == 0
+    assert train(RunConfig(), [*common, "--num-iterations", "3", "--output-dir", str(tmp_path / "two")]) == 0
+    resume = ["--resume", str(tmp_path / "two"), "--num-iterations", "5", "--num-threads", "1"]
+    assert train(RunConfig(), resume) == 0
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_resumed_run_keeps_its_settings(tmp_path, capfd):
+    folder = tmp_path / "run"
+    assert train(RunConfig(), [*TINY, "--num-iterations", "1", "--output-dir", str(folder)]) == 0
+    assert train(RunConfig(), ["--resume", str(folder), "--num-iterations", "2"]) == 0  # a preset's default is no flag
+    assert train(RunConfig(), ["--resume", str(folder), "--inner.step-size", "0.2"]) == 2
+    assert "inner.step_size was 0.1, now 0.2" in capfd.readouterr().err
+
+
+def test_same_seed_same_run_and_another_seed_another(tmp_path):
+    common = ["--env", "maml/Navigation2D-v0", *TINY, "--num-iterations", "2"]
+    for name, seed in (("one", "3"), ("two", "3"), ("three", "4")):
+        assert train(RunConfig(), [*common, "--seed", seed, "--output-dir", str(tmp_path / name)]) == 0
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert rows(tmp_path / "one") != rows(tmp_path / "three")
+
+
+def test_sampling_that_fails_stops_the_run_and_keeps_the_checkpoint(tmp_path, capfd):
+    folder = tmp_path / "run"
+    # a standard deviation of e^200 is infinite in single precision, so the first action is not a number
+    flags = [*TINY, "--policy.init-std", "1e38", "--inner.step-size", "1e30", "--num-iterations", "3"]
+    assert train(RunConfig(env="maml/Navigation2D-v0"), [*flags, "--output-dir", str(folder)]) == 1
+    error = capfd.readouterr().err
+    assert "iteration" in error and "task" in error
+    assert (folder / "checkpoints" / "latest").read_text().strip() == "iteration-000000"
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "scripts" / "train_navigation.py"), *TINY, "--output-dir", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--num-iterations", "100000"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoints" / "iteration-000003.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert f"--resume {folder}" in err
+    assert json.loads(out)["interrupted_by"] == signum
+    done = json.loads(out)["iteration"]
+    assert (folder / "checkpoints" / "latest").read_text().strip() == f"iteration-{done:06d}"
+    assert len(rows(folder)) == done
+
+
+@pytest.mark.parametrize("script", ["train_halfcheetah_vel", "train_halfcheetah_dir", "train_navigation", "train_sinusoid"])
+def test_every_preset_runs(script, tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *TINY, "--num-iterations", "1"]
+    finished = subprocess.run(
+        [*command, "--output-dir", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["iteration"] == 1
