@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -74,7 +73,9 @@ def _sinusoid(config: RunConfig) -> tuple[TaskFamily, list[Callable[[], None]]]:
 
 
 def _reinforcement(config: RunConfig, threads: Threads) -> tuple[TaskFamily, list[Callable[[], None]]]:
-    make_env = partial(make_vector_env, config.env_id, config.sampling.horizon)
+    def make_env(num_envs: int) -> TaskVectorEnv:
+        return make_vector_env(config.env_id, config.sampling.horizon, num_envs)
+
     probe = make_env(1)
     policy = make_policy(probe, config)
     sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)

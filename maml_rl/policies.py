@@ -40,8 +40,15 @@ class Policy(Protocol):
     In `outputs`, observations are [B, O] for one task or [N, B, O] with parameters stacked over N tasks.
     """
 
-    observation_size: int
-    noise_size: int  # random numbers needed for one action
+    @property
+    def observation_size(self) -> int: ...
+    @property
+    def action_width(self) -> int:
+        """Numbers in a stored action."""
+
+    @property
+    def noise_size(self) -> int:
+        """Random numbers needed for one action."""
 
     def init(self, generator: torch.Generator) -> Params: ...
     def outputs(self, params: Params, observations: Tensor) -> Tensor: ...
@@ -65,6 +72,10 @@ class GaussianPolicy:
     observation_size: int
     action_size: int
     config: PolicyConfig
+
+    @property
+    def action_width(self) -> int:
+        return self.action_size
 
     @property
     def noise_size(self) -> int:
@@ -124,6 +135,10 @@ class CategoricalPolicy:
     observation_size: int
     num_actions: int
     config: PolicyConfig
+
+    @property
+    def action_width(self) -> int:
+        return 1
 
     @property
     def noise_size(self) -> int:

@@ -66,7 +66,7 @@ class MetaObjective:
     def linearize(self, theta: Params, with_fisher: bool) -> Linearization:
         """Value, gradient and (on request) Fisher products at theta."""
         chunks = self._threads.map(
-            lambda data: _Chunk(self._family, self._inner, theta, *data, with_fisher), self._data
+            lambda data: _Chunk(self._family, self._inner, theta, data[0], data[1], with_fisher), self._data
         )
         self._old_outputs = [chunk.old_outputs for chunk in chunks]
 

@@ -31,11 +31,12 @@ def ratio_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
 
 
 def dice_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    """-mean(magic(sum_{t' <= t} log pi[t']) * A[t]) - and its baseline part - with magic(x) = exp(x - stop(x)).
+    """-mean((magic(<= t) - magic(< t)) * A[t]), where magic(x) = exp(x - stop(x)) of the sum of log pi up to or before t.
 
-    The advantages stand for the summed later rewards of step t, less a baseline b[t]; DiCE credits reward by reward, so
-    the objective is rewritten: sum_t magic(<= t) * r[t] equals sum_t (magic(<= t) - magic(< t)) * G[t] by summation by
-    parts, where G may be replaced by G - b without bias in any order of derivative.
+    DiCE credits reward by reward, sum_t magic(<= t) * r[t]. Summation by parts turns that into
+    G[0] + sum_t (magic(<= t) - magic(< t)) * G[t] with the summed later rewards G[t] = r[t] + G[t + 1]; the constant G[0]
+    has no derivative and is left out, so the loss's value is 0. G may be replaced by the advantage G - b[t], b of the
+    state and the time, without bias in any order of derivative.
     Source: Foerster et al. 2018, equation 5 (arXiv:1802.05098); the baseline: Mao et al. 2019 (arXiv:1905.10943).
     """
     masked = log_probs * mask

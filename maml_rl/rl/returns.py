@@ -40,6 +40,8 @@ def gae(rewards: Tensor, values: Tensor, discount: float, gae_lambda: float) -> 
     """
     if values.shape[:-1] != rewards.shape[:-1] or values.shape[-1] != rewards.shape[-1] + 1:
         raise ValueError(f"values must have one step more than rewards, got {values.shape} and {rewards.shape}")
+    if not 0.0 <= discount <= 1.0:
+        raise ValueError(f"discount must lie in [0, 1], got {discount}")
     if not 0.0 <= gae_lambda <= 1.0:
         raise ValueError(f"gae_lambda must lie in [0, 1], got {gae_lambda}")
     deltas = rewards + discount * values[..., 1:] - values[..., :-1]

@@ -65,10 +65,9 @@ class LocalSampler:
     def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
         """E episodes of every task, each under its own parameters (stacked: [N, ...])."""
         n, e, t = len(tasks), self._num_episodes, self._horizon
-        sizes = (self._policy.observation_size, self._action_width)
         trajectory = Trajectory(
-            torch.zeros(n, e, t, sizes[0]),
-            torch.zeros(n, e, t, sizes[1]),
+            torch.zeros(n, e, t, self._policy.observation_size),
+            torch.zeros(n, e, t, self._policy.action_width),
             torch.zeros(n, e, t),
             torch.zeros(n, e, t),
             torch.zeros(n, e, dtype=torch.bool),
@@ -94,10 +93,6 @@ class LocalSampler:
             env.close()
         self._all_envs.clear()
         self._own = threading.local()
-
-    @property
-    def _action_width(self) -> int:
-        return getattr(self._policy, "action_size", 1)
 
     def _blocks(self, num_tasks: int) -> list[tuple[int, int]]:
         """Consecutive ranges of tasks, as equal as can be, one for each thread."""

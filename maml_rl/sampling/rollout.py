@@ -24,7 +24,7 @@ class VectorWorld(Protocol):
 
     def set_tasks(self, tasks: Sequence[Any]) -> None: ...
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[NDArray, dict[str, Any]]: ...
-    def step(self, actions: NDArray, alive: NDArray | None = None) -> tuple[NDArray, ...]: ...
+    def step(self, actions: NDArray, alive: NDArray | None = None) -> tuple[Any, ...]: ...
     def close(self) -> None: ...
 
 
@@ -72,14 +72,20 @@ def rollout(
             if not everyone and not alive.any():
                 break
             seen = torch.from_numpy(observations).float().view(num_tasks, num_episodes, -1)
-            actions = policy.sample(policy.outputs(params, seen), all_noise[t])
+            outputs = policy.outputs(params, seen)
+            if not torch.isfinite(outputs).all():
+                bad = ~torch.isfinite(outputs).flatten(0, 1).all(dim=-1)
+                raise _located(int(bad.nonzero()[0]), "the policy's outputs are not finite", t, num_episodes, first_task)
+            actions = policy.sample(outputs, all_noise[t])
             flat = actions.view(env.num_envs, -1)
             try:
-                observations, rewards, terminated, truncated, _ = env.step(
-                    to_env(flat), None if everyone else alive
-                )
+                observations, rewards, terminated, truncated, _ = env.step(to_env(flat), None if everyone else alive)
             except RuntimeError as error:
-                raise _located(error, t, num_episodes, first_task) from error
+                row = getattr(error, "environment", None)
+                if row is None:  # not about one sub-environment: not ours to explain
+                    raise
+                reason = getattr(error, "reason", str(error))
+                raise _located(int(row), reason, t, num_episodes, first_task) from error
             if not everyone:
                 living = torch.from_numpy(alive).view(num_tasks, num_episodes, 1)
                 seen, actions = seen * living, actions * living
@@ -92,13 +98,8 @@ def rollout(
     out.terminated[:] = torch.from_numpy(terminated_ever).view(num_tasks, num_episodes)
 
 
-def _located(error: RuntimeError, t: int, num_episodes: int, first_task: int) -> RuntimeError:
-    """The error again with its task and episode, if it knows its sub-environment."""
-    row = getattr(error, "environment", None)
-    if row is None:
-        return error
-    task, episode = divmod(int(row), num_episodes)
-    reason = getattr(error, "reason", str(error))
-    return SamplingError(
-        f"task {first_task + task}, episode {episode}, step {t}: {reason}", first_task + task, episode
-    )
+def _located(row: int, reason: str, t: int, num_episodes: int, first_task: int) -> SamplingError:
+    """What happened in one sub-environment, in terms of task, episode and step."""
+    task, episode = divmod(row, num_episodes)
+    place = f"task {first_task + task}, episode {episode}, step {t}"
+    return SamplingError(f"{place}: {reason}", first_task + task, episode)

@@ -33,7 +33,7 @@ class Moments(NamedTuple):
 
     first: Tensor  # [P]
     second: Tensor  # [P]
-    count: Tensor  # [], steps taken
+    num_steps: Tensor  # [], taken so far
 
 
 def init_moments(theta: Tensor) -> Moments:
@@ -44,10 +44,10 @@ def gradient_step(
     theta: Tensor, gradient: Tensor, moments: Moments, config: GradientConfig
 ) -> tuple[Tensor, Moments]:
     """One step of Adam (Kingma and Ba 2015, Algorithm 1) on a vector [P]."""
-    count = moments.count + 1
+    num_steps = moments.num_steps + 1
     first = config.beta1 * moments.first + (1.0 - config.beta1) * gradient
     second = config.beta2 * moments.second + (1.0 - config.beta2) * gradient.square()
-    first_unbiased = first / (1.0 - config.beta1 ** count.item())
-    second_unbiased = second / (1.0 - config.beta2 ** count.item())
+    first_unbiased = first / (1.0 - config.beta1 ** num_steps.item())
+    second_unbiased = second / (1.0 - config.beta2 ** num_steps.item())
     step = config.learning_rate * first_unbiased / (second_unbiased.sqrt() + config.epsilon)
-    return theta - step, Moments(first, second, count)
+    return theta - step, Moments(first, second, num_steps)
