@@ -58,7 +58,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
             render_mode=render_mode,
         )
         _write_no_log_file()
-        self.physics = physics
+        self.model, self.physics = model, physics
         self.metadata = {**self.metadata, "render_fps": round(1.0 / physics.step_duration)}
         self._batch = mujoco.batch.Batch(model, num_envs, num_threads)
         self._qpos = self._batch.bind("qpos")  # [n, nq], views of the simulations' states
@@ -141,7 +141,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
 
     def render_one(self, index: int) -> NDArray[np.uint8]:
         """A picture [480, 480, 3] of simulation `index`, by the tracking camera."""
-        model = self._batch.model
+        model = self.model
         if self._renderer is None:  # once: making the drawing context takes a second
             self._renderer = mujoco.Renderer(model, height=480, width=480)
             self._picture_data = mujoco.MjData(model)

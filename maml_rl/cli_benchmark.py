@@ -1,0 +1,178 @@
+"""Benchmarks: ratios to the bare physics, both measured in turn in one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Annotated, Literal
+
+import mujoco.batch
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from maml_rl.build import build, make_vector_env
+from maml_rl.config import RunConfig
+from maml_rl.core.lift import available_cores
+from maml_rl.core.maml import params_of
+from maml_rl.core.params import stack
+from maml_rl.core.protocols import INITIALISATION, TRAINING, Key
+from maml_rl.rl.family import RLFamily
+from maml_rl.sampling.local import SamplingConfig
+from maml_rl.training.trainer import TrainingConfig
+
+
+@dataclass(frozen=True)
+class BenchmarkCommand:
+    """Measure how close sampling, or a whole iteration, comes to the speed of the physics alone."""
+
+    what: Annotated[Literal["sampling", "iteration"], tyro.conf.Positional]
+    """sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer step."""
+    physics: Literal["rllab", "gym"] = "gym"
+    """Of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
+    num_tasks: int = 40
+    """As in the paper."""
+    episodes_per_task: int = 20
+    """As in the paper."""
+    horizon: int = 200
+    """Steps of an episode."""
+    hidden_sizes: tuple[int, ...] = (100, 100)
+    """Of the policy."""
+    repeats: int = 5
+    """Measurements of each; medians are reported."""
+    num_threads: int = 0
+    """0 takes every core."""
+    json: bool = False
+    """Print one JSON line on stdout."""
+
+
+def benchmark(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark command; return the exit status: 0, or 2 if refused."""
+    command = tyro.cli(BenchmarkCommand, args=arguments)
+    try:
+        if command.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, got {command.repeats}")
+        config = _config(command)
+        result = _sampling(command, config) if command.what == "sampling" else _iteration(command, config)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, value in result.items():
+        print(f"{name:28} {value:,.4g}" if isinstance(value, float) else f"{name:28} {value}", file=sys.stderr)
+    if command.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _config(command: BenchmarkCommand) -> RunConfig:
+    default = RunConfig()
+    return dataclasses.replace(
+        default,
+        physics=command.physics,
+        training=TrainingConfig(num_tasks=command.num_tasks),
+        sampling=SamplingConfig(command.episodes_per_task, command.horizon, command.num_threads),
+        policy=dataclasses.replace(default.policy, hidden_sizes=command.hidden_sizes),
+    )
+
+
+class _Bench:
+    """A learner with its tasks, and the bare physics under the very actions that its policy takes."""
+
+    def __init__(self, config: RunConfig):
+        self.config = config
+        self.built = build(config)
+        assert isinstance(self.built.family, RLFamily)
+        self.family: RLFamily = self.built.family
+        self.state = self.built.learner.init(Key(0, INITIALISATION, 0))
+        self.num_tasks = config.training.num_tasks
+        self.tasks = self.family.sample_tasks(self.num_tasks, np.random.default_rng(0))
+        self.num_threads = config.sampling.num_threads or available_cores()
+        self._count = 0
+
+    def sample(self) -> float:
+        """Steps per second of the sampler."""
+        self._count += 1
+        theta = stack(params_of(self.state), self.num_tasks)
+        start = perf_counter()
+        trajectory = self.family.sampler.sample(self.tasks, theta, Key(0, TRAINING, self._count))
+        seconds = perf_counter() - start
+        self._actions = trajectory.actions
+        return trajectory.mask.sum().item() / seconds
+
+    def prepare_physics(self) -> None:
+        """A batch of all episodes' simulations, and the controls of the last sampling for every sub-step."""
+        env = make_vector_env(self.config.env_id, self.config.sampling.horizon, 1)
+        self._substeps = env.unwrapped.physics.frame_skip
+        actions = self._actions.flatten(0, 1).clamp(-1.0, 1.0).double().numpy()  # [episodes, T, A]
+        self._controls: NDArray[np.float64] = np.repeat(actions, self._substeps, axis=1)
+        self._batch = mujoco.batch.Batch(env.unwrapped.model, len(actions), self.num_threads)
+        env.close()
+
+    def physics(self) -> float:
+        """Environment steps per second of MuJoCo alone: open loop, nothing recorded."""
+        self._batch.reset()
+        start = perf_counter()
+        self._batch.rollout(self._controls.shape[1], self._controls, mujoco.mjtState.mjSTATE_CTRL.value, record=())
+        seconds = perf_counter() - start
+        return self._controls.shape[0] * self._controls.shape[1] / self._substeps / seconds
+
+
+def _sampling(command: BenchmarkCommand, config: RunConfig) -> dict[str, object]:
+    bench = _Bench(config)
+    bench.sample()
+    bench.prepare_physics()
+    bench.physics()
+    rates = [(bench.physics(), bench.sample()) for _ in range(command.repeats)]
+    bench.built.close()
+    raw, sampled = (statistics.median(column) for column in zip(*rates, strict=True))
+    return _described(command, bench) | {
+        "raw_physics_steps_per_s": raw,
+        "sampling_steps_per_s": sampled,
+        "ratio": statistics.median(s / r for r, s in rates),
+    }
+
+
+def _iteration(command: BenchmarkCommand, config: RunConfig) -> dict[str, object]:
+    bench = _Bench(config)
+    bench.sample()
+    bench.prepare_physics()
+    bench.physics()
+    bench.built.learner.meta_step(bench.state, bench.tasks, Key(0, TRAINING, 0))  # first use: memory, caches
+    rows = []
+    for number in range(1, command.repeats + 1):
+        raw = bench.physics()
+        start = perf_counter()
+        _, report = bench.built.learner.meta_step(bench.state, bench.tasks, Key(0, TRAINING, number))
+        seconds = perf_counter() - start
+        rows.append((seconds, report.metrics["env_steps"] / raw, report.clock))
+    bench.built.close()
+    clocks = {name: statistics.median(clock[name] for _, _, clock in rows) for name in CLOCKS}
+    return _described(command, bench) | {
+        "seconds_per_iteration": statistics.median(seconds for seconds, _, _ in rows),
+        "physics_floor_seconds": statistics.median(floor for _, floor, _ in rows),
+        "ratio_to_floor": statistics.median(seconds / floor for seconds, floor, _ in rows),
+        **clocks,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+    }
+
+
+CLOCKS = ("sample_seconds", "adapt_seconds", "outer_seconds")
+
+
+def _described(command: BenchmarkCommand, bench: _Bench) -> dict[str, object]:
+    return {
+        "benchmark": command.what,
+        "env": bench.config.env_id,
+        "num_tasks": command.num_tasks,
+        "episodes_per_task": command.episodes_per_task,
+        "horizon": command.horizon,
+        "hidden_sizes": list(command.hidden_sizes),
+        "num_threads": bench.num_threads,
+        "repeats": command.repeats,
+    }
