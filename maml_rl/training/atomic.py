@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 SUFFIX = ".tmp"
-"""Ends the name of a file that is being written. One process writes to a run folder, so the name may be fixed."""
+"""Ends the name of a file that is being written. A run folder has one writer, so the name may be fixed."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -25,12 +25,12 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync_file(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder`, not only the contents, survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -38,7 +38,9 @@ def make_display(done: int, num_iterations: int, headline: Sequence[str]) -> Dis
     """
     console = Console(stderr=True)
     progress = _Progress(done, num_iterations)
-    return LiveDisplay(console, progress, headline) if console.is_terminal else PlainDisplay(progress, headline)
+    if sys.stderr.isatty() and not console.is_dumb_terminal:
+        return LiveDisplay(console, progress, headline)
+    return PlainDisplay(progress, headline)
 
 
 class _Progress:

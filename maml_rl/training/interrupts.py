@@ -21,9 +21,9 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """Within the `with` block, a signal raises `Interrupted` inside `allowed()` and waits for it elsewhere.
 
-    It raises once; later signals are noted only, so that a second Ctrl-C cannot break into the clean-up. Outside the
-    main thread, where Python cannot handle signals, it does nothing. A signal that the process was started to ignore
-    stays ignored.
+    It raises once; later signals are noted only, so that a second Ctrl-C cannot break into the clean-up.
+    Outside the main thread, where Python cannot handle signals, it does nothing. A signal that the process
+    was started to ignore stays ignored.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,9 @@ class Interrupts:
                     self._previous[signum] = signal.signal(signum, self._receive)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for signum, previous in self._previous.items():
             signal.signal(signum, signal.SIG_DFL if previous is None else previous)
 

@@ -1,19 +1,14 @@
-"""The numbers of a run: metrics.csv, a row per iteration, is the truth; TensorBoard events are the same for looking at."""
+"""The numbers of a run: metrics.csv, a row per iteration, is the truth; TensorBoard events are a view."""
 
 from __future__ import annotations
 
-import os
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 
-from google.protobuf.message import DecodeError
-from tensorboard.compat.proto.event_pb2 import Event
-from torch.utils.tensorboard import SummaryWriter
-
-from maml_rl.training.atomic import remove_unfinished, write_atomically
+from maml_rl.training.atomic import sync_file, write_atomically
+from maml_rl.training.events import EventFile
 
 Row = Mapping[str, float]
 
@@ -25,8 +20,8 @@ class LogError(ValueError):
 class MetricsLog:
     """metrics.csv and tensorboard/ in a run folder, open for appending.
 
-    Columns stand in the order in which they first came, those of the clock last, "iteration" first. Floats are
-    written so that reading gives back the same number; a value that a row does not have is empty.
+    Columns stand in the order in which they first came, "iteration" first, those of the clock last. Floats
+    are written so that reading gives back the same number; a value that a row does not have is empty.
     """
 
     def __init__(self, folder: Path, after: int):
@@ -39,8 +34,7 @@ class MetricsLog:
         try:
             self._columns, self._lines = _cut_rows(self._path, after)
             self._rewrite()
-            _cut_events(self._events_folder, after)
-            self._events = SummaryWriter(str(self._events_folder), purge_step=after + 1 if after else None)
+            self._events = EventFile(self._events_folder, after)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -49,10 +43,11 @@ class MetricsLog:
         """The last row; empty before the first."""
         if not self._lines:
             return {}
-        return {name: float(text) for name, text in zip(self._columns, self._lines[-1], strict=True) if text}
+        fields = zip(self._columns, self._lines[-1], strict=True)
+        return {name: _number(text) for name, text in fields if text}
 
     def append(self, metrics: Row, clock: Row) -> None:
-        """Log one iteration; the row is on disk when this returns.
+        """Log one iteration. A kill cannot take the row any more; for a power failure see `sync`.
 
         Args:
             metrics: "iteration" first; numbers that are equal for equal seeds.
@@ -63,11 +58,18 @@ class MetricsLog:
         row = {**metrics, **clock}
         try:
             self._write_row(row, list(clock))
-            iteration = int(row["iteration"])
-            for name, value in row.items():
-                if name != "iteration":
-                    self._events.add_scalar(name, float(value), iteration)
-            self._events.flush()
+            self._events.append(int(row.pop("iteration")), row)
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def sync(self) -> None:
+        """Have all rows on the disk, as a checkpoint that counts on them must.
+
+        Raises:
+            LogError: if they cannot be written.
+        """
+        try:
+            sync_file(self._path)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -80,7 +82,9 @@ class MetricsLog:
     def __enter__(self) -> MetricsLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.close()
         except LogError:
@@ -97,8 +101,6 @@ class MetricsLog:
             return
         with open(self._path, "ab") as file:
             file.write(_line(self._lines[-1]))
-            file.flush()
-            os.fsync(file.fileno())
 
     def _add_columns(self, new: list[str], clock: list[str]) -> None:
         for name in new:
@@ -135,19 +137,26 @@ def _text(value: float) -> str:
     return str(int(value)) if isinstance(value, Integral) else repr(float(value))
 
 
+def _number(text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
 def _cut_rows(path: Path, after: int) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of iterations 1 .. after; columns that only later rows had are gone too."""
     try:
-        data = path.read_bytes() if path.exists() else b""
-        header, *rows = [line.split(",") for line in data.decode().split("\n")[:-1]] or [[]]  # [-1]: unfinished
+        text = path.read_bytes().decode() if path.exists() else ""
     except UnicodeDecodeError as error:
         raise LogError(f"{path} is not text ({error})") from error
-    rows = rows[:after]
-    good = all(_is_row(row, i, len(header)) for i, row in enumerate(rows, start=1))
-    if not good or len(rows) != after or (rows and (header[0] != "iteration" or len(set(header)) != len(header))):
+    lines = text.split("\n")[:-1]  # what follows the last line end is empty or half written
+    header, *rows = [line.split(",") for line in lines[: after + 1]] or [[]]
+    good = len(rows) == after and all(_is_row(row, i, len(header)) for i, row in enumerate(rows, start=1))
+    if not good or (rows and (header[0] != "iteration" or len(set(header)) != len(header))):
         raise LogError(
-            f"{path} must hold the rows of iterations 1 to {after} that the checkpoint has, but rows are missing or "
-            "damaged: put the file back, or name an older checkpoint in checkpoints/latest"
+            f"{path} must hold the rows of iterations 1 to {after}, which the checkpoint has, but rows are "
+            "missing or damaged: put the file back, or name an older checkpoint in checkpoints/latest"
         )
     used = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return [header[i] for i in used], [[row[i] for i in used] for row in rows]
@@ -159,30 +168,3 @@ def _is_row(row: list[str], iteration: int, width: int) -> bool:
     except ValueError:
         return False
     return len(row) == width and row[0] == str(iteration)
-
-
-def _cut_events(folder: Path, after: int) -> None:
-    """Remove the events past iteration `after`, and a half-written one at a file's end."""
-    folder.mkdir(exist_ok=True)
-    remove_unfinished(folder)
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        data = path.read_bytes()
-        kept = b"".join(record for record, step in _records(data) if step <= after)
-        if kept != data:
-            write_atomically(path, kept)
-
-
-def _records(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Whole records of an event file with their steps: length (8 bytes), its CRC (4), event, its CRC (4)."""
-    start = 0
-    while start + 16 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
-        end = start + 16 + length
-        if end > len(data):
-            return
-        try:
-            event = Event.FromString(data[start + 12 : end - 4])
-        except DecodeError:
-            return
-        yield data[start:end], event.step
-        start = end

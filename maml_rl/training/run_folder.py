@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import reprlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from maml_rl.training.atomic import remove_unfinished, write_atomically
+from maml_rl.training.atomic import SUFFIX, remove_unfinished, write_atomically
 
 FORMAT_VERSION = 1
 _locked_here: set[Path] = set()  # POSIX locks do not keep a process from taking its own lock twice
@@ -50,18 +52,21 @@ class RunFolder:
         data = _encode(config)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _require_empty(path, set())
-            folder = cls(path)
+            _require_empty(path)
+            return cls._fill(path, data)
         except OSError as error:
             raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
+
+    @classmethod
+    def _fill(cls, path: Path, data: bytes) -> RunFolder:
+        folder = cls(path)
         try:
-            _require_empty(path, {"lock"})
+            _require_empty(path)  # nobody else came in between
+            remove_unfinished(path)
+            write_atomically(path / "config.json", data)  # first: from here on it can be resumed
             folder.checkpoints.mkdir()
-            write_atomically(path / "config.json", data)
-        except BaseException as error:
+        except BaseException:
             folder.close()
-            if isinstance(error, OSError):
-                raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
             raise
         return folder
 
@@ -76,8 +81,12 @@ class RunFolder:
         cls.read_config(path)
         try:
             folder = cls(path)
-            folder.checkpoints.mkdir(exist_ok=True)
-            remove_unfinished(path)
+            try:
+                folder.checkpoints.mkdir(exist_ok=True)
+                remove_unfinished(path)
+            except BaseException:
+                folder.close()
+                raise
         except OSError as error:
             raise RunFolderError(f"run folder {path} must be writable: {error.strerror or error}") from error
         return folder
@@ -91,15 +100,17 @@ class RunFolder:
         """
         file = path / "config.json"
         try:
-            saved = json.loads(file.read_bytes())
+            saved = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
         except OSError as error:
-            raise ConfigError(f"{file} cannot be read, so {path} is no run folder: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise ConfigError(f"{file} cannot be read, so {path} is no run folder: {reason}") from error
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{file} is cut or not JSON ({error})") from error
         if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
             raise ConfigError(f"{file} must hold an object with an object 'config'")
         if saved.get("format_version") != FORMAT_VERSION:
-            raise ConfigError(f"{file} must have format_version {FORMAT_VERSION}, got {saved.get('format_version')!r}")
+            found = reprlib.repr(saved.get("format_version"))
+            raise ConfigError(f"{file} must have format_version {FORMAT_VERSION}, got {found}")
         return saved["config"]
 
     def close(self) -> None:
@@ -109,8 +120,14 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _encode(config: dict[str, Any]) -> bytes:
@@ -121,8 +138,9 @@ def _encode(config: dict[str, Any]) -> bytes:
     return f"{text}\n".encode()
 
 
-def _require_empty(path: Path, besides: set[str]) -> None:
-    if {entry.name for entry in path.iterdir()} - besides:
+def _require_empty(path: Path) -> None:
+    """Refuse a folder with anything in it but what a process killed while making it may have left."""
+    if {entry.name for entry in path.iterdir()} - {"lock", f"config.json{SUFFIX}"}:
         raise RunFolderError(
             f"run folder {path} must not exist or be empty, so that no run is overwritten: "
             f"go on with it by --resume {path}, or choose another --output-dir"
@@ -130,7 +148,7 @@ def _require_empty(path: Path, besides: set[str]) -> None:
 
 
 class _Lock:
-    """A lock file that holds for this process alone: it ends with the process, even if forked workers live on."""
+    """A lock file for this process alone: the lock ends with the process, even if forked workers live on."""
 
     def __init__(self, path: Path):
         self._path = path.resolve()
@@ -140,9 +158,11 @@ class _Lock:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except OSError as error:
                 os.close(descriptor)
-                raise self._refusal() from None
+                if error.errno in (errno.EACCES, errno.EAGAIN):  # what POSIX says when another process has it
+                    raise self._refusal() from None
+                raise
             if self._is_current(descriptor):
                 break
             os.close(descriptor)  # its last holder deleted it between our two calls
@@ -156,8 +176,10 @@ class _Lock:
             return False
 
     def _refusal(self) -> RunFolderError:
-        folder = self._path.parent
-        return RunFolderError(f"run folder {folder} must have one writer, but another process is running in it")
+        return RunFolderError(
+            f"run folder {self._path.parent} must have one writer, but another process is running in it: "
+            "wait for it, or stop it first"
+        )
 
     def release(self) -> None:
         if self._path in _locked_here:

@@ -1,12 +1,12 @@
-"""The loop: sample tasks, let the learner take one meta-step, log, save; stop and go on without leaving a trace."""
+"""The loop: sample tasks, let the learner take a meta-step, log, save; stop and go on without a trace."""
 
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from maml_rl.training.checkpoint import Checkpoint, CheckpointError
 from maml_rl.training.display import Display, make_display
 from maml_rl.training.interrupts import Interrupted, Interrupts
 from maml_rl.training.log import MetricsLog
-from maml_rl.training.run_folder import RunFolder
+from maml_rl.training.run_folder import RunFolder, RunFolderError
 
 _SAMPLE_TASKS = 2**32 - 1  # this key's place for the choice of tasks: no task has this index
 
@@ -38,8 +38,8 @@ class TrainingConfig:
     keep_checkpoints: int = 5  # the last ones; the best is kept besides
 
     def __post_init__(self) -> None:
-        least = {"num_iterations": 0, "num_tasks": 1, "evaluate_every": 0, "checkpoint_every": 1, "keep_checkpoints": 1}
-        for name, minimum in least.items():
+        least = {"num_iterations": 0, "num_tasks": 1, "evaluate_every": 0}
+        for name, minimum in {**least, "checkpoint_every": 1, "keep_checkpoints": 1}.items():
             value = getattr(self, name)
             if value < minimum:
                 raise ValueError(f"training.{name} must be at least {minimum}, got {value}")
@@ -66,12 +66,13 @@ class _Step(NamedTuple):
 class Trainer:
     """Runs a learner in a run folder.
 
-    Everything random in iteration i comes from Key(seed, TRAINING, i), and the state is handed on in the same memory
-    layout as a loaded one, so a resumed run computes what an uninterrupted one would. An iteration is written as: its
-    row, the checkpoint, `best`, `latest`. Whatever a kill leaves behind `latest` is cut when the run is resumed.
+    Everything random in iteration i comes from Key(seed, TRAINING, i), and the state is handed on in the
+    memory layout of a loaded one, so a resumed run computes what an uninterrupted one would. An iteration is
+    written in this order: its row, `best`, its checkpoint, `latest`. What a kill leaves past `latest` is cut
+    when the run is resumed.
 
-    The score of an iteration was earned by the parameters from before its outer step, so `best` names that checkpoint:
-    iteration-000122 if row 123 has the best score. Of equal scores the first counts.
+    The score of an iteration was earned by the parameters from before its outer step, so `best` names their
+    checkpoint: iteration-000122 if row 123 has the best score. Of equal scores the first counts.
     """
 
     def __init__(
@@ -99,19 +100,21 @@ class Trainer:
         self._evaluate, self._headline = evaluate, headline
 
     def run(self, resume: bool) -> TrainingResult:
-        """Train until `num_iterations` are done, or SIGINT or SIGTERM comes: that writes a checkpoint and returns.
+        """Train until `num_iterations` are done; SIGINT or SIGTERM writes a checkpoint and returns early.
 
         Args:
             resume: go on from the folder's latest checkpoint; otherwise begin.
         Raises:
             CheckpointError, LogError: if files are refused or cannot be written.
-            TrainingError: if a metric or the new state is not finite. The last checkpoint is intact, as it is after
-                any error of the learner, which passes through.
+            TrainingError: if a metric of the learner or the new state is not finite. The last checkpoint is
+                intact then, as it is after an error of the learner, which passes through unchanged.
         """
         with Interrupts() as interrupts:
-            current = self._begin(resume)
+            current = self._load() if resume else self._begin()
             display = make_display(current.iteration, self._config.num_iterations, self._headline)
             with MetricsLog(self._folder.path, current.iteration) as log, display:
+                checkpoints.rewind(self._folder.checkpoints, current)
+                self._save_latest(current)
                 started = time.perf_counter() - current.counters["wall_seconds"]
                 try:
                     while current.iteration < self._config.num_iterations:
@@ -119,25 +122,30 @@ class Trainer:
                             step = self._compute(current, started)
                         self._write(step, log, display)
                         current = step.after
-                except Interrupted:
+                except Interrupted as interruption:
+                    log.sync()
                     self._save_latest(current)
-                    display.say(self._farewell(interrupts.received, current))
-                    return TrainingResult(current.iteration, interrupts.received, log.last)
+                    display.say(
+                        f"stopped by {interruption} after iteration {current.iteration}: "
+                        f"go on with --resume {self._folder.path}"
+                    )
+                    return TrainingResult(current.iteration, interruption.signum, log.last)
                 return TrainingResult(current.iteration, None, log.last)
 
-    def _begin(self, resume: bool) -> Checkpoint:
-        """The checkpoint to start from, with the checkpoints folder as it was at that time."""
-        initial = self._learner.init(Key(self._seed, INITIALISATION, 0))
-        folder = self._folder.checkpoints
-        if resume and (checkpoints.iterations_on_disk(folder)[-1:] > [0] or (folder / "latest").exists()):
-            current = checkpoints.load_latest(folder)
-            current = Checkpoint(current.iteration, _like(initial, current, str(folder)), current.counters)
-            checkpoints.rewind(folder, current)
-            return current
-        current = Checkpoint(0, checkpoints.plain_state(initial), {"env_steps": 0, "wall_seconds": 0.0})
-        checkpoints.rewind(folder, current)
-        self._save_latest(current)
-        return current
+    def _initial(self) -> Checkpoint:
+        state = self._learner.init(Key(self._seed, INITIALISATION, 0))
+        return Checkpoint(0, checkpoints.plain_state(state), {"env_steps": 0, "wall_seconds": 0.0})
+
+    def _begin(self) -> Checkpoint:
+        if (self._folder.checkpoints / "latest").exists():
+            raise RunFolderError(f"run folder {self._folder.path} must be new, but a run is in it: resume it")
+        return self._initial()
+
+    def _load(self) -> Checkpoint:
+        initial, folder = self._initial(), self._folder.checkpoints
+        if not (folder / "latest").exists() and checkpoints.iterations_on_disk(folder) in ([], [0]):
+            return initial  # killed while it saved the first one
+        return _fit(checkpoints.load_latest(folder), initial, folder)
 
     def _compute(self, current: Checkpoint, started: float) -> _Step:
         """Iteration number `current.iteration` (from 0); writes nothing."""
@@ -166,7 +174,9 @@ class Trainer:
 
     def _count(self, current: Checkpoint, metrics: Mapping[str, float]) -> dict[str, int | float]:
         if self._best_metric not in metrics:
-            raise TrainingError(f"best_metric must be one of the learner's metrics {sorted(metrics)}, got {self._best_metric!r}")
+            raise TrainingError(
+                f"best_metric must be one of the learner's {sorted(metrics)}, got {self._best_metric!r}"
+            )
         counters = dict(current.counters)
         counters["env_steps"] += int(metrics.get("env_steps", 0))
         score = float(metrics[self._best_metric])
@@ -181,7 +191,9 @@ class Trainer:
             if step.before.iteration not in checkpoints.iterations_on_disk(folder):
                 checkpoints.save(folder, step.before)
             checkpoints.point(folder, "best", step.before.iteration)
-        if after.iteration % self._config.checkpoint_every == 0 or after.iteration == self._config.num_iterations:
+        is_last = after.iteration == self._config.num_iterations
+        if is_last or after.iteration % self._config.checkpoint_every == 0:
+            log.sync()
             self._save_latest(after)
         display.show({**step.metrics, **step.clock}, step.evaluation)
 
@@ -192,10 +204,6 @@ class Trainer:
             checkpoints.save(folder, current)
         checkpoints.point(folder, "latest", current.iteration)
         checkpoints.prune(folder, self._config.keep_checkpoints)
-
-    def _farewell(self, signum: int | None, current: Checkpoint) -> str:
-        name = signal.Signals(signum).name if signum else "a signal"
-        return f"stopped by {name} after iteration {current.iteration}: go on with --resume {self._folder.path}"
 
 
 def _require_finite(metrics: Mapping[str, float], state: State, iteration: int, tasks: Sequence[Any]) -> None:
@@ -213,13 +221,16 @@ def _shortened(tasks: Sequence[Any], length: int = 200) -> str:
     return text if len(text) <= length else f"{text[:length]}... ({len(tasks)} in all)"
 
 
-def _like(initial: State, saved: Checkpoint, where: str) -> State:
-    """The saved state on the devices of `initial`, if it is of the same kind."""
-    kinds = [{name: (tuple(v.shape), v.dtype) for name, v in state.items()} for state in (initial, saved.state)]
-    if kinds[0] != kinds[1]:
-        differing = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
+def _fit(saved: Checkpoint, initial: Checkpoint, folder: Path) -> Checkpoint:
+    """The saved checkpoint on the devices of the initial one, if it can be of the same run."""
+    kinds = [{name: (v.shape, v.dtype) for name, v in c.state.items()} for c in (initial, saved)]
+    names = sorted(kinds[0].keys() | kinds[1].keys())
+    wrong = [name for name in names if kinds[0].get(name) != kinds[1].get(name)]
+    wrong += sorted(initial.counters.keys() - saved.counters.keys())
+    if wrong:
         raise CheckpointError(
-            f"checkpoint {where}/{saved.name} must fit this learner, but tensors {differing} are missing, unknown or of "
-            "other shape: it is another run's"
+            f"checkpoint {folder / saved.name} must fit this learner, but {', '.join(wrong)} are missing, "
+            "unknown or of another shape: it is another run's"
         )
-    return {name: value.to(initial[name].device) for name, value in saved.state.items()}
+    state = {name: value.to(initial.state[name].device) for name, value in saved.state.items()}
+    return Checkpoint(saved.iteration, state, saved.counters)

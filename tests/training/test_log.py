@@ -1,0 +1,160 @@
+"""metrics.csv gives back the numbers that went in; resuming cuts it, and the events, to the checkpoint."""
+
+import errno
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
+
+from maml_rl.training.log import LogError, MetricsLog
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "metrics.csv").read_text().splitlines()
+
+
+def filled(folder: Path, count: int, after: int = 0) -> None:
+    with MetricsLog(folder, after) as log:
+        for i in range(after + 1, count + 1):
+            log.append({"iteration": i, "loss": i / 3}, {"seconds": 0.5})
+
+
+def test_columns_keep_the_order_of_their_first_row_with_the_clock_last(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        log.append({"iteration": 1, "loss": 0.1, "steps": 10}, {"seconds": 2.0})
+        log.append({"iteration": 2, "steps": 20, "loss": -1e-300}, {"seconds": 3.0})
+        log.append({"iteration": 3, "loss": math.nan, "eval": 5.0}, {"seconds": 1.0, "rate": 7.0})
+        assert log.last["eval"] == 5.0
+    assert lines(tmp_path) == [
+        "iteration,loss,steps,eval,seconds,rate",
+        "1,0.1,10,,2.0,",
+        "2,-1e-300,20,,3.0,",
+        "3,nan,,5.0,1.0,7.0",
+    ]
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=3))
+def test_floats_come_back_bit_for_bit(values):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with MetricsLog(folder, 0) as log:
+            for i, value in enumerate(values, start=1):
+                log.append({"iteration": i, "x": value}, {})
+        back = [float(line.split(",")[1]) for line in lines(folder)[1:]]
+        assert [value.hex() for value in back] == [value.hex() for value in values]
+
+
+def test_reopening_cuts_rows_and_events_past_the_checkpoint(tmp_path, tools):
+    filled(tmp_path, 5)
+    with open(tmp_path / "metrics.csv", "a") as file:
+        file.write("6,2.")  # killed while it wrote
+    filled(tmp_path, 7, after=3)
+    assert [line.split(",")[0] for line in lines(tmp_path)[1:]] == ["1", "2", "3", "4", "5", "6", "7"]
+    steps = [step for tag, step, _ in tools.events(tmp_path) if tag == "loss"]
+    assert steps == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_cut_takes_columns_with_it_that_only_later_rows_had(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        log.append({"iteration": 1, "loss": 1.0}, {"seconds": 1.0})
+        log.append({"iteration": 2, "loss": 1.0, "eval": 3.0}, {"seconds": 1.0})
+    MetricsLog(tmp_path, 1).close()
+    assert lines(tmp_path) == ["iteration,loss,seconds", "1,1.0,1.0"]
+    MetricsLog(tmp_path, 0).close()
+    assert lines(tmp_path) == []
+
+
+def test_events_of_the_summary_writer_are_understood(tmp_path, tools):
+    with SummaryWriter(str(tmp_path / "tensorboard")) as writer:
+        for step in (1, 2, 3):
+            writer.add_scalar("loss", step / 3, step)
+    (tmp_path / "metrics.csv").write_text("iteration,loss\n1,0.3\n2,0.6\n")
+    filled(tmp_path, 4, after=2)
+    assert [step for tag, step, _ in tools.events(tmp_path) if tag == "loss"] == [1, 2, 3, 4]
+
+
+def test_a_half_written_event_is_cut(tmp_path, tools):
+    filled(tmp_path, 3)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    filled(tmp_path, 5, after=2)
+    assert [step for tag, step, _ in tools.events(tmp_path) if tag == "loss"] == [1, 2, 3, 4, 5]
+
+
+DAMAGES = {
+    "a missing row": lambda text: text.replace("2,0.6666666666666666,0.5\n", ""),
+    "a word": lambda text: text.replace("0.6666666666666666", "much"),
+    "a short row": lambda text: text.replace("2,0.6666666666666666,0.5\n", "2,0.5\n"),
+    "another header": lambda text: text.replace("iteration", "epoch"),
+    "a column twice": lambda text: text.replace("seconds", "loss"),
+    "nothing": lambda text: "",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_rows_that_the_checkpoint_has_are_refused_and_left(tmp_path, damage):
+    filled(tmp_path, 4)
+    text = DAMAGES[damage]((tmp_path / "metrics.csv").read_text())
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(LogError, match=r"rows of iterations 1 to 3.*missing or damaged"):
+        MetricsLog(tmp_path, 3)
+    assert (tmp_path / "metrics.csv").read_text() == text
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=80) | st.text("iteraon,123.\n-", max_size=40).map(str.encode), st.integers(0, 2))
+def test_arbitrary_bytes_are_refused_or_cut(tmp_path, data, after):
+    (tmp_path / "metrics.csv").write_bytes(data)
+    try:
+        MetricsLog(tmp_path, after).close()
+        assert len(lines(tmp_path)) in (0, after + 1)
+    except LogError:
+        assert (tmp_path / "metrics.csv").read_bytes() == data
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=80))
+def test_arbitrary_bytes_in_an_event_file_do_no_harm(tmp_path, data):
+    (tmp_path / "tensorboard").mkdir(exist_ok=True)
+    (tmp_path / "tensorboard/events.out.tfevents.1").write_bytes(data)
+    MetricsLog(tmp_path, 0).close()
+
+
+@pytest.mark.parametrize("name", ["", "a,b", "a\nb", 'a"b'])
+def test_names_that_do_not_fit_a_column_are_refused(tmp_path, name):
+    with MetricsLog(tmp_path, 0) as log, pytest.raises(LogError, match="must be without commas"):
+        log.append({"iteration": 1, name: 1.0}, {})
+
+
+def test_events_that_cannot_be_written_end_in_one_sentence(tmp_path, monkeypatch, capfd):
+    def fail(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    filled(tmp_path, 1)
+    with monkeypatch.context() as patch, MetricsLog(tmp_path, 1) as log:
+        patch.setattr(RecordWriter, "write", fail)
+        with pytest.raises(LogError, match="cannot be written: No space left on device"):
+            log.append({"iteration": 2, "loss": 0.1}, {})
+    filled(tmp_path, 2, after=1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_full_disk_ends_in_one_sentence(tmp_path, monkeypatch, function):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    filled(tmp_path, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail)
+        with pytest.raises(LogError, match=r"cannot be written: No space left on device; .*--resume"):
+            MetricsLog(tmp_path, 1)
+    filled(tmp_path, 3, after=2)
+    assert len(lines(tmp_path)) == 4

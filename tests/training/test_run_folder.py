@@ -1,0 +1,144 @@
+"""A run folder is made once, holds its config, and has one writer."""
+
+import errno
+import json
+import os
+import signal
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from maml_rl.training import run_folder
+from maml_rl.training.run_folder import ConfigError, RunFolder, RunFolderError
+
+CONFIG = {"seed": 1, "inner": {"step_size": 0.1, "steps": [1, 2]}, "env": None}
+
+
+def test_the_config_comes_back(tmp_path):
+    with RunFolder.create(tmp_path / "a/b", CONFIG) as folder:
+        assert folder.path == tmp_path / "a/b"
+    assert RunFolder.read_config(tmp_path / "a/b") == CONFIG
+    assert sorted(entry.name for entry in (tmp_path / "a/b").iterdir()) == ["checkpoints", "config.json"]
+    RunFolder.open(tmp_path / "a/b").close()
+
+
+def test_an_existing_folder_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunFolderError, match=r"must not exist or be empty.*--resume .*another --output-dir"):
+        RunFolder.create(tmp_path, CONFIG)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunFolderError, match="cannot be made: File exists"):
+        RunFolder.create(tmp_path / "run", CONFIG)
+
+
+def test_an_empty_folder_and_what_a_kill_left_of_a_new_one_are_taken(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / "config.json.tmp").write_text("{")
+    RunFolder.create(tmp_path, CONFIG).close()
+    assert not (tmp_path / "config.json.tmp").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, object()])
+def test_a_config_that_is_not_json_is_refused_before_anything_is_made(tmp_path, value):
+    with pytest.raises(ConfigError, match="plain JSON"):
+        RunFolder.create(tmp_path / "run", {"value": value})
+    assert not (tmp_path / "run").exists()
+
+
+REFUSED = {
+    "": "cut or not JSON",
+    '{"format_version": 1, "config"': "cut or not JSON",
+    '{"format_version": 1, "config": {"a": NaN}}': "NaN is not a number",
+    "[" * 100_000: "cut or not JSON",
+    "[]": "must hold an object",
+    '{"format_version": 1, "config": []}': "must hold an object",
+    '{"format_version": 2, "config": {}}': "format_version 1, got 2",
+    '{"config": {}}': "format_version 1, got None",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_bad_configs_are_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=REFUSED[text]):
+        RunFolder.open(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_folder_without_config_is_no_run(tmp_path):
+    with pytest.raises(ConfigError, match="no run folder"):
+        RunFolder.open(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="no run folder"):
+        RunFolder.open(tmp_path)
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=100) | st.dictionaries(st.text(), st.integers() | st.text()).map(as_json))
+def test_arbitrary_bytes_are_refused(tmp_path, data):
+    (tmp_path / "config.json").write_bytes(data)
+    with pytest.raises(ConfigError):
+        RunFolder.read_config(tmp_path)
+
+
+def opens(path) -> bool:
+    try:
+        RunFolder.open(path).close()
+    except RunFolderError as error:
+        assert "must have one writer" in str(error)
+        return False
+    return True
+
+
+def test_a_second_process_is_refused(tmp_path, tools):
+    with RunFolder.create(tmp_path, CONFIG):
+        def child() -> int:
+            run_folder._locked_here.clear()  # the child is another process and knows nothing of this one
+            return int(opens(tmp_path))
+
+        assert tools.exit_status(tools.fork(child)) == 0
+        assert not opens(tmp_path)  # nor may this process take it twice
+    assert tools.exit_status(tools.fork(child)) == 1
+    assert opens(tmp_path)
+
+
+def test_the_lock_of_a_killed_process_is_void_even_if_its_workers_live(tmp_path, tools):
+    def child() -> int:
+        RunFolder.create(tmp_path / "run", CONFIG)
+        worker = os.fork()  # inherits every open file
+        if worker == 0:
+            time.sleep(30)
+            os._exit(0)
+        (tmp_path / "worker").write_text(str(worker))
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert tools.exit_status(tools.fork(child)) == -signal.SIGKILL
+    try:
+        assert (tmp_path / "run/lock").exists()
+        assert opens(tmp_path / "run")
+        assert not (tmp_path / "run/lock").exists()
+    finally:
+        os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    RunFolder.create(tmp_path / "run", CONFIG).close()
+
+    def fail(*args):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(RunFolderError, match="must be writable: Read-only file system"):
+        RunFolder.open(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="cannot be made: Read-only file system"):
+        RunFolder.create(tmp_path / "other", CONFIG)
