@@ -29,7 +29,6 @@ class Built:
     learner: Learner
     family: TaskFamily
     evaluate: Callable[[State, int], dict[str, float]]  # (state, iteration) -> columns for the log
-    evaluation_columns: Sequence[str]
     threads: Threads
     closers: Sequence[Callable[[], None]]
 
@@ -53,19 +52,12 @@ def build(config: RunConfig) -> Built:
     family, closers = _sinusoid(config) if config.env == SINUSOID else _reinforcement(config, threads)
     learner = MAML(family, config.inner, config.outer, threads)
 
-    columns = evaluation_columns(family, config)
-
     def evaluate(state: State, iteration: int) -> dict[str, float]:
         curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads)
-        return dict(zip(columns, [*curve.mean, *curve.ci95], strict=True))
+        means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
+        return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
 
-    return Built(learner, family, evaluate, columns, threads, [*closers, threads.close])
-
-
-def evaluation_columns(family: TaskFamily, config: RunConfig) -> list[str]:
-    """Names of the held-out scores after 0, 1, ... steps, then of their 95 % intervals."""
-    names = [f"eval_{family.metric}_{step}" for step in range(config.evaluation.num_steps + 1)]
-    return [*names, *(f"{name}_ci95" for name in names)]
+    return Built(learner, family, evaluate, threads, [threads.close, *closers])
 
 
 def _sinusoid(config: RunConfig) -> tuple[TaskFamily, list[Callable[[], None]]]:

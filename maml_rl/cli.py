@@ -14,7 +14,8 @@ import tyro
 
 from maml_rl.build import Built, build
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
-from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.training.checkpoint import CheckpointError
+from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.trainer import Trainer, TrainingError, TrainingResult
 
@@ -27,7 +28,7 @@ class TrainCommand:
     output_dir: Path | None = None
     """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
     resume: Path | None = None
-    """A run's folder: go on from its latest checkpoint, with its settings."""
+    """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
 
 
 def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
     try:
         with folder:
             result = _run(command, folder, built)
-    except (ValueError, OSError, SamplingError, TrainingError) as error:
+    except (CheckpointError, LogError, TrainingError) as error:
         return _fail(error, 1)
     finally:
         built.close()
@@ -68,13 +69,22 @@ def _prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
     built = build(command.run)
     try:
-        if command.resume is not None:
-            return RunFolder.open(command.resume), built
-        folder = command.output_dir or default_folder(command.run)
-        return RunFolder.create(folder, to_dict(command.run)), built
+        return _folder(command), built
     except BaseException:
         built.close()
         raise
+
+
+def _folder(command: TrainCommand) -> RunFolder:
+    """A new folder, or the one that is resumed, or a copy of that."""
+    if command.resume is None:
+        return RunFolder.create(command.output_dir or default_folder(command.run), to_dict(command.run))
+    if command.output_dir is None or command.output_dir.resolve() == command.resume.resolve():
+        folder = RunFolder.open(command.resume)
+    else:
+        folder = RunFolder.copy(command.resume, command.output_dir)
+    folder.write_config(to_dict(command.run))
+    return folder
 
 
 def default_folder(config: RunConfig) -> Path:

@@ -120,6 +120,14 @@ def test_a_resumed_run_keeps_its_settings(tmp_path, capfd):
     assert "inner.step_size was 0.1, now 0.2" in capfd.readouterr().err
 
 
+def test_resuming_into_another_folder_leaves_the_first_as_it_was(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert train(RunConfig(), [*TINY, "--num-iterations", "1", "--output-dir", str(one)]) == 0
+    assert train(RunConfig(), ["--resume", str(one), "--output-dir", str(two), "--num-iterations", "2"]) == 0
+    assert len(rows(one)) == 1 and len(rows(two)) == 2
+    assert json.loads((two / "config.json").read_text())["config"]["training"]["num_iterations"] == 2
+
+
 def test_same_seed_same_run_and_another_seed_another(tmp_path):
     common = ["--env", "maml/Navigation2D-v0", *TINY, "--num-iterations", "2"]
     for name, seed in (("one", "3"), ("two", "3"), ("three", "4")):
@@ -134,7 +142,7 @@ def test_sampling_that_fails_stops_the_run_and_keeps_the_checkpoint(tmp_path, ca
     flags = [*TINY, "--policy.init-std", "1e38", "--inner.step-size", "1e30", "--num-iterations", "3"]
     assert train(RunConfig(env="maml/Navigation2D-v0"), [*flags, "--output-dir", str(folder)]) == 1
     error = capfd.readouterr().err
-    assert "iteration" in error and "task" in error
+    assert "iteration 1" in error and "task" in error and "episode" in error and "Traceback" not in error
     assert (folder / "checkpoints" / "latest").read_text().strip() == "iteration-000000"
 
 

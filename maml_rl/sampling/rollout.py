@@ -60,6 +60,7 @@ def rollout(
         SamplingError: naming task and episode.
     """
     num_tasks, num_episodes, horizon = out.rewards.shape
+    place = (num_episodes, first_task)
     to_env = action_mapping(env.single_action_space)
     all_noise = torch.from_numpy(noise.actions).view(horizon, num_tasks, num_episodes, -1)
     env.set_tasks([task for task in tasks for _ in range(num_episodes)])
@@ -73,19 +74,20 @@ def rollout(
                 break
             seen = torch.from_numpy(observations).float().view(num_tasks, num_episodes, -1)
             outputs = policy.outputs(params, seen)
-            if not torch.isfinite(outputs).all():
-                bad = ~torch.isfinite(outputs).flatten(0, 1).all(dim=-1)
-                raise _located(int(bad.nonzero()[0]), "the policy's outputs are not finite", t, num_episodes, first_task)
             actions = policy.sample(outputs, all_noise[t])
+            for name, values in (("policy output", outputs), ("action", actions)):
+                row = _not_finite(values)
+                if row is not None:
+                    raise _located(row, f"{name} is not finite: {values.flatten(0, 1)[row].tolist()}", t, *place)
             flat = actions.view(env.num_envs, -1)
             try:
                 observations, rewards, terminated, truncated, _ = env.step(to_env(flat), None if everyone else alive)
             except RuntimeError as error:
-                row = getattr(error, "environment", None)
-                if row is None:  # not about one sub-environment: not ours to explain
+                own_row = getattr(error, "environment", None)
+                if own_row is None:  # not about one sub-environment: not ours to explain
                     raise
                 reason = getattr(error, "reason", str(error))
-                raise _located(int(row), reason, t, num_episodes, first_task) from error
+                raise _located(int(own_row), reason, t, *place) from error
             if not everyone:
                 living = torch.from_numpy(alive).view(num_tasks, num_episodes, 1)
                 seen, actions = seen * living, actions * living
@@ -96,6 +98,14 @@ def rollout(
             terminated_ever |= terminated
             alive = alive & ~(terminated | truncated)
     out.terminated[:] = torch.from_numpy(terminated_ever).view(num_tasks, num_episodes)
+
+
+def _not_finite(values: Tensor) -> int | None:
+    """The first row of [n, E, width] that holds an infinite number or none at all, counted over tasks and episodes."""
+    finite = torch.isfinite(values)
+    if finite.all():
+        return None
+    return int((~finite.flatten(0, 1).all(dim=-1)).nonzero()[0])
 
 
 def _located(row: int, reason: str, t: int, num_episodes: int, first_task: int) -> SamplingError:

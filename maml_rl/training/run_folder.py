@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import reprlib
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,26 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"run folder {path} must be writable: {error.strerror or error}") from error
         return folder
+
+    @classmethod
+    def copy(cls, source: Path, path: Path) -> RunFolder:
+        """A copy of the run in `source` as the new folder `path`, to go on there and leave the first as it is.
+
+        Raises:
+            ConfigError, RunFolderError: as `open` and `create`.
+        """
+        with cls.open(source):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                _require_empty(path)
+                shutil.copytree(source, path, ignore=shutil.ignore_patterns("lock"), dirs_exist_ok=True)
+            except OSError as error:
+                raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
+        return cls.open(path)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replace the saved settings, for a run that goes on with others."""
+        write_atomically(self.path / "config.json", _encode(config))
 
     @staticmethod
     def read_config(path: Path) -> dict[str, Any]:

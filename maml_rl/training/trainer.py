@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from maml_rl.core.protocols import INITIALISATION, TRAINING, Key, Learner, State
+from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError
 from maml_rl.training.display import Display, make_display
@@ -42,7 +43,7 @@ class TrainingConfig:
         for name, minimum in {**least, "checkpoint_every": 1, "keep_checkpoints": 1}.items():
             value = getattr(self, name)
             if value < minimum:
-                raise ValueError(f"training.{name} must be at least {minimum}, got {value}")
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
 class TrainingResult(NamedTuple):
@@ -153,7 +154,10 @@ class Trainer:
         iteration = current.iteration + 1
         begun = time.perf_counter()
         tasks = self._sample_tasks(self._config.num_tasks, key.rng(_SAMPLE_TASKS))
-        state, report = self._learner.meta_step(current.state, tasks, key)
+        try:
+            state, report = self._learner.meta_step(current.state, tasks, key)
+        except SamplingError as error:
+            raise TrainingError(f"iteration {iteration}, {error}; the checkpoint before it is intact") from error
         state = checkpoints.plain_state(state)
         clock = {**report.clock, "iteration_seconds": time.perf_counter() - begun}
         _require_finite(report.metrics, state, iteration, tasks)

@@ -28,7 +28,7 @@ class Targets(NamedTuple):
 
 
 class PowerFamily:
-    """One number p; outputs p^power; the loss is (output - c)^2 / 2 with the data's target c, or the output itself.
+    """One number p; outputs p^power; the loss is (output - c)^2 / 2, c being the data, or the output itself.
 
     With power 1 the map from p to the output is linear; with others it bends.
     """
@@ -108,7 +108,7 @@ def sinusoid(threads: Threads) -> Callable[..., Problem]:
 
 @pytest.fixture(scope="session")
 def navigation(threads: Threads) -> Callable[..., Problem]:
-    """(num_tasks, num_steps, estimator, activation) -> a problem; each batch is collected where its step begins."""
+    """(num_tasks, num_steps, estimator, activation) -> a problem; each step has a batch of its own."""
 
     def make(num_tasks: int, num_steps: int, estimator: str = "ratio", activation: str = "tanh") -> Problem:
         policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(4, 3), activation=activation, init_std=0.7))

@@ -12,8 +12,8 @@ def quadratic_gradient(params, centre):
 
 
 def test_adapting_to_a_quadratic():
-    # f(p) = (p - c)^2 / 2: a step of size a gives p' - c = (1 - a)(p - c). With c = 1, p = 3 and a = 0.5, then 0.25:
-    # p' = 2, p'' = 1 + 0.75 * 1 = 1.75.
+    # f(p) = (p - c)^2 / 2: a step of size a gives p' - c = (1 - a)(p - c). With c = 1, p = 3 and a = 0.5,
+    # then 0.25: p' = 2, p'' = 1 + 0.75 * 1 = 1.75.
     adapted = adapt(quadratic_gradient, {"p": torch.tensor(3.0)}, [1.0, 1.0], [0.5, 0.25])
     assert adapted["p"].item() == 1.75
 

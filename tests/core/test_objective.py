@@ -20,8 +20,8 @@ def meta_gradient(family, data, p, a, num_steps, first_order, threads):
 
 
 def test_meta_gradient_of_a_quadratic(power_family, targets, threads):
-    # f(p) = (p - c)^2 / 2 and K steps of size a give p' - c = (1 - a)^K (p - c), so
-    # df(p')/dp = (1 - a)^(2K) (p - c); with the inner gradients detached, (1 - a)^K (p - c). Here c = 1, p = 3, a = 0.5.
+    # f(p) = (p - c)^2 / 2 and K steps of size a give p' - c = (1 - a)^K (p - c), so df(p')/dp = (1 - a)^(2K)
+    # (p - c); with the inner gradients detached, (1 - a)^K (p - c). Here c = 1, p = 3, a = 0.5.
     family, data = power_family(power=1, is_square=True), targets(1.0)
     for num_steps, second, first in (0, 2.0, 2.0), (1, 0.5, 1.0), (2, 0.125, 0.5):
         assert meta_gradient(family, data, 3.0, 0.5, num_steps, False, threads)[1] == pytest.approx(second)
@@ -29,8 +29,8 @@ def test_meta_gradient_of_a_quadratic(power_family, targets, threads):
 
 
 def test_meta_gradient_is_the_mean_over_tasks(power_family, targets, threads):
-    # As above with c = 1, 2, -3: the mean of (1 - a)^2 (p - c) is 0.25 * (2 + 1 + 6) / 3 = 0.75, and the mean loss
-    # is the mean of (1 - a)^2 (p - c)^2 / 2 = 0.25 * (4 + 1 + 36) / 6 = 41 / 24.
+    # As above with c = 1, 2, -3: the mean of (1 - a)^2 (p - c) is 0.25 * (2 + 1 + 6) / 3 = 0.75, and the mean
+    # loss is the mean of (1 - a)^2 (p - c)^2 / 2 = 0.25 * (4 + 1 + 36) / 6 = 41 / 24.
     family, data = power_family(power=1, is_square=True), targets(1.0, 2.0, -3.0)
     loss, gradient = meta_gradient(family, data, 3.0, 0.5, 1, False, threads)
     assert gradient == pytest.approx(0.75)
@@ -39,7 +39,8 @@ def test_meta_gradient_is_the_mean_over_tasks(power_family, targets, threads):
 
 def test_meta_gradient_of_a_cubic(power_family, targets, threads):
     # f(p) = p^3: p' = p - 3 a p^2, dp'/dp = 1 - 6 a p, so df(p')/dp = 3 p'^2 (1 - 6 a p), and with two steps
-    # 3 p''^2 (1 - 6 a p') (1 - 6 a p). Detached: 3 p'^2 and 3 p''^2. Here p = 1, a = 0.1: p' = 0.7, p'' = 0.553.
+    # 3 p''^2 (1 - 6 a p') (1 - 6 a p). Detached: 3 p'^2 and 3 p''^2. Here p = 1, a = 0.1: p' = 0.7, p'' =
+    # 0.553.
     family, data = power_family(power=3, is_square=False), targets(0.0)
     expected = {
         (1, False): 3 * 0.7**2 * 0.4,
@@ -54,7 +55,8 @@ def test_meta_gradient_of_a_cubic(power_family, targets, threads):
 
 @pytest.mark.parametrize("num_steps", [1, 2])
 def test_meta_gradient_against_central_differences(sinusoid, num_steps):
-    # Error of (L(v + h) - L(v - h)) / 2h: h^2 from the third derivative, 1e-16 / h from rounding; h = 1e-6 balances.
+    # Error of (L(v + h) - L(v - h)) / 2h: h^2 from the third derivative, 1e-16 / h from rounding; h = 1e-6
+    # balances.
     problem = sinusoid(4, num_steps)
     objective = problem.objective
     gradient = objective.linearize(problem.theta, with_fisher=False).gradient
@@ -76,7 +78,9 @@ def test_first_order_is_the_mean_of_the_gradients_at_the_adapted_parameters(sinu
     for i in range(4):
         own = take_task(problem.query, i)
         adapted = adapted_by_autograd(problem, problem.theta, i)
-        gradients.append(flatten(torch.func.grad(loss_of(problem.family.outer_loss_at, problem.family, own))(adapted)))
+        gradients.append(
+            flatten(torch.func.grad(loss_of(problem.family.outer_loss_at, problem.family, own))(adapted))
+        )
     found = problem.objective.linearize(problem.theta, with_fisher=False).gradient
     torch.testing.assert_close(found, torch.stack(gradients).mean(dim=0), rtol=1e-10, atol=1e-12)
 
@@ -100,7 +104,7 @@ def adapted_outputs(problem, vector, i):
 
 
 def dense_fisher(problem):
-    """mean_i J_i' F_i J_i with J_i = d outputs_i / d theta and F_i the divergence's Hessian in the outputs."""
+    """mean_i J_i' F_i J_i; J_i = d outputs_i / d theta, F_i is the divergence's Hessian in the outputs."""
     vector, matrices = flatten(problem.theta), []
     for i in range(len(problem.query[0])):
         own = take_task(problem.query, i)
@@ -149,8 +153,9 @@ def test_fisher_products_against_the_dense_matrix(problem):
     ("make", "arguments"), [("sinusoid", (2, 1)), ("sinusoid", (2, 2)), ("navigation", (2, 2, "ratio"))]
 )
 def test_the_fisher_matrix_is_the_divergence_s_own_hessian_at_theta(make, arguments, request):
-    # D(v) = mean_i KL(outputs_i(theta) || outputs_i(v)) has no slope at theta, so the outputs' second derivatives, those
-    # of the inner steps among them, drop out of its Hessian: what remains is mean_i J_i' F_i J_i.
+    # D(v) = mean_i KL(outputs_i(theta) || outputs_i(v)) has no slope at theta, so the outputs' second
+    # derivatives, those of the inner steps among them, drop out of its Hessian: what remains is mean_i J_i'
+    # F_i J_i.
     problem = request.getfixturevalue(make)(*arguments)
     vector, count = flatten(problem.theta), len(problem.query[0])
     old = [adapted_outputs(problem, vector, i).detach() for i in range(count)]
@@ -168,11 +173,15 @@ def test_the_fisher_matrix_is_the_divergence_s_own_hessian_at_theta(make, argume
 
 
 def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
-    # With step sizes in a tree I - diag(alpha) H is no longer symmetric: push and pull must differ in their order.
+    # With step sizes in a tree I - diag(alpha) H is no longer symmetric: push and pull must differ in their
+    # order.
     plain = sinusoid(3, 2)
     generator = torch.Generator().manual_seed(4)
     sizes = [
-        {name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype) for name, p in plain.theta.items()}
+        {
+            name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype)
+            for name, p in plain.theta.items()
+        }
         for _ in range(2)
     ]
     problem = plain._replace(inner=SimpleNamespace(step_sizes=sizes, first_order=False))
@@ -199,17 +208,20 @@ def test_before_the_step_the_divergence_is_zero_and_the_loss_the_same(problem):
     assert evaluation.divergence == pytest.approx(0.0, abs=1e-15)
 
 
-def test_the_divergence_grows_as_half_the_fisher_form(problem):
-    # D(theta + h v) = h^2 v' F v / 2 + O(h^3). The likelihood ratio of the inner step is taken at the candidate itself,
-    # so that away from theta the adapted outputs follow its first derivative; regression shows the identity exactly.
-    if len(problem.query) != 2:
-        pytest.skip("the estimators' second derivative is not the derivative of their first")
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_the_divergence_grows_as_half_the_fisher_form(sinusoid, num_steps):
+    # D(theta + h v) = h^2 v' F v / 2 + O(h^3). Regression only: a policy-gradient estimator's second
+    # derivative is not the derivative of its first, because the likelihood ratio is taken at the candidate
+    # itself.
+    problem = sinusoid(4, num_steps)
     objective = problem.objective
     at = objective.linearize(problem.theta, with_fisher=True)
     direction = torch.randn(len(at.gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = flatten(problem.theta) + 1e-4 * direction
     half_form = 0.5e-8 * direction.dot(at.fisher_product(direction)).item()
-    assert objective.evaluate(unflatten(moved, problem.theta)).divergence == pytest.approx(half_form, rel=1e-2)
+    assert objective.evaluate(unflatten(moved, problem.theta)).divergence == pytest.approx(
+        half_form, rel=1e-2
+    )
 
 
 @pytest.mark.parametrize("make", ["sinusoid", "navigation"])
@@ -242,7 +254,14 @@ def test_bit_equal_for_any_number_of_threads(make, request, monkeypatch):
         objective = problem._replace(threads=threads).objective
         at = objective.linearize(problem.theta, with_fisher=True)
         moved = unflatten(flatten(problem.theta) - 0.1 * at.gradient, problem.theta)
-        results.append((at.loss, at.gradient.tolist(), at.fisher_product(at.gradient).tolist(), objective.evaluate(moved)))
+        results.append(
+            (
+                at.loss,
+                at.gradient.tolist(),
+                at.fisher_product(at.gradient).tolist(),
+                objective.evaluate(moved),
+            )
+        )
         threads.close()
     assert results[0] == results[1] == results[2]
 
@@ -259,7 +278,9 @@ def test_without_inner_steps_it_is_the_plain_mean_loss(sinusoid):
 
     at = problem.objective.linearize(problem.theta, with_fisher=False)
     assert at.loss == pytest.approx(mean_loss(problem.theta).item())
-    torch.testing.assert_close(at.gradient, flatten(torch.func.grad(mean_loss)(problem.theta)), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        at.gradient, flatten(torch.func.grad(mean_loss)(problem.theta)), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_evaluate_needs_a_point_to_measure_from(sinusoid):

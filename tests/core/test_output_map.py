@@ -49,7 +49,7 @@ def make_map(kind, activation, hidden_sizes, appended):
     ids=str,
 )
 def problem(request):
-    """The map; each task's outputs [B * width], Jacobian [B * width, P] and second derivative [B * width, P, P]."""
+    """The map; per task outputs [B * width], Jacobian [B * width, P], second derivative [B * width, P, P]."""
     linear_map, function, params, inputs = make_map(*request.param)
     dense = []
     for i in range(NUM_TASKS):
@@ -98,8 +98,8 @@ def test_pull_is_its_transpose(problem):
 
 
 def test_pull_change_is_the_hessian_of_a_function_of_the_outputs(problem):
-    # l(outputs(params)) has the Hessian  sum_b c_b d^2 outputs_b + J' L J  with c = dl and L = d^2 l. Here l is the
-    # sum of w * outputs^2 / 2, so that c = w * outputs and L = diag(w).
+    # l(outputs(params)) has the Hessian  sum_b c_b d^2 outputs_b + J' L J  with c = dl and L = d^2 l. Here l
+    # is the sum of w * outputs^2 / 2, so that c = w * outputs and L = diag(w).
     linear_map, params, (outputs, jacobian, second) = problem
     weights = random_like(linear_map.outputs, 3)
     direction = {name: random_like(p, 10 + i) for i, (name, p) in enumerate(params.items())}

@@ -1,0 +1,144 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import envs  # noqa: F401 - registers the ids
+from maml_rl.core.inner import adapt_tasks
+from maml_rl.core.lift import Threads
+from maml_rl.core.params import stack
+from maml_rl.core.protocols import EVALUATION, INITIALISATION, Key
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, adaptation_curve
+from maml_rl.policies import GaussianPolicy, PolicyConfig
+from maml_rl.rl.family import AdvantageConfig, RLFamily
+from maml_rl.sampling.local import LocalSampler
+from maml_rl.supervised.sinusoid import SinusoidConfig, SinusoidFamily
+
+CONFIG = EvaluationConfig(num_tasks=4, num_steps=3, first_step_size=0.02, later_step_size=0.01, seed=9)
+
+
+@pytest.fixture(scope="module")
+def threads():
+    return Threads(1)
+
+
+class Recorded:
+    """A family that keeps the keys of its data, its tasks, and the generator that they were drawn from."""
+
+    def __init__(self, family):
+        self._family, self.keys, self.tasks, self.generator_state = family, [], None, None
+
+    def __getattr__(self, name):
+        return getattr(self._family, name)
+
+    def sample_tasks(self, num_tasks, rng):
+        self.generator_state = rng.bit_generator.state
+        self.tasks = self._family.sample_tasks(num_tasks, rng)
+        return self.tasks
+
+    def collect(self, tasks, params, key):
+        self.keys.append(key)
+        return self._family.collect(tasks, params, key)
+
+
+def sinusoid():
+    return SinusoidFamily(SinusoidConfig(init_std=0.3))
+
+
+def navigation(threads):
+    policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(8,)))
+
+    def make_env(num_envs):
+        return gymnasium.make_vec("maml/Navigation2D-v0", num_envs=num_envs, horizon=10)
+
+    sampler = LocalSampler(make_env, policy, 3, 10, threads)
+    return RLFamily(make_env(1).sample_tasks, sampler, policy, AdvantageConfig(), "ratio", threads)
+
+
+def test_scores_of_regression_are_errors_on_one_query_set(threads):
+    family = Recorded(sinusoid())
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    curve = adaptation_curve(family, theta, CONFIG, 5, threads)
+    key = Key(9, EVALUATION, 5)
+    assert family.keys == [key.at_phase(0), key.at_phase(1)]  # support, query; nothing else
+    support, query = (family.collect(family.tasks, {}, key.at_phase(p)) for p in (0, 1))
+    assert curve.metric == "mse" and curve.per_task.shape == (4, 4)
+    for steps in range(4):
+        sizes = (0.02, 0.01, 0.01)[:steps]
+        params = adapt_tasks(family, stack(theta, 4), [support] * steps, sizes, threads)
+        errors = (family.linearize(params, query).outputs - query.targets).square().mean(dim=(1, 2))
+        torch.testing.assert_close(curve.per_task[steps], errors.double(), rtol=1e-5, atol=1e-6)
+    assert curve.mean == pytest.approx(curve.per_task.mean(dim=1).tolist())
+
+
+def test_scores_of_rl_are_returns_of_fresh_episodes_after_every_step(threads):
+    family = Recorded(navigation(threads))
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    curve = adaptation_curve(family, theta, CONFIG, 5, threads)
+    key = Key(9, EVALUATION, 5)
+    assert family.keys == [key.at_phase(phase) for phase in range(4)]
+    first = family.collect(family.tasks, stack(theta, 4), key)
+    assert curve.metric == "return" and curve.per_task.shape == (4, 4)
+    torch.testing.assert_close(curve.per_task[0], first.returns.double().mean(dim=1))
+
+
+def test_equal_calls_give_equal_curves_and_other_iterations_other_data(threads):
+    family = Recorded(sinusoid())
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    curve, tasks = adaptation_curve(family, theta, CONFIG, 5, threads), family.tasks
+    assert torch.equal(adaptation_curve(family, theta, CONFIG, 5, threads).per_task, curve.per_task)
+    assert not torch.equal(adaptation_curve(family, theta, CONFIG, 6, threads).per_task, curve.per_task)
+    assert family.tasks == tasks  # drawn once
+
+
+def test_theta_is_left_as_it_is(threads):
+    family = sinusoid()
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    before = {name: p.clone() for name, p in theta.items()}
+    adaptation_curve(family, theta, CONFIG, 0, threads)
+    assert all(torch.equal(theta[name], before[name]) for name in before)
+
+
+def test_no_step_gives_one_score(threads):
+    family = sinusoid()
+    config = EvaluationConfig(num_tasks=2, num_steps=0)
+    curve = adaptation_curve(family, family.init_params(Key(1, INITIALISATION, 0)), config, 0, threads)
+    assert curve.per_task.shape == (1, 2)
+
+
+def test_the_tasks_noise_is_not_that_of_any_data(threads):
+    # Otherwise the first task's inputs would be its tasks' amplitudes in other units.
+    family = Recorded(sinusoid())
+    adaptation_curve(family, family.init_params(Key(1, INITIALISATION, 0)), CONFIG, 0, threads)
+    for key in family.keys:
+        for task in range(CONFIG.num_tasks):
+            state = key.rng(task).bit_generator.state
+            assert not np.array_equal(state["state"]["key"], family.generator_state["state"]["key"])
+
+
+def test_half_width_of_the_interval():
+    # Scores 1, 2, 3 of three tasks have the deviation 1: 1.96 / sqrt(3) = 1.1316. One task has no spread.
+    curve = AdaptationCurve("mse", torch.tensor([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]]))
+    assert curve.mean == [2.0, 2.0]
+    assert curve.ci95 == pytest.approx([1.1316, 0.0], abs=1e-4)
+    assert AdaptationCurve("mse", torch.tensor([[1.0], [2.0]])).ci95 == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("num_steps", "sizes"), [(0, ()), (1, (0.3,)), (3, (0.3, 0.2, 0.2))])
+def test_the_first_step_has_a_size_of_its_own(num_steps, sizes):
+    config = EvaluationConfig(num_steps=num_steps, first_step_size=0.3, later_step_size=0.2)
+    assert config.step_sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_tasks": 0}, r"evaluation\.num_tasks must be at least 1, got 0"),
+        ({"num_steps": -1}, r"evaluation\.num_steps must be at least 0, got -1"),
+        ({"later_step_size": 0.0}, r"evaluation\.later_step_size must be positive and finite, got 0.0"),
+        ({"seed": -1}, r"evaluation\.seed must be at least 0, got -1"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationConfig(**settings)
