@@ -2,7 +2,7 @@
 
 "rllab" is what the experiments of Finn et al. 2017 ran on (github.com/cbfinn/maml_rl, rllab/envs/mujoco);
 "gym" is what came with OpenAI Gym and is now Gymnasium's HalfCheetah-v5, with the episode length and costs that
-later work (ProMP, PEARL, VariBAD) uses. Their returns cannot be compared: an episode lasts 2 s in one, 10 s in the other.
+later work (ProMP, PEARL, VariBAD) uses. Their returns cannot be compared: an episode lasts 2 s here, 10 s there.
 """
 
 from __future__ import annotations

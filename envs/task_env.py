@@ -95,9 +95,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {horizon}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(
-                f"render_mode must be None or in {self.metadata['render_modes']}, got {render_mode!r}"
-            )
+            raise ValueError(f"render_mode must be None or in {self.metadata['render_modes']}, got {render_mode!r}")
         self.num_envs = num_envs
         self.horizon = horizon
         self.render_mode = render_mode
@@ -132,9 +130,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
             )
         for task in tasks:
             if not isinstance(task, self.task_type):
-                raise TypeError(
-                    f"{type(self).__name__} takes tasks of type {self.task_type.__name__}, got {task!r}"
-                )
+                raise TypeError(f"{type(self).__name__} takes tasks of type {self.task_type.__name__}, got {task!r}")
         self._tasks = list(tasks)
 
     # --- episodes ----------------------------------------------------------------------------------------------
@@ -183,9 +179,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
             self._refuse_to_step(int(np.argmax(self._needs_reset & alive)))
         self._check_finite("action", actions, alive)
         self._needs_reset |= alive  # and stays so, should the step fail
-        observations, rewards, terminated, truncated, infos = self._step_rows(
-            actions, None if everyone else alive
-        )
+        observations, rewards, terminated, truncated, infos = self._step_rows(actions, None if everyone else alive)
         self._check_finite("observation", observations, alive)
         self._check_finite("reward", rewards, alive)
         self._elapsed += alive
@@ -269,9 +263,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
             return self._all
         alive = np.asarray(alive)
         if alive.dtype != bool or alive.shape != (self.num_envs,):
-            raise ValueError(
-                f"alive must be a bool array of shape ({self.num_envs},), got {alive.dtype} {alive.shape}"
-            )
+            raise ValueError(f"alive must be a bool array of shape ({self.num_envs},), got {alive.dtype} {alive.shape}")
         return alive
 
     def _check_finite(self, name: str, values: NDArray, alive: NDArray[np.bool_]) -> None:

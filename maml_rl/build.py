@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 import envs  # noqa: F401 - registers its ids
+from envs.mujoco_batch import MujocoTaskVectorEnv
 from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
@@ -86,7 +87,9 @@ def make_vector_env(env_id: str, horizon: int | None, num_envs: int) -> TaskVect
         env = gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
     except gymnasium.error.Error as error:
         known = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
-        raise ValueError(f"env must be a registered task environment, got {env_id!r} ({error}); known: {known}") from None
+        raise ValueError(
+            f"env must be a registered task environment, got {env_id!r} ({error}); known: {known}"
+        ) from None
     if not isinstance(env, TaskVectorEnv):
         env.close()
         raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {env_id!r} is not")

@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from maml_rl.build import build, make_vector_env
+from maml_rl.build import MujocoTaskVectorEnv, build, make_vector_env
 from maml_rl.config import RunConfig
 from maml_rl.core.lift import available_cores
 from maml_rl.core.maml import params_of
@@ -108,10 +108,11 @@ class _Bench:
     def prepare_physics(self) -> None:
         """A batch of all episodes' simulations, and the controls of the last sampling for every sub-step."""
         env = make_vector_env(self.config.env_id, self.config.sampling.horizon, 1)
-        self._substeps = env.unwrapped.physics.frame_skip
+        assert isinstance(env, MujocoTaskVectorEnv)
+        self._substeps = env.physics.frame_skip
         actions = self._actions.flatten(0, 1).clamp(-1.0, 1.0).double().numpy()  # [episodes, T, A]
         self._controls: NDArray[np.float64] = np.repeat(actions, self._substeps, axis=1)
-        self._batch = mujoco.batch.Batch(env.unwrapped.model, len(actions), self.num_threads)
+        self._batch = mujoco.batch.Batch(env.model, len(actions), self.num_threads)
         env.close()
 
     def physics(self) -> float:

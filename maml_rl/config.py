@@ -30,7 +30,7 @@ class RunConfig:
     env: str = "maml/HalfCheetahVel-rllab-v0"
     """A registered Gymnasium id of a task environment, or "sinusoid"."""
     physics: Literal["rllab", "gym"] | None = None
-    """Replaces the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By default as the id says."""
+    """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's."""
     seed: int = 1
     """Of everything random in training. Evaluation has a seed of its own."""
     device: str = "cpu"
@@ -128,7 +128,9 @@ def _parse_dataclass(kind: Any, value: Any, path: str) -> Any:
     hints = typing.get_type_hints(kind, include_extras=True)
     unknown, missing = value.keys() - hints.keys(), hints.keys() - value.keys()
     if unknown or missing:
-        raise ConfigError(f"{path} has unknown entries {sorted(unknown)} and lacks {sorted(missing)}: another version's?")
+        raise ConfigError(
+            f"{path} has unknown entries {sorted(unknown)} and lacks {sorted(missing)}: another version's?"
+        )
     parsed = {name: _parse(hint, value[name], f"{path}.{name}") for name, hint in hints.items()}
     try:
         return kind(**parsed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -70,7 +71,7 @@ def mlp(params: Params, inputs: Tensor, activation: str) -> Tensor:
 def init_mlp(sizes: Sequence[int], draw: Callable[[int, int], Tensor]) -> Params:
     """Weights [in, out] by `draw(in, out)` and zero biases for consecutive `sizes`."""
     params: Params = {}
-    for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         params[f"{layer}.weight"] = draw(fan_in, fan_out)
         params[f"{layer}.bias"] = torch.zeros(fan_out)
     return params

@@ -86,7 +86,9 @@ def test_an_existing_folder_is_never_overwritten(tmp_path, capfd):
 
 def test_a_run_leaves_all_its_files_and_one_json_line(tmp_path, capfd):
     folder = tmp_path / "run"
-    assert train(RunConfig(), [*TINY, "--num-iterations", "2", "--evaluate-every", "2", "--output-dir", str(folder)]) == 0
+    assert (
+        train(RunConfig(), [*TINY, "--num-iterations", "2", "--evaluate-every", "2", "--output-dir", str(folder)]) == 0
+    )
     out, err = capfd.readouterr()
     assert json.loads(out)["iteration"] == 2
     assert "iteration 1/2" in err and "iteration 2/2" in err
@@ -170,7 +172,9 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, tmp_path):
     assert len(rows(folder)) == done
 
 
-@pytest.mark.parametrize("script", ["train_halfcheetah_vel", "train_halfcheetah_dir", "train_navigation", "train_sinusoid"])
+@pytest.mark.parametrize(
+    "script", ["train_halfcheetah_vel", "train_halfcheetah_dir", "train_navigation", "train_sinusoid"]
+)
 def test_every_preset_runs(script, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *TINY, "--num-iterations", "1"]
     finished = subprocess.run(

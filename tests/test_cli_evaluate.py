@@ -8,7 +8,18 @@ from maml_rl.cli import train
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.config import SINUSOID, RunConfig
 
-TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--evaluate-every", "0", "--num-iterations", "2"]
+TINY = [
+    "--num-tasks",
+    "2",
+    "--episodes-per-task",
+    "2",
+    "--horizon",
+    "5",
+    "--evaluate-every",
+    "0",
+    "--num-iterations",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")

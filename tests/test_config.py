@@ -1,5 +1,6 @@
 """The saved config reads back as itself, and nothing else is taken for one."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -67,10 +68,8 @@ names = [field.name for field in dataclasses.fields(RunConfig)]
 def test_any_json_in_place_of_an_entry_parses_or_is_refused(name, value):
     saved = to_dict(RunConfig())
     saved[name] = value
-    try:
+    with contextlib.suppress(ConfigError):
         from_dict(saved)
-    except ConfigError:
-        pass
 
 
 def test_a_resumed_run_may_only_change_how_long_and_where():

@@ -39,11 +39,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {
-    module_name(path): path
-    for package in ("maml_rl", "envs")
-    for path in sorted((ROOT / package).rglob("*.py"))
-}
+FILES = {module_name(path): path for package in ("maml_rl", "envs") for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 def imports_of(module: str) -> list[Import]:

@@ -7,7 +7,18 @@ from maml_rl.cli import train
 from maml_rl.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
-TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--evaluate-every", "0", "--num-iterations", "1"]
+TINY = [
+    "--num-tasks",
+    "2",
+    "--episodes-per-task",
+    "2",
+    "--horizon",
+    "5",
+    "--evaluate-every",
+    "0",
+    "--num-iterations",
+    "1",
+]
 
 
 def test_the_environment_of_the_guide_trains(tmp_path):

@@ -14,9 +14,7 @@ def random(*shape, seed=0, dtype=torch.float64):
 def stacked_params(num_tasks, sizes, dtype=torch.float64):
     each = [init_mlp(sizes, lambda a, b, i=i: random(a, b, seed=i, dtype=dtype)) for i in range(num_tasks)]
     return {
-        name: random(num_tasks, *p.shape, seed=k, dtype=dtype)
-        if p.dim() == 1
-        else torch.stack([q[name] for q in each])
+        name: random(num_tasks, *p.shape, seed=k, dtype=dtype) if p.dim() == 1 else torch.stack([q[name] for q in each])
         for k, (name, p) in enumerate(each[0].items())
     }
 

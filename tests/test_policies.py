@@ -35,9 +35,7 @@ def test_categorical_against_torch_s():
     distribution = Categorical(logits=outputs)
     found = CATEGORICAL.log_prob(outputs, actions.unsqueeze(-1).double())
     torch.testing.assert_close(found, distribution.log_prob(actions))
-    torch.testing.assert_close(
-        CATEGORICAL.kl(old, outputs), kl_divergence(Categorical(logits=old), distribution)
-    )
+    torch.testing.assert_close(CATEGORICAL.kl(old, outputs), kl_divergence(Categorical(logits=old), distribution))
     torch.testing.assert_close(CATEGORICAL.entropy(outputs), distribution.entropy())
     assert torch.equal(CATEGORICAL.mean_action(outputs).squeeze(-1).long(), outputs.argmax(dim=-1))
 
@@ -56,9 +54,7 @@ def test_the_divergence_s_hessian_is_the_expected_square_of_the_score(policy):
     outputs = random(4)
     fisher = torch.autograd.functional.hessian(lambda new: policy.kl(outputs, new), outputs)
     if policy is GAUSSIAN:
-        expected = torch.diag(
-            torch.cat([(-2 * outputs[2:]).exp(), torch.full((2,), 2.0, dtype=torch.float64)])
-        )
+        expected = torch.diag(torch.cat([(-2 * outputs[2:]).exp(), torch.full((2,), 2.0, dtype=torch.float64)]))
     else:
         actions = torch.arange(4).unsqueeze(-1)
         scores = torch.func.jacrev(lambda o: policy.log_prob(o.expand(4, 4), actions))(outputs)

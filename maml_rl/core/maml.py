@@ -1,4 +1,4 @@
-"""The gradient-based meta-learner: one iteration is the same for MAML, first-order MAML and Reptile, in RL and at H = 1."""
+"""The gradient-based meta-learner: one iteration for MAML, first-order MAML and Reptile, in RL and at H = 1."""
 
 from __future__ import annotations
 

@@ -34,9 +34,7 @@ class MetaObjective:
     Every evaluation adapts anew from the candidate theta: the trust region lies around the adapted policies.
     """
 
-    def __init__(
-        self, family: TaskFamily, inner: InnerConfig, supports: Sequence[Any], query: Any, threads: Threads
-    ):
+    def __init__(self, family: TaskFamily, inner: InnerConfig, supports: Sequence[Any], query: Any, threads: Threads):
         self._family, self._inner, self._threads = family, inner, threads
         self._num_tasks = num_tasks(query)
         self._data = [

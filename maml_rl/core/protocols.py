@@ -41,9 +41,7 @@ class Key(NamedTuple):
         return np.random.Generator(np.random.Philox(self.seed_sequence(*path)))
 
     def seed_sequence(self, *path: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(
-            self.seed, spawn_key=(self.stream, self.iteration, self.phase, *path)
-        )
+        return np.random.SeedSequence(self.seed, spawn_key=(self.stream, self.iteration, self.phase, *path))
 
 
 class Report(NamedTuple):
@@ -54,7 +52,7 @@ class Report(NamedTuple):
 
 
 class TaskFamily(Protocol):
-    """p(T). Collected data carry the task as axis 0; the methods below `collect` see ONE task and are lifted by callers."""
+    """p(T). Collected data carry the task as axis 0; but for `linearize`, what follows `collect` sees ONE task."""
 
     metric: str  # what `score` measures: "return", "mse", "accuracy"
     higher_is_better: bool
@@ -71,7 +69,7 @@ class TaskFamily(Protocol):
         """[example, width]: what the policy or the network emits at each step or example."""
 
     def linearize(self, params: Params, data: Any) -> OutputMap:
-        """`outputs` with its derivatives, for stacked tasks: AutogradMap(self.outputs, params, data), or a faster one."""
+        """`outputs` with derivatives, for stacked tasks: AutogradMap(self.outputs, params, data), or a faster one."""
 
     def inner_loss_at(self, outputs: Tensor, data: Any) -> Tensor:
         """The loss that adaptation descends, as a function of the outputs."""

@@ -31,12 +31,12 @@ def ratio_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
 
 
 def dice_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    """-mean((magic(<= t) - magic(< t)) * A[t]), where magic(x) = exp(x - stop(x)) of the sum of log pi up to or before t.
+    """-mean((magic(<= t) - magic(< t)) * A[t]), magic(x) = exp(x - stop(x)) of the sum of log pi up to, or before, t.
 
     DiCE credits reward by reward, sum_t magic(<= t) * r[t]. Summation by parts turns that into
-    G[0] + sum_t (magic(<= t) - magic(< t)) * G[t] with the summed later rewards G[t] = r[t] + G[t + 1]; the constant G[0]
-    has no derivative and is left out, so the loss's value is 0. G may be replaced by the advantage G - b[t], b of the
-    state and the time, without bias in any order of derivative.
+    G[0] + sum_t (magic(<= t) - magic(< t)) * G[t] with the summed later rewards G[t] = r[t] + G[t + 1]; the constant
+    G[0] has no derivative and is left out, so the loss's value is 0. G may be replaced by the advantage G - b[t], b of
+    the state and the time, without bias in any order of derivative.
     Source: Foerster et al. 2018, equation 5 (arXiv:1802.05098); the baseline: Mao et al. 2019 (arXiv:1905.10943).
     """
     masked = log_probs * mask

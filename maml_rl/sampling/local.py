@@ -5,6 +5,7 @@ Physics steps without Python's lock, so one thread's policy overlaps with anothe
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class SamplingConfig:
 
 
 class LocalSampler:
-    """Samples whole tasks on the threads of this process. Equal keys give equal trajectories for any number of threads."""
+    """Samples whole tasks on this process's threads. Equal keys give equal trajectories for any number of them."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class LocalSampler:
         """Consecutive ranges of tasks, as equal as can be, one for each thread."""
         count = min(self._threads.num_threads, num_tasks)
         edges = [round(i * num_tasks / count) for i in range(count + 1)]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(itertools.pairwise(edges))
 
     def _env(self, num_envs: int) -> VectorWorld:
         if not hasattr(self._own, "envs"):

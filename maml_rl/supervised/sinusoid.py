@@ -77,9 +77,7 @@ class SinusoidFamily:
     def collect(self, tasks: Sequence[Sinusoid], params: Params, key: Key) -> Examples:
         """K fresh examples of each task; they depend on the key, not on the parameters."""
         low, high = self._config.input_range
-        inputs = np.stack(
-            [key.rng(i).uniform(low, high, self._config.num_examples) for i in range(len(tasks))]
-        )
+        inputs = np.stack([key.rng(i).uniform(low, high, self._config.num_examples) for i in range(len(tasks))])
         amplitudes = np.array([[task.amplitude] for task in tasks])
         phases = np.array([[task.phase] for task in tasks])
         targets = amplitudes * np.sin(inputs - phases)

@@ -1,7 +1,7 @@
 """The one folder that a run leaves: made once, never overwritten, written by one process at a time.
 
-    config.json     the settings      metrics.csv    a row per iteration
-    checkpoints/    see checkpoint    tensorboard/   the rows as events       lock    while a process writes
+config.json     the settings      metrics.csv    a row per iteration
+checkpoints/    see checkpoint    tensorboard/   the rows as events       lock    while a process writes
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import reprlib
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any

@@ -107,9 +107,7 @@ def test_adapting_is_bit_equal_for_any_number_of_threads(make, request, monkeypa
     for num_threads in (1, 2, 3):
         threads = Threads(num_threads)
         params = stack(problem.theta, 5)
-        results.append(
-            adapt_tasks(problem.family, params, problem.supports, problem.inner.step_sizes, threads)
-        )
+        results.append(adapt_tasks(problem.family, params, problem.supports, problem.inner.step_sizes, threads))
         threads.close()
     assert all(torch.equal(results[0][name], each[name]) for each in results[1:] for name in each)
 

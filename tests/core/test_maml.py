@@ -82,10 +82,7 @@ def test_every_outer_step_runs_on_every_family(outer_step, family_name, threads)
 
 def test_the_state_carries_adam_s_memory_only_where_it_is_used(threads):
     family, key = make_family("sinusoid", threads), Key(1, INITIALISATION, 0)
-    names = {
-        step: set(MAML(family, InnerConfig(), OuterConfig(step=step), threads).init(key))
-        for step in OUTER_STEPS
-    }
+    names = {step: set(MAML(family, InnerConfig(), OuterConfig(step=step), threads).init(key)) for step in OUTER_STEPS}
     assert names["trust_region"] == names["reptile"]
     assert names["gradient"] - names["reptile"] == {f"adam/{name}" for name in Moments._fields}
 
@@ -174,9 +171,7 @@ def test_adapt_returns_a_predictor_of_one_task(threads):
 
 
 @pytest.mark.parametrize("num_episodes", [1, 5])
-@pytest.mark.parametrize(
-    ("env_id", "horizon"), [("maml/Navigation2D-v0", 20), ("maml/HalfCheetahVel-gym-v0", 10)]
-)
+@pytest.mark.parametrize(("env_id", "horizon"), [("maml/Navigation2D-v0", 20), ("maml/HalfCheetahVel-gym-v0", 10)])
 def test_three_iterations_are_bit_equal_for_any_number_of_threads(env_id, horizon, num_episodes):
     results = []
     for num_threads in (1, 2, 3):

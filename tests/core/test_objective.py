@@ -78,9 +78,7 @@ def test_first_order_is_the_mean_of_the_gradients_at_the_adapted_parameters(sinu
     for i in range(4):
         own = take_task(problem.query, i)
         adapted = adapted_by_autograd(problem, problem.theta, i)
-        gradients.append(
-            flatten(torch.func.grad(loss_of(problem.family.outer_loss_at, problem.family, own))(adapted))
-        )
+        gradients.append(flatten(torch.func.grad(loss_of(problem.family.outer_loss_at, problem.family, own))(adapted)))
     found = problem.objective.linearize(problem.theta, with_fisher=False).gradient
     torch.testing.assert_close(found, torch.stack(gradients).mean(dim=0), rtol=1e-10, atol=1e-12)
 
@@ -178,10 +176,7 @@ def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
     plain = sinusoid(3, 2)
     generator = torch.Generator().manual_seed(4)
     sizes = [
-        {
-            name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype)
-            for name, p in plain.theta.items()
-        }
+        {name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype) for name, p in plain.theta.items()}
         for _ in range(2)
     ]
     problem = plain._replace(inner=SimpleNamespace(step_sizes=sizes, first_order=False))
@@ -190,8 +185,7 @@ def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
 
     def meta_loss(v):
         losses = [
-            problem.family.outer_loss_at(adapted_outputs(problem, v, i), take_task(problem.query, i))
-            for i in range(3)
+            problem.family.outer_loss_at(adapted_outputs(problem, v, i), take_task(problem.query, i)) for i in range(3)
         ]
         return torch.stack(losses).mean()
 
@@ -219,9 +213,7 @@ def test_the_divergence_grows_as_half_the_fisher_form(sinusoid, num_steps):
     direction = torch.randn(len(at.gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = flatten(problem.theta) + 1e-4 * direction
     half_form = 0.5e-8 * direction.dot(at.fisher_product(direction)).item()
-    assert objective.evaluate(unflatten(moved, problem.theta)).divergence == pytest.approx(
-        half_form, rel=1e-2
-    )
+    assert objective.evaluate(unflatten(moved, problem.theta)).divergence == pytest.approx(half_form, rel=1e-2)
 
 
 @pytest.mark.parametrize("make", ["sinusoid", "navigation"])
@@ -271,16 +263,12 @@ def test_without_inner_steps_it_is_the_plain_mean_loss(sinusoid):
     family = problem.family
 
     def mean_loss(params):
-        losses = [
-            loss_of(family.outer_loss_at, family, take_task(problem.query, i))(params) for i in range(3)
-        ]
+        losses = [loss_of(family.outer_loss_at, family, take_task(problem.query, i))(params) for i in range(3)]
         return torch.stack(losses).mean()
 
     at = problem.objective.linearize(problem.theta, with_fisher=False)
     assert at.loss == pytest.approx(mean_loss(problem.theta).item())
-    torch.testing.assert_close(
-        at.gradient, flatten(torch.func.grad(mean_loss)(problem.theta)), rtol=1e-10, atol=1e-12
-    )
+    torch.testing.assert_close(at.gradient, flatten(torch.func.grad(mean_loss)(problem.theta)), rtol=1e-10, atol=1e-12)
 
 
 def test_evaluate_needs_a_point_to_measure_from(sinusoid):

@@ -55,7 +55,7 @@ def test_an_error_names_the_copy():
     vector = VectorFromSingle(lambda: gymnasium.make("maml/HalfCheetahVel-gym-v0"), num_envs=3)
     vector.reset(seed=0)
     vector.envs[1].unwrapped._vector._qvel[0] = 1e30
-    with pytest.raises(SimulationError, match="^sub-environment 1: MuJoCo warned of BADQVEL"):
+    with pytest.raises(SimulationError, match=r"^sub-environment 1: MuJoCo warned of BADQVEL"):
         vector.step(np.zeros((3, 6)))
 
 

@@ -37,9 +37,7 @@ def run(env: TaskVectorEnv, actions: np.ndarray, seed=SEEDS) -> tuple[np.ndarray
 
 
 def test_the_ids_are_registered():
-    cheetahs = [
-        f"maml/HalfCheetah{task}-{physics}-v0" for task in ("Dir", "Vel") for physics in ("gym", "rllab")
-    ]
+    cheetahs = [f"maml/HalfCheetah{task}-{physics}-v0" for task in ("Dir", "Vel") for physics in ("gym", "rllab")]
     assert IDS == [*cheetahs, "maml/Navigation2D-v0"]
 
 
@@ -183,9 +181,7 @@ def test_the_horizon_truncates(env_id, horizon):
         env.reset(seed=0)
         truncated = [bool(env.step(action)[3]) for _ in range(horizon)]
         assert truncated == [False] * (horizon - 1) + [True]
-        with pytest.raises(
-            ResetNeeded, match=rf"sub-environment 0 is at its horizon of {horizon} steps: reset it"
-        ):
+        with pytest.raises(ResetNeeded, match=rf"sub-environment 0 is at its horizon of {horizon} steps: reset it"):
             env.step(action)
         env.reset(seed=0)
         env.step(action)
@@ -194,11 +190,7 @@ def test_the_horizon_truncates(env_id, horizon):
 @every_id
 def test_gymnasiums_own_name_for_the_horizon(env_id):
     assert make_vec(env_id, max_episode_steps=5).horizon == 5
-    assert (
-        make_vec(env_id).horizon
-        == gymnasium.make(env_id).unwrapped.horizon
-        == (100 if "Nav" in env_id else 200)
-    )
+    assert make_vec(env_id).horizon == gymnasium.make(env_id).unwrapped.horizon == (100 if "Nav" in env_id else 200)
 
 
 @every_id

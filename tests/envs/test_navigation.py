@@ -22,9 +22,7 @@ def test_the_reward_is_minus_the_distance():
     assert reward[0] == pytest.approx(-0.5)
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "expected"), [(0.009, -0.009, True), (0.011, 0.0, False), (0.0, -0.011, False)]
-)
+@pytest.mark.parametrize(("x", "y", "expected"), [(0.009, -0.009, True), (0.011, 0.0, False), (0.0, -0.011, False)])
 def test_the_goal_is_a_square(x, y, expected):
     assert is_at_goal(np.array([[x, y]]), np.zeros((1, 2)))[0] == expected
 
@@ -39,9 +37,7 @@ def test_walking_to_the_goal_ends_the_episode():
     alive = np.ones(2, dtype=bool)
     endings = []
     for _ in range(3):
-        positions, rewards, terminated, truncated, _ = env.step(
-            (goals - positions) * alive[:, None], alive=alive
-        )
+        positions, rewards, terminated, truncated, _ = env.step((goals - positions) * alive[:, None], alive=alive)
         assert not truncated.any()
         endings.append(terminated.tolist())
         alive &= ~terminated

@@ -21,9 +21,7 @@ def feature_row(observation, t):
 
 
 def unmasked_rows(observations):
-    return np.array(
-        [feature_row(observations[e, t].numpy(), t) for e, n in enumerate(LENGTHS) for t in range(n)]
-    )
+    return np.array([feature_row(observations[e, t].numpy(), t) for e, n in enumerate(LENGTHS) for t in range(n)])
 
 
 def test_features():

@@ -115,15 +115,11 @@ def test_explained_variance():
     returns = torch.randn(3, 5, generator=torch.Generator().manual_seed(5))
     assert explained_variance(returns, returns, mask).item() == 1.0
     # A constant explains nothing; twice the returns are off by the returns themselves; a shift costs nothing.
-    assert explained_variance(returns, torch.full_like(returns, 3.0), mask).item() == pytest.approx(
-        0.0, abs=1e-5
-    )
+    assert explained_variance(returns, torch.full_like(returns, 3.0), mask).item() == pytest.approx(0.0, abs=1e-5)
     assert explained_variance(returns, 2.0 * returns, mask).item() == pytest.approx(0.0, abs=1e-5)
     assert explained_variance(returns, returns + 3.0, mask).item() == pytest.approx(1.0, abs=1e-5)
     other = torch.where(mask.bool(), returns, 100.0)
-    assert torch.equal(
-        explained_variance(other, 0.5 * other, mask), explained_variance(returns, 0.5 * returns, mask)
-    )
+    assert torch.equal(explained_variance(other, 0.5 * other, mask), explained_variance(returns, 0.5 * returns, mask))
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -136,9 +132,7 @@ def test_before_the_outer_step_the_ratio_is_one_and_the_divergence_zero(normalis
     query = family.collect(tasks, adapted, KEY.at_phase(1))
     objective = MetaObjective(family, inner, [support], query, threads)
     at = objective.linearize(theta, with_fisher=True)
-    expected = (
-        -sum(masked_mean(query.advantages[i], query.mask[i]).item() for i in range(NUM_TASKS)) / NUM_TASKS
-    )
+    expected = -sum(masked_mean(query.advantages[i], query.mask[i]).item() for i in range(NUM_TASKS)) / NUM_TASKS
     assert at.loss == pytest.approx(expected, rel=1e-6, abs=1e-6)
     evaluation = objective.evaluate(theta)
     assert evaluation.loss == pytest.approx(expected, rel=1e-6, abs=1e-6)

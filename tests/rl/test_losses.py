@@ -115,9 +115,7 @@ def later_of(tau: Trajectories, advantages: Tensor) -> Tensor:
 
 def some_baseline(horizon: int) -> Tensor:
     """An arbitrary function of state and time."""
-    return 3.0 * torch.randn(
-        NUM_STATES, horizon, generator=torch.Generator().manual_seed(2), dtype=torch.float64
-    )
+    return 3.0 * torch.randn(NUM_STATES, horizon, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
 def assert_equal(found: Tensor, expected: Tensor):
@@ -225,9 +223,7 @@ def test_masked_steps_add_nothing(name):
     gradient = torch.func.grad(INNER_LOSSES[name])(LOG_PROBS, ADVANTAGES, MASK)
     torch.testing.assert_close(gradient, -ADVANTAGES * MASK / 7)
     other = torch.where(MASK.bool(), LOG_PROBS, 5.0)
-    assert torch.equal(
-        INNER_LOSSES[name](other, ADVANTAGES, MASK), INNER_LOSSES[name](LOG_PROBS, ADVANTAGES, MASK)
-    )
+    assert torch.equal(INNER_LOSSES[name](other, ADVANTAGES, MASK), INNER_LOSSES[name](LOG_PROBS, ADVANTAGES, MASK))
 
 
 @pytest.mark.parametrize("name", ["ratio", "dice"])

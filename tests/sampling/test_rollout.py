@@ -89,12 +89,8 @@ def test_actions_are_stored_as_drawn_and_reach_the_world_scaled_and_clipped():
     world = FakeWorld(2, box([-2, -2, -1], [6, 6, 1]))
     policy, params = constant_policy(0.5, 3.0, -0.25)
     out = play(world, policy, params, ["a"], num_episodes=2, horizon=3)
-    torch.testing.assert_close(
-        out.actions, torch.tensor([0.5, 3.0, -0.25]).expand(1, 2, 3, 3), atol=1e-4, rtol=0
-    )
-    np.testing.assert_allclose(
-        np.array(world.actions), np.broadcast_to([4.0, 6.0, -0.25], (3, 2, 3)), atol=1e-4
-    )
+    torch.testing.assert_close(out.actions, torch.tensor([0.5, 3.0, -0.25]).expand(1, 2, 3, 3), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(np.array(world.actions), np.broadcast_to([4.0, 6.0, -0.25], (3, 2, 3)), atol=1e-4)
 
 
 @pytest.mark.parametrize("bounds", [([-1, -1], [1, 1]), ([-0.1, 0], [0.1, 10]), ([-1, -3], [1, -2])])
@@ -182,9 +178,7 @@ def test_parameters_that_are_not_finite_stop_the_sampling():
     policy, params = constant_policy(float("nan"), 0.0, observation_size=2)
     good = constant_policy(0.0, 0.0, observation_size=2)[1]
     stacked = {name: torch.stack([good[name], params[name]]) for name in params}
-    sampler = LocalSampler(
-        lambda n: gymnasium.make_vec("maml/Navigation2D-v0", num_envs=n), policy, 2, 100, Threads(1)
-    )
+    sampler = LocalSampler(lambda n: gymnasium.make_vec("maml/Navigation2D-v0", num_envs=n), policy, 2, 100, Threads(1))
     with pytest.raises(SamplingError, match=r"task 1, episode 0, step 0: .*not finite") as caught:
         sampler.sample([Goal(0.1, 0.2)] * 2, stacked, KEY)
     sampler.close()

@@ -24,9 +24,7 @@ def test_tasks_come_from_the_ranges_of_the_paper(family):
     ):
         assert low <= min(values) < low + 0.01 * (high - low)
         assert high - 0.01 * (high - low) < max(values) <= high
-    assert family.sample_tasks(3, np.random.default_rng(0)) == family.sample_tasks(
-        3, np.random.default_rng(0)
-    )
+    assert family.sample_tasks(3, np.random.default_rng(0)) == family.sample_tasks(3, np.random.default_rng(0))
 
 
 def test_targets_are_the_task_s_sinusoid(family):

@@ -143,9 +143,7 @@ def test_a_signal_writes_a_checkpoint_and_ends(tmp_path, tools, signum, every):
 def test_a_process_stopped_by_sigterm_says_how_to_go_on_and_keeps_stdout_clean(tmp_path):
     command = [sys.executable, str(Path(__file__).with_name("conftest.py")), str(tmp_path / "run"), "1000"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     wait_for_rows(tmp_path / "run", 3)
     process.terminate()
     output, progress = process.communicate(timeout=60)

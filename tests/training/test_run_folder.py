@@ -101,6 +101,7 @@ def opens(path) -> bool:
 
 def test_a_second_process_is_refused(tmp_path, tools):
     with RunFolder.create(tmp_path, CONFIG):
+
         def child() -> int:
             run_folder._locked_here.clear()  # the child is another process and knows nothing of this one
             return int(opens(tmp_path))

@@ -40,9 +40,7 @@ def init_moments(theta: Tensor) -> Moments:
     return Moments(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros((), dtype=torch.int64))
 
 
-def gradient_step(
-    theta: Tensor, gradient: Tensor, moments: Moments, config: GradientConfig
-) -> tuple[Tensor, Moments]:
+def gradient_step(theta: Tensor, gradient: Tensor, moments: Moments, config: GradientConfig) -> tuple[Tensor, Moments]:
     """One step of Adam (Kingma and Ba 2015, Algorithm 1) on a vector [P]."""
     num_steps = moments.num_steps + 1
     first = config.beta1 * moments.first + (1.0 - config.beta1) * gradient

@@ -94,7 +94,8 @@ def trust_region_step(
         fisher_product: v -> F v; the damping is added here.
         evaluate: candidate [P] -> (loss, divergence from theta); it adapts anew from the candidate.
     Returns:
-        the first candidate theta - ratio^n * full step with a lower loss and a divergence within max_kl, else theta itself.
+        the first candidate theta - ratio^n * full step with a lower loss and a divergence within max_kl; else
+        theta itself.
     Source: Schulman et al. 2015, appendix C (arXiv:1502.05477).
     """
     solved = conjugate_gradient(
