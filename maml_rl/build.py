@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 import envs  # noqa: F401 - registers its ids
-from envs.mujoco_batch import MujocoTaskVectorEnv
+from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
