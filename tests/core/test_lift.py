@@ -47,7 +47,9 @@ def test_results_come_in_the_order_of_the_pieces(num_threads):
 
 def test_every_worker_uses_one_blas_thread():
     # Two pieces that wait for one another run on two workers.
+    torch.set_num_threads(2)
     threads, barrier = Threads(2), threading.Barrier(2, timeout=10)
+    assert torch.get_num_threads() == 1
 
     def one_piece(_):
         barrier.wait()
@@ -57,7 +59,6 @@ def test_every_worker_uses_one_blas_thread():
     threads.close()
     assert len({worker for worker, _ in pieces}) == 2
     assert [count for _, count in pieces] == [1, 1]
-    assert torch.get_num_threads() == 1
 
 
 def test_an_error_in_a_piece_is_not_lost():

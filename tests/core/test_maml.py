@@ -80,6 +80,23 @@ def test_every_outer_step_runs_on_every_family(outer_step, family_name, threads)
         assert 0 < report.metrics["env_steps"] <= 3 * 4 * 4 * 20
 
 
+@pytest.mark.parametrize(("family_name", "phases"), [("sinusoid", [0, 2]), ("navigation", [0, 1, 2])])
+def test_support_and_query_are_collected_in_phases_of_their_own(family_name, phases, threads, monkeypatch):
+    # Two inner steps: given data are collected once for both, and once more for the query.
+    family, keys = make_family(family_name, threads), []
+    collect = family.collect
+
+    def recorded(tasks, params, key):
+        keys.append(key)
+        return collect(tasks, params, key)
+
+    monkeypatch.setattr(family, "collect", recorded)
+    learner = MAML(family, InnerConfig(num_steps=2), OuterConfig(), threads)
+    key = Key(1, TRAINING, 7)
+    learner.meta_step(learner.init(Key(1, INITIALISATION, 0)), training_tasks(family, 2, 7), key)
+    assert keys == [key.at_phase(phase) for phase in phases]
+
+
 def test_the_state_carries_adam_s_memory_only_where_it_is_used(threads):
     family, key = make_family("sinusoid", threads), Key(1, INITIALISATION, 0)
     names = {step: set(MAML(family, InnerConfig(), OuterConfig(step=step), threads).init(key)) for step in OUTER_STEPS}
