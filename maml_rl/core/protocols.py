@@ -24,6 +24,9 @@ Predictor = Callable[[Tensor], Tensor]
 TRAINING, EVALUATION, INITIALISATION = 0, 1, 2
 """Streams of randomness: what is drawn in one says nothing about what is drawn in another."""
 
+TASKS = 2**32 - 1
+"""The place below a key that the choice of tasks is drawn from: no task has this index, so no task's data share it."""
+
 
 class Key(NamedTuple):
     """Names one source of randomness; equal keys give equal numbers on every machine and any number of threads."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from maml_rl.core.inner import adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, stack
-from maml_rl.core.protocols import EVALUATION, Key, TaskFamily
+from maml_rl.core.protocols import EVALUATION, TASKS, Key, TaskFamily
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def adaptation_curve(
         iteration: names the evaluation's noise; the tasks are the same for all iterations.
     """
     key = Key(config.seed, EVALUATION, iteration)
-    tasks = family.sample_tasks(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(0))
+    tasks = family.sample_tasks(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(TASKS))
     params = stack(theta, len(tasks))
     score = torch.vmap(family.score)
     support = family.collect(tasks, params, key.at_phase(0))

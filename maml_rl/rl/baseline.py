@@ -28,7 +28,8 @@ def fitted_values(observations: Tensor, returns: Tensor, mask: Tensor, ridge: fl
     Args:
         observations: [E, T, O] of one task.
         returns, mask: [E, T].
-        ridge: added to the diagonal of the normal equations; ten times more, up to five times, if they stay singular.
+        ridge: on the diagonal of the normal equations; ten times more, at most ten thousand times, while they stay
+            singular; if even that does not help, the values are zero.
     Returns:
         [E, T] values in units of reward, zero where masked.
     """

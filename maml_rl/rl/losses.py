@@ -36,7 +36,8 @@ def dice_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
     DiCE credits reward by reward, sum_t magic(<= t) * r[t]. Summation by parts turns that into
     G[0] + sum_t (magic(<= t) - magic(< t)) * G[t] with the summed later rewards G[t] = r[t] + G[t + 1]; the constant
     G[0] has no derivative and is left out, so the loss's value is 0. G may be replaced by the advantage G - b[t], b of
-    the state and the time, without bias in any order of derivative.
+    the state and the time, without bias in any order of derivative. Exact for advantages in units of the episode's
+    beginning; those discounted to step t leave out the factor discount^t, as is usual.
     Source: Foerster et al. 2018, equation 5 (arXiv:1802.05098); the baseline: Mao et al. 2019 (arXiv:1905.10943).
     """
     masked = log_probs * mask

@@ -93,7 +93,7 @@ def rollout(
                 seen, actions = seen * living, actions * living
             out.observations[:, :, t] = seen
             out.actions[:, :, t] = actions
-            out.rewards[:, :, t] = torch.from_numpy(rewards).view(num_tasks, num_episodes)
+            out.rewards[:, :, t] = torch.from_numpy(rewards * alive).view(num_tasks, num_episodes)
             out.mask[:, :, t] = torch.from_numpy(alive).view(num_tasks, num_episodes)
             terminated_ever |= terminated
             alive = alive & ~(terminated | truncated)

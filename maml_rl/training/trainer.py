@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from maml_rl.core.protocols import INITIALISATION, TRAINING, Key, Learner, State
+from maml_rl.core.protocols import INITIALISATION, TASKS, TRAINING, Key, Learner, State
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError
@@ -20,8 +20,6 @@ from maml_rl.training.display import Display, make_display
 from maml_rl.training.interrupts import Interrupted, Interrupts
 from maml_rl.training.log import MetricsLog
 from maml_rl.training.run_folder import RunFolder, RunFolderError
-
-_SAMPLE_TASKS = 2**32 - 1  # this key's place for the choice of tasks: no task has this index
 
 
 class TrainingError(RuntimeError):
@@ -153,7 +151,7 @@ class Trainer:
         key = Key(self._seed, TRAINING, current.iteration)
         iteration = current.iteration + 1
         begun = time.perf_counter()
-        tasks = self._sample_tasks(self._config.num_tasks, key.rng(_SAMPLE_TASKS))
+        tasks = self._sample_tasks(self._config.num_tasks, key.rng(TASKS))
         try:
             state, report = self._learner.meta_step(current.state, tasks, key)
         except SamplingError as error:

@@ -26,7 +26,7 @@ from maml_rl.training.trainer import Trainer, TrainingConfig, TrainingError
     ],
 )
 def test_bad_settings_are_refused(name, value, least):
-    with pytest.raises(ValueError, match=f"training.{name} must be at least {least}, got {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {value}"):
         TrainingConfig(**{name: value})
 
 

@@ -74,7 +74,7 @@ def conjugate_gradient(
         residual = residual - length * image
         previous, squared = squared, residual.dot(residual)
         direction = residual + (squared / previous) * direction
-    relative = (squared / start).sqrt().item() if start > 0 else 0.0
+    relative = (squared / start).sqrt().item() if start != 0 else 0.0
     return ConjugateGradient(solution, relative, solution.dot(target - residual).item())
 
 
