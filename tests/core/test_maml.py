@@ -187,13 +187,17 @@ def test_adapt_returns_a_predictor_of_one_task(threads):
     assert predictor(torch.zeros(2, 7, 1)).shape == (2, 7, 1)
 
 
-@pytest.mark.parametrize("num_episodes", [1, 5])
-@pytest.mark.parametrize(("env_id", "horizon"), [("maml/Navigation2D-v0", 20), ("maml/HalfCheetahVel-gym-v0", 10)])
-def test_three_iterations_are_bit_equal_for_any_number_of_threads(env_id, horizon, num_episodes):
+@pytest.mark.parametrize(
+    ("num_episodes", "hidden_sizes"), [(1, (100, 100)), (5, (7, 13)), (7, (33, 5)), (20, (100, 100))]
+)
+@pytest.mark.parametrize(
+    ("env_id", "horizon"), [("test/Push-v0", 15), ("maml/Navigation2D-v0", 20), ("maml/HalfCheetahVel-gym-v0", 10)]
+)  # with 1, 2 and 6 actions
+def test_three_iterations_are_bit_equal_for_any_number_of_threads(env_id, horizon, num_episodes, hidden_sizes):
     results = []
-    for num_threads in (1, 2, 3):
+    for num_threads in (1, 2, 3, 4, 8):
         threads = Threads(num_threads)
-        family = reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=(100, 100))
+        family = reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=hidden_sizes)
         learner = MAML(family, InnerConfig(), OuterConfig(), threads)
         state, reports = learner.init(Key(1, INITIALISATION, 0)), []
         for iteration in range(3):

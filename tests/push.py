@@ -1,0 +1,45 @@
+"""A world with one action, for tests: push a mass along a line towards a place that only the reward tells."""
+
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+
+from envs.task_env import TaskVectorEnv
+
+
+@dataclass(frozen=True)
+class Place:
+    x: float  # [m]
+
+
+class PushVectorEnv(TaskVectorEnv):
+    task_type = Place
+
+    def __init__(self, num_envs=1, horizon=10, render_mode=None):
+        observations = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+        force = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        super().__init__(num_envs, horizon, observations, force, Place(0.0), render_mode)
+        self._state = np.zeros((num_envs, 3))
+        self._place = np.zeros(num_envs)
+
+    def sample_tasks(self, num_tasks, rng):
+        return [Place(float(x)) for x in rng.uniform(-1.0, 1.0, num_tasks)]
+
+    def _reset_rows(self, rows, tasks):
+        for row, task in zip(rows, tasks, strict=True):
+            self._state[row] = self.generators[row].standard_normal(3)
+            self._place[row] = task.x
+
+    def _step_rows(self, actions, alive):
+        self._state[:, 1] += 0.1 * actions[:, 0]
+        self._state[:, 0] += 0.1 * self._state[:, 1]
+        over = np.zeros(self.num_envs, dtype=bool)
+        return self._state.copy(), -np.abs(self._state[:, 0] - self._place), over, over.copy(), {}
+
+    def _observe(self):
+        return self._state.copy()
+
+
+if "test/Push-v0" not in gymnasium.registry:
+    gymnasium.register("test/Push-v0", vector_entry_point=PushVectorEnv)
