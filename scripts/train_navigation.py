@@ -14,7 +14,7 @@ from maml_rl.training.trainer import TrainingConfig
 
 PRESET = RunConfig(
     env="maml/Navigation2D-v0",
-    training=TrainingConfig(num_iterations=30, num_tasks=20),
+    training=TrainingConfig(num_iterations=15, num_tasks=20),
     inner=InnerConfig(step_size=0.5, estimator="log_prob"),
     evaluation=EvaluationConfig(first_step_size=0.5, later_step_size=0.25),
 )
