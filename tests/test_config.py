@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maml_rl.config import SINUSOID, RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.config import ADDED, SINUSOID, RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.core.inner import InnerConfig
 from maml_rl.sampling.local import SamplingConfig
 from maml_rl.training.run_folder import ConfigError
@@ -52,6 +52,24 @@ def _with(path, value):
 def test_what_is_no_config_is_refused_by_name(path, value, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(_with(path, value))
+
+
+@pytest.mark.parametrize("path", sorted(ADDED))
+def test_a_run_of_a_version_without_a_setting_has_its_default(path):
+    saved = to_dict(RunConfig(seed=7))
+    branch = saved
+    *parents, name = path.removeprefix("config.").split(".")
+    for parent in parents:
+        branch = branch[parent]
+    del branch[name]
+    assert from_dict(saved) == RunConfig(seed=7)
+
+
+def test_a_setting_that_every_version_saves_may_not_be_missing():
+    saved = to_dict(RunConfig())
+    del saved["inner"]["step_size"]
+    with pytest.raises(ConfigError, match=r"config\.inner has unknown entries \[\] and lacks \['step_size'\]"):
+        from_dict(saved)
 
 
 json_values = st.recursive(
