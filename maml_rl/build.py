@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 import envs  # noqa: F401 - registers its ids
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
@@ -31,6 +32,7 @@ class Built:
     family: TaskFamily
     evaluate: Callable[[State, int], dict[str, float]]  # (state, iteration) -> columns for the log
     threads: Threads
+    device: torch.device
     closers: Sequence[Callable[[], None]]
 
     @property
@@ -49,8 +51,12 @@ def build(config: RunConfig) -> Built:
     Raises:
         ValueError: if the environment is unknown or the settings do not fit it.
     """
+    device = find_device(config.device)
     threads = Threads(config.sampling.num_threads)
-    family, closers = _sinusoid(config) if config.env == SINUSOID else _reinforcement(config, threads)
+    if config.env == SINUSOID:
+        family, closers = _sinusoid(config, device)
+    else:
+        family, closers = _reinforcement(config, device, threads)
     learner = MAML(family, config.inner, config.outer, threads)
 
     def evaluate(state: State, iteration: int) -> dict[str, float]:
@@ -58,21 +64,39 @@ def build(config: RunConfig) -> Built:
         means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
         return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
 
-    return Built(learner, family, evaluate, threads, [threads.close, *closers])
+    return Built(learner, family, evaluate, threads, device, [threads.close, *closers])
 
 
-def _sinusoid(config: RunConfig) -> tuple[TaskFamily, list[Callable[[], None]]]:
-    return SinusoidFamily(config.sinusoid), []
+def find_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: if torch cannot use it.
+    """
+    device = torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"device {name} must be a GPU that torch can use, but torch {torch.__version__} finds {count}: "
+            "take --device cpu, or install the torch wheel that fits your CUDA"
+        )
+    return device
 
 
-def _reinforcement(config: RunConfig, threads: Threads) -> tuple[TaskFamily, list[Callable[[], None]]]:
+def _sinusoid(config: RunConfig, device: torch.device) -> tuple[TaskFamily, list[Callable[[], None]]]:
+    return SinusoidFamily(config.sinusoid, device), []
+
+
+def _reinforcement(
+    config: RunConfig, device: torch.device, threads: Threads
+) -> tuple[TaskFamily, list[Callable[[], None]]]:
     def make_env(num_envs: int) -> TaskVectorEnv:
         return make_vector_env(config.env_id, config.sampling.horizon, num_envs)
 
     probe = make_env(1)
     policy = make_policy(probe, config)
     sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
-    family = RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads)
+    family = RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads, device)
     return family, [sampler.close, probe.close]
 
 

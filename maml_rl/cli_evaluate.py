@@ -17,6 +17,7 @@ from rich.table import Table
 from maml_rl.build import build
 from maml_rl.config import SINUSOID, RunConfig, from_dict
 from maml_rl.core.maml import params_of
+from maml_rl.core.params import to_device
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, adaptation_curve
 from maml_rl.training.checkpoint import Checkpoint, load_best, load_latest
 from maml_rl.training.run_folder import RunFolder
@@ -42,6 +43,8 @@ class EvaluateCommand:
     """Of the evaluation's own random stream: tasks and episodes."""
     num_examples: int | None = None
     """Sinusoid: examples to adapt to, and as many to score on; by default as in training."""
+    device: str = "cpu"
+    """Where policies and adaptation are computed: cpu, cuda or cuda:N."""
     num_threads: int = 0
     """0 takes every core. Results do not depend on it."""
     json: bool = False
@@ -80,6 +83,7 @@ def _config(command: EvaluateCommand) -> RunConfig:
         sinusoid = dataclasses.replace(sinusoid, num_examples=command.num_examples)
     return dataclasses.replace(
         saved,
+        device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sinusoid=sinusoid,
         sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
@@ -89,7 +93,7 @@ def _config(command: EvaluateCommand) -> RunConfig:
 def _curve(command: EvaluateCommand, config: RunConfig, checkpoint: Checkpoint) -> AdaptationCurve:
     built = build(config)
     try:
-        theta = params_of(checkpoint.state)
+        theta = to_device(params_of(checkpoint.state), built.device)
         return adaptation_curve(built.family, theta, config.evaluation, checkpoint.iteration, built.threads)
     finally:
         built.close()

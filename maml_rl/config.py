@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class RunConfig:
     seed: int = 1
     """Of everything random in training. Evaluation has a seed of its own."""
     device: str = "cpu"
-    """Where policies, adaptation and the outer step are computed."""
+    """Where policies, adaptation and the outer step are computed: cpu, cuda or cuda:N. Physics is on the CPU."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -47,8 +48,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
-        if self.device != "cpu":
-            raise ValueError(f"device must be cpu, got {self.device!r}: other devices are not supported yet")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
         if self.physics and self.env_id == self.env and f"-{self.physics}-" not in self.env:
             raise ValueError(f"physics {self.physics} does not apply to {self.env}, which comes in one kind only")
 

@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from maml_rl.core.params import num_tasks, take_task
+from maml_rl.core.params import device_of, num_tasks, take_task
 
 Result = TypeVar("Result")
 
 CHUNK_ELEMENTS = 40_000
 """Numbers of support data that one chunk may hold. Many small tasks share a chunk and run as one batched product; a
 task with thousands of steps is a chunk of its own, so that its activations stay in the cache."""
+
+CHUNK_ELEMENTS_GPU = 5_000_000
+"""The same where products are large or not worth starting: some forty tasks of thousands of steps each."""
 
 
 def lift(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -36,10 +39,12 @@ def lift(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def chunk_tasks(data: Any) -> list[tuple[int, int]]:
-    """Half-open ranges of tasks that are computed together: a function of the data's shape, never of the machine."""
+    """Half-open ranges of tasks that are computed together: a function of the data's shape, and on GPUs another, but
+    never of the number of threads."""
     count = num_tasks(data)
     elements = sum(leaf[0].numel() for leaf in pytree.tree_leaves(data))
-    size = min(count, max(1, CHUNK_ELEMENTS // max(1, elements)))
+    limit = CHUNK_ELEMENTS if device_of(data).type == "cpu" else CHUNK_ELEMENTS_GPU
+    size = min(count, max(1, limit // max(1, elements)))
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 

@@ -47,6 +47,15 @@ def num_tasks(tree: Any) -> int:
     return pytree.tree_leaves(tree)[0].shape[0]
 
 
+def device_of(tree: Any) -> torch.device:
+    """Where a tree's tensors are."""
+    return pytree.tree_leaves(tree)[0].device
+
+
+def to_device(tree: Any, device: torch.device) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.to(device), tree)
+
+
 def take_tasks(tree: Any, start: int, stop: int) -> Any:
     """The tasks start .. stop - 1 of a stacked tree (views)."""
     return pytree.tree_map(lambda leaf: leaf[start:stop], tree)

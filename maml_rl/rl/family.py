@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maml_rl.core.lift import Threads, chunk_tasks, lift
 from maml_rl.core.output_map import OutputMap
-from maml_rl.core.params import Params, concatenate_tasks, num_tasks, take_task, take_tasks
+from maml_rl.core.params import Params, concatenate_tasks, device_of, num_tasks, take_task, take_tasks, to_device
 from maml_rl.core.protocols import Key, Predictor
 from maml_rl.policies import Policy
 from maml_rl.rl.baseline import fitted_values
@@ -51,7 +51,9 @@ class Batch(NamedTuple):
 
 
 class Sampler(Protocol):
-    def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory: ...
+    def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
+        """On the CPU, wherever the parameters are."""
+
     def close(self) -> None: ...
 
 
@@ -70,22 +72,25 @@ class RLFamily:
         advantage: AdvantageConfig,
         estimator: str,
         threads: Threads,
+        device: torch.device,
     ):
         """
         Args:
             sample_tasks: (number, rng) -> tasks.
             estimator: "ratio", "log_prob" or "dice": the inner loss.
+            device: of initial parameters; whatever follows is computed where its parameters are.
         """
         self.policy, self.sampler = policy, sampler
         self._sample_tasks, self._advantage, self._threads = sample_tasks, advantage, threads
         self._inner_loss = INNER_LOSSES[estimator]
+        self._device = device
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
         return self._sample_tasks(num_tasks, rng)
 
     def init_params(self, key: Key) -> Params:
         generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
-        return self.policy.init(generator)
+        return to_device(self.policy.init(generator), self._device)
 
     def collect(self, tasks: Sequence[Any], params: Params, key: Key) -> Batch:
         """Sample trajectories under each task's parameters and turn them into a batch."""
@@ -124,9 +129,9 @@ class RLFamily:
 
         def act(observations: Tensor) -> Tensor:
             with torch.no_grad():
-                rows = observations.reshape(-1, observations.shape[-1]).float()
+                rows = observations.reshape(-1, observations.shape[-1]).float().to(device_of(params))
                 actions = self.policy.mean_action(self.policy.outputs(params, rows))
-            return actions.reshape(*observations.shape[:-1], actions.shape[-1])
+            return actions.reshape(*observations.shape[:-1], actions.shape[-1]).to(observations.device)
 
         return act
 
@@ -144,7 +149,7 @@ class RLFamily:
         return self.policy.log_prob(outputs, data.actions.flatten(0, 1)).view_as(data.mask)
 
     def _batch(self, params: Params, trajectory: Trajectory) -> Batch:
-        """A chunk of tasks; each is fitted on its own."""
+        """A chunk of tasks, on the parameters' device; each is fitted on its own, on the trajectory's."""
         count = num_tasks(trajectory)
         single = [self._advantages(take_task(trajectory, i)) for i in range(count)]
         advantages, explained = (torch.stack(column) for column in zip(*single, strict=True))
@@ -157,6 +162,7 @@ class RLFamily:
             trajectory.rewards.sum(dim=-1),
             explained,
         )
+        batch = to_device(batch, device_of(params))
         with torch.no_grad():
             outputs = self.linearize(params, batch).outputs
             return batch._replace(log_probs=lift(self._log_probs)(outputs, batch))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_rl.core.params import Params
+from maml_rl.core.params import Params, device_of
 from maml_rl.policies import Policy
 from maml_rl.sampling.seeds import EpisodeNoise
 from maml_rl.sampling.trajectory import SamplingError, Trajectory
@@ -62,7 +62,8 @@ def rollout(
     num_tasks, num_episodes, horizon = out.rewards.shape
     place = (num_episodes, first_task)
     to_env = action_mapping(env.single_action_space)
-    all_noise = torch.from_numpy(noise.actions).view(horizon, num_tasks, num_episodes, -1)
+    device = device_of(params)
+    all_noise = torch.from_numpy(noise.actions).view(horizon, num_tasks, num_episodes, -1).to(device)
     env.set_tasks([task for task in tasks for _ in range(num_episodes)])
     observations, _ = env.reset(seed=noise.reset_seeds)
     alive = np.ones(env.num_envs, dtype=bool)
@@ -73,8 +74,8 @@ def rollout(
             if not everyone and not alive.any():
                 break
             seen = torch.from_numpy(observations).float().view(num_tasks, num_episodes, -1)
-            outputs = policy.outputs(params, seen)
-            actions = policy.sample(outputs, all_noise[t])
+            outputs = policy.outputs(params, seen.to(device))
+            actions = policy.sample(outputs, all_noise[t]).cpu()
             for name, values in (("policy output", outputs), ("action", actions)):
                 row = _not_finite(values)
                 if row is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.output_map import OutputMap
-from maml_rl.core.params import Params
+from maml_rl.core.params import Params, device_of, to_device
 from maml_rl.core.protocols import Key, Predictor
 from maml_rl.networks import LinearizedMLP, init_mlp, mlp, truncated_normal
 
@@ -62,8 +62,8 @@ class SinusoidFamily:
     higher_is_better = False
     resamples = False
 
-    def __init__(self, config: SinusoidConfig):
-        self._config = config
+    def __init__(self, config: SinusoidConfig, device: torch.device):
+        self._config, self._device = config, device
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Sinusoid]:
         amplitudes = rng.uniform(*self._config.amplitude_range, num_tasks)
@@ -72,7 +72,8 @@ class SinusoidFamily:
 
     def init_params(self, key: Key) -> Params:
         generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
-        return init_mlp((1, *self._config.hidden_sizes, 1), truncated_normal(generator, self._config.init_std))
+        params = init_mlp((1, *self._config.hidden_sizes, 1), truncated_normal(generator, self._config.init_std))
+        return to_device(params, self._device)
 
     def collect(self, tasks: Sequence[Sinusoid], params: Params, key: Key) -> Examples:
         """K fresh examples of each task; they depend on the key, not on the parameters."""
@@ -81,7 +82,7 @@ class SinusoidFamily:
         amplitudes = np.array([[task.amplitude] for task in tasks])
         phases = np.array([[task.phase] for task in tasks])
         targets = amplitudes * np.sin(inputs - phases)
-        return Examples(*(torch.from_numpy(a).float().unsqueeze(-1) for a in (inputs, targets)))
+        return Examples(*(torch.from_numpy(a).float().unsqueeze(-1).to(self._device) for a in (inputs, targets)))
 
     def part(self, data: Examples, share: float) -> Examples:
         count = max(1, round(share * data.inputs.shape[1]))
@@ -112,7 +113,8 @@ class SinusoidFamily:
 
         def predict(inputs: Tensor) -> Tensor:
             with torch.no_grad():
-                return mlp(params, inputs.reshape(-1, 1).float(), "relu").view(inputs.shape)
+                rows = inputs.reshape(-1, 1).float().to(device_of(params))
+                return mlp(params, rows, "relu").view(inputs.shape).to(inputs.device)
 
         return predict
 

@@ -95,7 +95,7 @@ def sinusoid(threads: Threads) -> Callable[..., Problem]:
     """(num_tasks, num_steps, first_order=False) -> a problem with 10 examples in support and query."""
 
     def make(num_tasks: int, num_steps: int, first_order: bool = False) -> Problem:
-        family = SinusoidFamily(SinusoidConfig(hidden_sizes=(6, 5), init_std=0.5))
+        family = SinusoidFamily(SinusoidConfig(hidden_sizes=(6, 5), init_std=0.5), torch.device("cpu"))
         theta = double(family.init_params(Key(3, INITIALISATION, 0)))
         tasks = family.sample_tasks(num_tasks, np.random.default_rng(0))
         key = Key(3, TRAINING, 0)
@@ -120,7 +120,9 @@ def navigation(threads: Threads) -> Callable[..., Problem]:
             threads=threads,
         )
         world = gymnasium.make_vec("maml/Navigation2D-v0", num_envs=1)
-        family = RLFamily(world.sample_tasks, sampler, policy, AdvantageConfig(), estimator, threads)
+        family = RLFamily(
+            world.sample_tasks, sampler, policy, AdvantageConfig(), estimator, threads, torch.device("cpu")
+        )
         inner = InnerConfig(num_steps=num_steps, step_size=0.3, estimator=estimator)
         theta = family.init_params(Key(5, INITIALISATION, 0))
         tasks = family.sample_tasks(num_tasks, np.random.default_rng(1))

@@ -33,13 +33,13 @@ def reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=(16, 16))
     sizes = (world.single_observation_space.shape[0], world.single_action_space.shape[0])
     policy = GaussianPolicy(*sizes, PolicyConfig(hidden_sizes=hidden_sizes))
     sampler = LocalSampler(make_env, policy, num_episodes, horizon, threads)
-    return RLFamily(world.sample_tasks, sampler, policy, AdvantageConfig(), "ratio", threads)
+    return RLFamily(world.sample_tasks, sampler, policy, AdvantageConfig(), "ratio", threads, torch.device("cpu"))
 
 
 def make_family(name, threads):
     if name == "navigation":
         return reinforcement("maml/Navigation2D-v0", 20, 4, threads)
-    return SinusoidFamily(SinusoidConfig(hidden_sizes=(16, 16), init_std=0.5))
+    return SinusoidFamily(SinusoidConfig(hidden_sizes=(16, 16), init_std=0.5), torch.device("cpu"))
 
 
 def training_tasks(family, num_tasks, iteration):
@@ -227,7 +227,7 @@ INNER_STEPS = {
 @pytest.mark.parametrize("outer_step", OUTER_STEPS)
 def test_every_outer_step_lowers_the_loss_after_adaptation(outer_step, threads):
     # On the same 50 held-out sinusoids, adapted as in training, before and after 30 iterations.
-    family = SinusoidFamily(SinusoidConfig(init_std=0.2))
+    family = SinusoidFamily(SinusoidConfig(init_std=0.2), torch.device("cpu"))
     num_steps, step_size = INNER_STEPS[outer_step], 0.02
     inner = InnerConfig(num_steps=num_steps, step_size=step_size)
     evaluation = EvaluationConfig(50, num_steps, first_step_size=step_size, later_step_size=step_size)

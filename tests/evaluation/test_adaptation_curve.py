@@ -42,7 +42,7 @@ class Recorded:
 
 
 def sinusoid():
-    return SinusoidFamily(SinusoidConfig(init_std=0.3))
+    return SinusoidFamily(SinusoidConfig(init_std=0.3), torch.device("cpu"))
 
 
 def navigation(threads):
@@ -52,7 +52,7 @@ def navigation(threads):
         return gymnasium.make_vec("maml/Navigation2D-v0", num_envs=num_envs, horizon=10)
 
     sampler = LocalSampler(make_env, policy, 3, 10, threads)
-    return RLFamily(make_env(1).sample_tasks, sampler, policy, AdvantageConfig(), "ratio", threads)
+    return RLFamily(make_env(1).sample_tasks, sampler, policy, AdvantageConfig(), "ratio", threads, torch.device("cpu"))
 
 
 def test_scores_of_regression_are_errors_on_one_query_set(threads):

@@ -30,7 +30,7 @@ def make_family(advantage, threads=None, estimator="ratio"):
         return gymnasium.make_vec("maml/Navigation2D-v0", num_envs=num_envs, horizon=HORIZON)
 
     sampler = LocalSampler(make_env, policy, NUM_EPISODES, HORIZON, threads)
-    return RLFamily(make_env(1).sample_tasks, sampler, policy, advantage, estimator, threads)
+    return RLFamily(make_env(1).sample_tasks, sampler, policy, advantage, estimator, threads, torch.device("cpu"))
 
 
 def collect(family):
@@ -64,7 +64,9 @@ def unequal_lengths():
 
 def batch_of(trajectory, advantage):
     policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(8,)))
-    family = RLFamily(lambda n, rng: [None] * n, Given(trajectory), policy, advantage, "ratio", Threads(1))
+    family = RLFamily(
+        lambda n, rng: [None] * n, Given(trajectory), policy, advantage, "ratio", Threads(1), torch.device("cpu")
+    )
     params = stack(family.init_params(Key(2, INITIALISATION, 0)), 1)
     return family.collect([None], params, KEY), policy, params
 
@@ -188,7 +190,9 @@ def test_a_categorical_policy_serves_as_well():
     # Actions [N, E, T, 1] are indices; the family itself does not know which kind of policy it has.
     trajectory = unequal_lengths()._replace(actions=torch.tensor([2.0, 0, 1, 1, 0] * 3).view(1, 3, 5, 1))
     policy = CategoricalPolicy(2, 3, PolicyConfig(hidden_sizes=(8,)))
-    family = RLFamily(lambda n, rng: [], Given(trajectory), policy, AdvantageConfig(), "ratio", Threads(1))
+    family = RLFamily(
+        lambda n, rng: [], Given(trajectory), policy, AdvantageConfig(), "ratio", Threads(1), torch.device("cpu")
+    )
     params = stack(family.init_params(Key(2, INITIALISATION, 0)), 1)
     batch = family.collect([None], params, KEY)
     adapted = adapt_tasks(family, params, [batch], [0.1], Threads(1))

@@ -11,7 +11,7 @@ KEY = Key(3, TRAINING, 1)
 
 @pytest.fixture
 def family():
-    return SinusoidFamily(SinusoidConfig(num_examples=200))
+    return SinusoidFamily(SinusoidConfig(num_examples=200), torch.device("cpu"))
 
 
 def test_tasks_come_from_the_ranges_of_the_paper(family):
