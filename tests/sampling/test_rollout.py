@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import envs  # noqa: F401 - registers the ids
-from envs.navigation import Goal
 from envs.task_env import SimulationError
+from envs.tasks import Goal
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import stack
 from maml_rl.core.protocols import TRAINING, Key
