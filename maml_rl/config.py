@@ -28,9 +28,12 @@ class RunConfig:
     """Meta-train on a family of tasks. The defaults are the HalfCheetah-Vel protocol of Finn et al. 2017."""
 
     env: str = "maml/HalfCheetahVel-rllab-v0"
-    """A registered Gymnasium id of a task environment, or "sinusoid"."""
+    """A registered Gymnasium id of a task environment, a short name such as AntVel, or "sinusoid"."""
     physics: Literal["rllab", "gym"] | None = None
-    """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's."""
+    """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By default a short
+    name means rllab."""
+    oracle: bool = False
+    """Tell the policy its task: the task's numbers are appended to every observation."""
     seed: int = 1
     """Of everything random in training. Evaluation has a seed of its own."""
     device: str = "cpu"
@@ -49,12 +52,16 @@ class RunConfig:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if self.device != "cpu":
             raise ValueError(f"device must be cpu, got {self.device!r}: other devices are not supported yet")
+        if self.oracle and self.env == SINUSOID:
+            raise ValueError(f"oracle applies to task environments, not to {SINUSOID}")
         if self.physics and self.env_id == self.env and f"-{self.physics}-" not in self.env:
             raise ValueError(f"physics {self.physics} does not apply to {self.env}, which comes in one kind only")
 
     @property
     def env_id(self) -> str:
-        """The id with the chosen physics put in."""
+        """The id with the chosen physics put in; of AntVel it is maml/AntVel-rllab-v0."""
+        if self.env != SINUSOID and self.env.isalnum():
+            return f"maml/{self.env}-{self.physics or 'rllab'}-v0"
         if self.physics is None:
             return self.env
         other = {"rllab": "gym", "gym": "rllab"}[self.physics]
@@ -69,6 +76,9 @@ MAY_CHANGE = {
 }
 """Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""
 
+ADDED_LATER = {"oracle": False}
+"""Settings that runs of earlier versions did not save, and what those runs did."""
+
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
@@ -80,7 +90,7 @@ def from_dict(saved: Any) -> RunConfig:
     Raises:
         ConfigError: for anything that is not one, naming the entry.
     """
-    return _parse(RunConfig, saved, "config")
+    return _parse(RunConfig, {**ADDED_LATER, **saved} if isinstance(saved, dict) else saved, "config")
 
 
 def forbidden_changes(saved: RunConfig, new: RunConfig) -> list[str]:
