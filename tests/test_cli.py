@@ -154,6 +154,15 @@ def test_an_oracle_sees_its_task_and_stays_one(tmp_path, capfd):
     assert "oracle was True, now False" in capfd.readouterr().err
 
 
+def test_an_oracle_learns_what_nobody_can_who_is_not_told(tmp_path, capfd):
+    # Navigation without adaptation: who does not know the goal can do no better than stay near the origin, at the mean
+    # distance 0.3826 m of a unit square's points from its centre: a return of -38 in 100 steps.
+    flags = ["--num-tasks", "20", "--episodes-per-task", "10", "--num-iterations", "12", "--evaluate-every", "0"]
+    flags += ["--env", "maml/Navigation2D-v0", "--oracle", "--inner.num-steps", "0"]
+    assert train(RunConfig(), [*flags, "--output-dir", str(tmp_path / "run")]) == 0
+    assert json.loads(capfd.readouterr().out)["metrics"]["return_after"] > -25
+
+
 def test_training_without_adaptation(tmp_path):
     folder = tmp_path / "run"
     flags = [*TINY, "--env", "maml/HalfCheetahVel-gym-v0", "--inner.num-steps", "0", "--evaluate-every", "1"]
