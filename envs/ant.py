@@ -215,7 +215,7 @@ class AntVelEnv(SingleFromVector):
     forces and v the forward velocity:
     - rllab: survival 0.05, c = 0.005; v of the whole robot's centre of mass, at the instant after the step;
     - gym: survival 1, but 0 in the step that ends the world, c = 0.5; v of the torso, its displacement over the step
-      divided by 0.05 s.
+      divided by 0.05 s, both positions taken when the contact forces are.
 
     Info: `x_velocity` is v [m/s]; `control_cost`, `contact_cost` and `survival_reward` are parts of the reward.
 
