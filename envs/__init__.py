@@ -37,6 +37,8 @@ def _register(name: str, module: str, body: str, **settings: str) -> None:
 
 _choose_drawing()
 for _physics in ("rllab", "gym"):
-    _register(f"HalfCheetahVel-{_physics}", "half_cheetah", "HalfCheetahVel", physics=_physics)
-    _register(f"HalfCheetahDir-{_physics}", "half_cheetah", "HalfCheetahDir", physics=_physics)
+    for _task in ("Vel", "Dir"):
+        _register(f"HalfCheetah{_task}-{_physics}", "half_cheetah", f"HalfCheetah{_task}", physics=_physics)
+    for _task in ("Vel", "Dir", "Goal"):
+        _register(f"Ant{_task}-{_physics}", "ant", f"Ant{_task}", physics=_physics)
 _register("Navigation2D", "navigation", "Navigation2D")

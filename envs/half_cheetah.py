@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from abc import abstractmethod
 from pathlib import Path
 
 import gymnasium
@@ -12,31 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adapters import SingleFromVector
-from .mujoco_batch import MujocoTaskVectorEnv
-from .physics import half_cheetah_physics
+from .mujoco_batch import MujocoTaskVectorEnv, Pay
+from .physics import HalfCheetahPhysics, half_cheetah_physics
 from .planar_chain import PlanarChain
-from .task_env import Task, episode_length
+from .task_env import episode_length
+from .tasks import DirectionTasks, Motion, TaskDistribution, VelocityTasks
 
 TOTAL_MASS = 14.0  # [kg], the settotalmass of half_cheetah.xml
 XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
-
-
-@dataclass(frozen=True)
-class TargetVelocity:
-    """Run at this speed."""
-
-    speed: float  # forward, [m/s]
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Run this way, the faster the better."""
-
-    sign: int  # +1 forward, -1 backward
-
-    def __post_init__(self) -> None:
-        if self.sign not in (-1, 1):
-            raise ValueError(f"sign must be +1 (forward) or -1 (backward), got {self.sign}")
 
 
 @functools.cache
@@ -58,7 +41,7 @@ class HalfCheetahVectorEnv(MujocoTaskVectorEnv):
     """Observation and velocity of the half cheetah: what its tasks have in common."""
 
     camera = "track"
-    default_task: Task
+    physics: HalfCheetahPhysics
 
     def __init__(
         self,
@@ -79,64 +62,55 @@ class HalfCheetahVectorEnv(MujocoTaskVectorEnv):
         constants = half_cheetah_physics(physics)
         model = half_cheetah_model()
         self._chain = PlanarChain(model)
-        self._parameters = np.zeros(num_envs)  # [n], of the tasks under way
         self._num_observations = model.nq - 1 + model.nv + 3 * constants.observes_center_of_mass
         super().__init__(
             model=model,
             physics=constants,
+            distribution=self.distribution(constants),
             num_envs=num_envs,
             horizon=episode_length(horizon, max_episode_steps, constants.horizon),
             num_observations=self._num_observations,
-            default_task=self.default_task,
             num_threads=num_threads,
             render_mode=render_mode,
         )
 
-    def measure(
-        self, x_before: NDArray[np.float64], qpos: NDArray[np.float64], qvel: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        observations = np.empty((len(qpos), self._num_observations))
+    @staticmethod
+    @abstractmethod
+    def distribution(physics: HalfCheetahPhysics) -> TaskDistribution:
+        """What is asked of it."""
+
+    def place(self) -> NDArray[np.float64]:
+        return self._qpos[:, 0].copy()
+
+    def measure(self, place_before: NDArray[np.float64]) -> tuple[NDArray[np.float64], Motion]:
+        qpos, qvel = self._qpos, self._qvel
+        observations = np.empty((self.num_envs, self._num_observations))
         observations[:, :8] = qpos[:, 1:]
         observations[:, 8:17] = qvel
         if self.physics.velocity == "root_displacement":
-            return observations, (qpos[:, 0] - x_before) / self.physics.step_duration
-        observations[:, 17:], x_velocity = self._chain.center_of_mass(qpos, qvel)
-        return observations, x_velocity
+            x_velocity = (qpos[:, 0] - place_before) / self.physics.step_duration
+        else:
+            observations[:, 17:], x_velocity = self._chain.center_of_mass(qpos, qvel)
+        return observations, Motion(x_velocity, qpos[:, :1])
+
+    def pay(self, progress: NDArray[np.float64], control_cost: NDArray, terminated: NDArray[np.bool_]) -> Pay:
+        return progress - control_cost, {}
 
 
 class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
     """Many half cheetahs, each with a speed to keep: see `HalfCheetahVelEnv` for the specification."""
 
-    task_type = TargetVelocity
-    default_task = TargetVelocity(speed=1.0)
-
-    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[TargetVelocity]:
-        speeds = rng.uniform(self.physics.min_speed, self.physics.max_speed, num_tasks)
-        return [TargetVelocity(speed) for speed in speeds.tolist()]
-
-    def _set_row_tasks(self, rows: NDArray[np.intp], tasks: list[TargetVelocity]) -> None:
-        self._parameters[rows] = [task.speed for task in tasks]
-
-    def reward(self, x_velocity: NDArray[np.float64], control_cost: NDArray) -> NDArray[np.float64]:
-        """-|v - g| - cost."""
-        return -np.abs(x_velocity - self._parameters) - control_cost
+    @staticmethod
+    def distribution(physics: HalfCheetahPhysics) -> TaskDistribution:
+        return VelocityTasks(physics.min_speed, physics.max_speed)
 
 
 class HalfCheetahDirVectorEnv(HalfCheetahVectorEnv):
     """Many half cheetahs, each sent one way: see `HalfCheetahDirEnv` for the specification."""
 
-    task_type = Direction
-    default_task = Direction(sign=1)
-
-    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Direction]:
-        return [Direction(-1 if draw < 1.0 else 1) for draw in rng.uniform(0.0, 2.0, num_tasks)]
-
-    def _set_row_tasks(self, rows: NDArray[np.intp], tasks: list[Direction]) -> None:
-        self._parameters[rows] = [task.sign for task in tasks]
-
-    def reward(self, x_velocity: NDArray[np.float64], control_cost: NDArray) -> NDArray[np.float64]:
-        """d * v - cost."""
-        return self._parameters * x_velocity - control_cost
+    @staticmethod
+    def distribution(physics: HalfCheetahPhysics) -> TaskDistribution:
+        return DirectionTasks()
 
 
 class HalfCheetahVelEnv(SingleFromVector):

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from .physics import Physics
 from .task_env import SimulationError, Step, Task, TaskVectorEnv
+from .tasks import Motion, TaskDistribution
 
 STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
+STAGE_ACC = mujoco.mjtStage.mjSTAGE_ACC.value
+Pay = tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]  # rewards [n]; what they are made of, for the infos
 
 
 class MujocoTaskVectorEnv(TaskVectorEnv):
     """`num_envs` simulations of `model`; a subclass says what is observed, measured and paid.
 
-    Its functions `measure`, `reward` and `is_terminated` take arrays with the simulations as leading axis and are the
+    Its functions `measure`, `pay` and `is_terminated` work on arrays with the simulations as leading axis and are the
     one definition of the environment: the single environment is a view on a batch of one. The results of a row do
     not depend on the other rows, nor on the number of threads.
     """
@@ -34,18 +37,22 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         self,
         model: mujoco.MjModel,
         physics: Physics,
+        distribution: TaskDistribution,
         num_envs: int,
         horizon: int,
         num_observations: int,
-        default_task: Task,
         num_threads: int = 1,
         render_mode: str | None = None,
+        stage_after_step: int = STAGE_NONE,
+        keeps_data: bool = False,
     ):
         """
         Args:
             model: with actuators all in [-1, 1].
             num_observations: O.
             num_threads: that step the simulations, the caller's included.
+            stage_after_step: up to which MuJoCo recomputes what it derives from the state once a step is done.
+            keeps_data: one MjData per simulation, for what only `get_data` can reach.
         """
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, got {num_threads}")
@@ -54,71 +61,90 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
             horizon=horizon,
             single_observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (num_observations,), np.float64),
             single_action_space=gymnasium.spaces.Box(-1.0, 1.0, (model.nu,), np.float32),
-            default_task=default_task,
+            default_task=distribution.default,
             render_mode=render_mode,
         )
         _write_no_log_file()
         self.model, self.physics = model, physics
+        self.task_type = distribution.task_type
+        self.initial_qpos = model.qpos0.copy()
         self.metadata = {**self.metadata, "render_fps": round(1.0 / physics.step_duration)}
-        self._batch = mujoco.batch.Batch(model, num_envs, num_threads)
+        self._distribution = distribution
+        self._task_rows = np.tile(distribution.rows([distribution.default]), (num_envs, 1))  # of the tasks under way
+        self._stage_after_step = stage_after_step
+        self._batch = mujoco.batch.Batch(model, num_envs, num_threads, keeps_data)
         self._qpos = self._batch.bind("qpos")  # [n, nq], views of the simulations' states
         self._qvel = self._batch.bind("qvel")  # [n, nv]
         self._ctrl = self._batch.bind("ctrl")  # [n, A]
         self._warning_counts = self._batch.warning[:, :, 1]  # [n, kinds of warning]
         self._coordinates = (model.nq, model.nv)
+        self._every_row = np.arange(num_envs)
         self._renderer: mujoco.Renderer | None = None
         self._picture_data: mujoco.MjData | None = None
 
     # --- what a subclass says, over arrays ---------------------------------------------------------------------
 
     @abstractmethod
-    def measure(
-        self, x_before: NDArray[np.float64], qpos: NDArray[np.float64], qvel: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Fresh observations [n, O] and forward velocities [n] in [m/s], from qpos[:, 0] before and the state after."""
+    def place(self) -> NDArray[np.float64]:
+        """A copy of where the robots are [n, ...], in the form that `measure` takes differences of. [m]"""
 
     @abstractmethod
-    def reward(self, x_velocity: NDArray[np.float64], control_cost: NDArray) -> NDArray[np.float64]:
-        """Rewards [n] under each row's task."""
+    def measure(self, place_before: NDArray[np.float64]) -> tuple[NDArray[np.float64], Motion]:
+        """Fresh observations [n, O], and the motion of the step just taken."""
 
     @abstractmethod
-    def _set_row_tasks(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
-        """Write the tasks of the episodes that begin into what `reward` reads."""
+    def pay(self, progress: NDArray[np.float64], control_cost: NDArray, terminated: NDArray[np.bool_]) -> Pay:
+        """Rewards [n] for the progress in each row's task, less the costs."""
 
-    def is_terminated(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def is_terminated(self) -> NDArray[np.bool_]:
         """Whether the world has ended [n]; here never."""
-        return np.zeros(len(qpos), dtype=bool)
+        return np.zeros(self.num_envs, dtype=bool)
+
+    def _after_reset(self, rows: NDArray[np.intp]) -> None:
+        """Compute what is observed beyond qpos and qvel; here nothing.
+
+        Without it there is no forward(): mj_step computes all it needs from qpos and qvel, and the reset clears the
+        warm start.
+        """
+
+    def _after_step(self, rows: NDArray[np.intp]) -> None:
+        """Fetch what `measure` needs of the simulations stepped; here nothing."""
 
     # --- TaskVectorEnv -----------------------------------------------------------------------------------------
 
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._distribution.sample(num_tasks, rng)
+
     def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
-        self._set_row_tasks(rows, tasks)
-        # no forward(): mj_step computes all it needs from qpos and qvel, and the reset clears the warm start
+        self._task_rows[rows] = self._distribution.rows(tasks)
         self._batch.reset(ids=rows, stage=STAGE_NONE)
         for row in rows:
             position, velocity = reset_noise(self.generators[row], self.physics, *self._coordinates)
-            self._qpos[row] += position
+            self._qpos[row] = self.initial_qpos + position
             self._qvel[row] += velocity
+        self._after_reset(rows)
 
     def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
         clipped = np.clip(actions, -1.0, 1.0)
         self._ctrl[...] = clipped
-        x_before = self._qpos[:, 0].copy()
+        place_before = self.place()
         self._advance(alive)
-        observations, x_velocity = self.measure(x_before, self._qpos, self._qvel)
+        self._after_step(self._every_row if alive is None else np.flatnonzero(alive))
+        observations, motion = self.measure(place_before)
+        terminated = self.is_terminated()
         control_cost = self.physics.control_cost * np.square(clipped).sum(axis=1)
-        rewards = self.reward(x_velocity, control_cost)
-        terminated = self.is_terminated(self._qpos, self._qvel)
-        infos = {"x_velocity": x_velocity, "control_cost": control_cost}
+        progress = self._distribution.progress(motion, self._task_rows)
+        rewards, parts = self.pay(progress, control_cost, terminated)
+        infos = {"x_velocity": motion.x_velocity, "control_cost": control_cost, **parts}
         return observations, rewards, terminated, np.zeros(self.num_envs, dtype=bool), infos
 
     def _observe(self) -> NDArray[np.float64]:
-        return self.measure(self._qpos[:, 0], self._qpos, self._qvel)[0]
+        return self.measure(self.place())[0]
 
     def _advance(self, alive: NDArray[np.bool_] | None) -> None:
         """Run MuJoCo for one action; a simulation it gave up raises."""
         try:
-            self._batch.step(ids=alive, nstep=self.physics.frame_skip)
+            self._batch.step(ids=alive, nstep=self.physics.frame_skip, stage=self._stage_after_step)
         except mujoco.batch.SimulationError as error:
             row = int(error.ids[0])
             raise SimulationError(row, f"MuJoCo failed: {self._batch.error(row)}") from error

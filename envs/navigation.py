@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from .adapters import SingleFromVector
 from .task_env import Step, Task, TaskVectorEnv, episode_length
+from .tasks import Goal
 
 HORIZON = 100  # [steps], Finn et al. 2017, appendix A.2
 MAX_MOVE = 0.1  # along x and y in one step, [m]
 GOAL_RADIUS = 0.01  # the episode ends when |dx| and |dy| are both below, [m]
 GOAL_RANGE = 0.5  # goals are drawn from U(-0.5, 0.5)^2, [m]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """Where to go."""
-
-    x: float  # [m]
-    y: float  # [m]
 
 
 def move(positions: NDArray[np.float64], actions: NDArray) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import torch
 
 import envs  # noqa: F401 - registers its ids
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
+from envs.oracle import Oracle
 from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
@@ -91,7 +92,8 @@ def _reinforcement(
     config: RunConfig, device: torch.device, threads: Threads
 ) -> tuple[TaskFamily, list[Callable[[], None]]]:
     def make_env(num_envs: int) -> TaskVectorEnv:
-        return make_vector_env(config.env_id, config.sampling.horizon, num_envs)
+        env = make_vector_env(config.env_id, config.sampling.horizon, num_envs)
+        return Oracle(env) if config.oracle else env
 
     probe = make_env(1)
     policy = make_policy(probe, config)

@@ -124,5 +124,6 @@ def _described(
         "iteration": checkpoint.iteration,
         "env_steps": checkpoint.counters.get("env_steps", 0),
         "env": config.env_id,
+        "oracle": config.oracle,
         "seed": config.evaluation.seed,
     }

@@ -29,9 +29,12 @@ class RunConfig:
     """Meta-train on a family of tasks. The defaults are the HalfCheetah-Vel protocol of Finn et al. 2017."""
 
     env: str = "maml/HalfCheetahVel-rllab-v0"
-    """A registered Gymnasium id of a task environment, or "sinusoid"."""
+    """A registered Gymnasium id of a task environment, a short name such as AntVel, or "sinusoid"."""
     physics: Literal["rllab", "gym"] | None = None
-    """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's."""
+    """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By default a short
+    name means rllab."""
+    oracle: bool = False
+    """Tell the policy its task: the task's numbers are appended to every observation."""
     seed: int = 1
     """Of everything random in training. Evaluation has a seed of its own."""
     device: str = "cpu"
@@ -50,19 +53,23 @@ class RunConfig:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
+        if self.oracle and self.env == SINUSOID:
+            raise ValueError(f"oracle applies to task environments, not to {SINUSOID}")
         if self.physics and self.env_id == self.env and f"-{self.physics}-" not in self.env:
             raise ValueError(f"physics {self.physics} does not apply to {self.env}, which comes in one kind only")
 
     @property
     def env_id(self) -> str:
-        """The id with the chosen physics put in."""
+        """The id with the chosen physics put in; of AntVel it is maml/AntVel-rllab-v0."""
+        if self.env != SINUSOID and self.env.isalnum():
+            return f"maml/{self.env}-{self.physics or 'rllab'}-v0"
         if self.physics is None:
             return self.env
         other = {"rllab": "gym", "gym": "rllab"}[self.physics]
         return self.env.replace(f"-{other}-", f"-{self.physics}-")
 
 
-ADDED = {"config.outer.trust_region.fisher_share"}
+ADDED = {"config.oracle", "config.outer.trust_region.fisher_share"}
 """Settings that runs of earlier versions were saved without; what they did then is the default now."""
 
 MAY_CHANGE = {

@@ -60,6 +60,9 @@ def assert_same_run(one, other):
         (["--physics", "moon"], "invalid choice 'moon'"),
         (["--env", "maml/Nowhere-v0"], "env must be a registered task environment, got 'maml/Nowhere-v0'"),
         (["--env", "CartPole-v1"], "env must be a TaskVectorEnv"),
+        (["--env", SINUSOID, "--oracle"], "oracle applies to task environments, not to sinusoid"),
+        (["--env", "AntVel", "--physics", "moon"], "invalid choice 'moon'"),
+        (["--env", "Nowhere"], "env must be a registered task environment, got 'maml/Nowhere-rllab-v0'"),
         (["--num-taks", "3"], "--num-taks"),
         (["--resume", "nowhere"], "nowhere is no run folder"),
     ],
@@ -130,6 +133,47 @@ def test_resuming_into_another_folder_leaves_the_first_as_it_was(tmp_path):
     assert json.loads((two / "config.json").read_text())["config"]["training"]["num_iterations"] == 2
 
 
+@pytest.mark.parametrize("env", ["AntVel", "AntDir", "AntGoal", "HalfCheetahDir"])
+@pytest.mark.parametrize("physics", ["rllab", "gym"])
+def test_worlds_go_by_short_names(env, physics, tmp_path, capfd):
+    flags = [*TINY, "--env", env, "--physics", physics, "--num-iterations", "1", "--evaluate-every", "0"]
+    assert train(RunConfig(), [*flags, "--output-dir", str(tmp_path / "run")]) == 0
+    assert json.loads(capfd.readouterr().out)["metrics"]["env_steps"] == 2 * 2 * 2 * 5  # nobody falls in five steps
+
+
+def test_an_oracle_sees_its_task_and_stays_one(tmp_path, capfd):
+    seen, blind = tmp_path / "seen", tmp_path / "blind"
+    common = [*TINY, "--env", "AntGoal", "--num-iterations", "1", "--evaluate-every", "1", "--inner.num-steps", "0"]
+    assert train(RunConfig(), [*common, "--oracle", "--output-dir", str(seen)]) == 0
+    assert train(RunConfig(), [*common, "--output-dir", str(blind)]) == 0
+    sizes_seen, sizes_blind = ({size for p in parameters(each).values() for size in p.shape} for each in (seen, blind))
+    assert 125 + 2 in sizes_seen and 125 not in sizes_seen and 125 in sizes_blind
+    assert rows(seen)[0]["eval_return_3"] != ""
+    assert train(RunConfig(), ["--resume", str(seen), "--num-iterations", "2"]) == 0
+    assert train(RunConfig(), ["--resume", str(seen), "--no-oracle"]) == 2
+    assert "oracle was True, now False" in capfd.readouterr().err
+
+
+def test_an_oracle_learns_what_nobody_can_who_is_not_told(tmp_path, capfd):
+    # Navigation without adaptation: who does not know the goal can do no better than stay near the origin, at the mean
+    # distance 0.3826 m of a unit square's points from its centre: a return of -38 in 100 steps.
+    flags = ["--num-tasks", "20", "--episodes-per-task", "10", "--num-iterations", "12", "--evaluate-every", "0"]
+    flags += ["--env", "maml/Navigation2D-v0", "--oracle", "--inner.num-steps", "0"]
+    assert train(RunConfig(), [*flags, "--output-dir", str(tmp_path / "run")]) == 0
+    assert json.loads(capfd.readouterr().out)["metrics"]["return_after"] > -25
+
+
+def test_training_without_adaptation(tmp_path):
+    folder = tmp_path / "run"
+    flags = [*TINY, "--env", "maml/HalfCheetahVel-gym-v0", "--inner.num-steps", "0", "--evaluate-every", "1"]
+    assert train(RunConfig(), [*flags, "--num-iterations", "1", "--output-dir", str(folder)]) == 0
+    (row,) = rows(folder)
+    assert row["return_before"] == row["return_after"]  # one batch, sampled once
+    assert float(row["env_steps"]) == 2 * 2 * 5
+    assert float(row["accepted"]) == 1.0 and 0.0 < float(row["kl"]) <= 0.01
+    assert all(row[f"eval_return_{step}"] != "" for step in range(4))  # evaluation still adapts
+
+
 def test_same_seed_same_run_and_another_seed_another(tmp_path):
     common = ["--env", "maml/Navigation2D-v0", *TINY, "--num-iterations", "2"]
     for name, seed in (("one", "3"), ("two", "3"), ("three", "4")):
@@ -173,7 +217,15 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script", ["train_halfcheetah_vel", "train_halfcheetah_dir", "train_navigation", "train_sinusoid"]
+    "script",
+    [
+        "train_halfcheetah_vel",
+        "train_halfcheetah_dir",
+        "train_ant_vel",
+        "train_ant_dir",
+        "train_navigation",
+        "train_sinusoid",
+    ],
 )
 def test_every_preset_runs(script, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *TINY, "--num-iterations", "1"]

@@ -98,8 +98,9 @@ def test_a_resumed_run_may_only_change_how_long_and_where():
         saved, training=TrainingConfig(num_iterations=7), sampling=SamplingConfig(num_threads=3)
     )
     assert forbidden_changes(saved, allowed) == []
-    other = dataclasses.replace(saved, inner=InnerConfig(step_size=0.5), seed=2)
-    assert forbidden_changes(saved, other) == ["seed was 1, now 2", "inner.step_size was 0.1, now 0.5"]
+    other = dataclasses.replace(saved, inner=InnerConfig(step_size=0.5), seed=2, oracle=True)
+    changes = ["oracle was False, now True", "seed was 1, now 2", "inner.step_size was 0.1, now 0.5"]
+    assert forbidden_changes(saved, other) == changes
 
 
 def test_physics_replaces_what_the_id_names():
@@ -108,3 +109,16 @@ def test_physics_replaces_what_the_id_names():
     assert RunConfig(physics="rllab").env_id == "maml/HalfCheetahVel-rllab-v0"
     with pytest.raises(ValueError, match="physics gym does not apply to maml/Navigation2D-v0"):
         RunConfig(env="maml/Navigation2D-v0", physics="gym")
+
+
+def test_a_short_name_stands_for_an_id():
+    assert RunConfig(env="AntVel").env_id == "maml/AntVel-rllab-v0"
+    assert RunConfig(env="AntVel", physics="rllab").env_id == "maml/AntVel-rllab-v0"
+    assert RunConfig(env="AntDir", physics="gym").env_id == "maml/AntDir-gym-v0"
+    for env in ("my/Hover-v0", "CartPole-v1", SINUSOID):
+        assert RunConfig(env=env).env_id == env
+
+
+def test_an_oracle_needs_an_environment():
+    with pytest.raises(ValueError, match="oracle applies to task environments, not to sinusoid"):
+        RunConfig(env=SINUSOID, oracle=True)

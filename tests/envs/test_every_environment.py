@@ -27,18 +27,33 @@ def random_actions(env: TaskVectorEnv, num_steps: int, seed: int = 0) -> np.ndar
 
 
 def run(env: TaskVectorEnv, actions: np.ndarray, seed=SEEDS) -> tuple[np.ndarray, np.ndarray]:
-    """Observations [T + 1, n, O] and rewards [T, n]."""
+    """Observations [T + 1, n, O] and rewards [T, n]; zeros after an episode's end."""
     observations, rewards = [env.reset(seed=seed)[0]], []
+    alive = np.ones(env.num_envs, dtype=bool)
     for action in actions:
-        observation, reward, *_ = env.step(action)
+        observation, reward, terminated, truncated, _ = env.step(action, alive=alive)
         observations.append(observation)
         rewards.append(reward)
+        alive = alive & ~(terminated | truncated)
     return np.array(observations), np.array(rewards)
 
 
+def reach_the_goal(env: TaskVectorEnv, row: int) -> None:
+    env._positions[row] = env._goals[row]
+
+
+def lift_the_torso(env: TaskVectorEnv, row: int) -> None:
+    env._qpos[row, 2] = 1.5  # [m]
+
+
+# how the world of those that can end is brought to its end
+ENDINGS = {"maml/Navigation2D": reach_the_goal, "maml/Ant": lift_the_torso}
+
+
 def test_the_ids_are_registered():
-    cheetahs = [f"maml/HalfCheetah{task}-{physics}-v0" for task in ("Dir", "Vel") for physics in ("gym", "rllab")]
-    assert IDS == [*cheetahs, "maml/Navigation2D-v0"]
+    robots = {"Ant": ("Dir", "Goal", "Vel"), "HalfCheetah": ("Dir", "Vel")}
+    of_robots = [f"{body}{task}-{physics}" for body in robots for task in robots[body] for physics in ("gym", "rllab")]
+    assert IDS == [f"maml/{name}-v0" for name in [*of_robots, "Navigation2D"]]
 
 
 @every_id
@@ -78,14 +93,49 @@ def test_an_integer_seed_counts_up_and_each_row_has_its_own(env_id):
 def test_spaces_hold_and_all_is_finite(env_id):
     env = make_vec(env_id)
     env.reset(seed=0)
+    alive = np.ones(NUM_ENVS, dtype=bool)
     for action in random_actions(env, 50):
-        observation, reward, terminated, truncated, infos = env.step(action)
+        observation, reward, terminated, truncated, infos = env.step(action, alive=alive)
         assert env.observation_space.contains(observation)
         assert reward.dtype == np.float64 and reward.shape == (NUM_ENVS,) and np.isfinite(reward).all()
         assert terminated.dtype == truncated.dtype == bool
         for name in infos:
-            assert infos[name].shape == (NUM_ENVS,)
-        assert not (terminated | truncated).any()
+            assert infos[name].shape == (NUM_ENVS,) and np.isfinite(infos[name]).all()
+        assert not truncated.any()
+        assert env_id.startswith(tuple(ENDINGS)) or not terminated.any()
+        alive &= ~terminated
+
+
+@pytest.mark.parametrize("env_id", [name for name in IDS if name.startswith(tuple(ENDINGS))])
+def test_a_world_that_ends_is_left_while_the_others_go_on(env_id):
+    env, twin = make_vec(env_id), make_vec(env_id)
+    end = next(ENDINGS[name] for name in ENDINGS if env_id.startswith(name))
+    actions = random_actions(env, 3)
+    actions[:, 1] = 0.0
+    others = np.array([True, False, True, True])
+    starts, _ = env.reset(seed=SEEDS)
+    twin.reset(seed=SEEDS)
+    end(env, 1)
+    observations, rewards, terminated, truncated, _ = env.step(actions[0])
+    expected = twin.step(actions[0])
+    np.testing.assert_array_equal(terminated, ~others)
+    assert not truncated.any() and not expected[2].any()
+    np.testing.assert_array_equal(observations[others], expected[0][others])
+    np.testing.assert_array_equal(rewards[others], expected[1][others])
+    assert observations[1].any()  # the last one is still seen
+    with pytest.raises(ResetNeeded, match=r"sub-environment 1 has no episode under way \(after 1 steps\)"):
+        env.step(actions[1])
+    observations, rewards, terminated, _, infos = env.step(actions[1], alive=others)
+    expected = twin.step(actions[1])
+    assert not (observations[1].any() or rewards[1] or terminated[1])
+    np.testing.assert_array_equal(observations[others], expected[0][others])
+    np.testing.assert_array_equal(rewards[others], expected[1][others])
+    for name in infos:
+        assert not infos[name][1]
+    observations, _ = env.reset(seed=SEEDS, options={"reset_mask": ~others})
+    np.testing.assert_array_equal(observations[1], starts[1])
+    np.testing.assert_array_equal(observations[others], expected[0][others])
+    np.testing.assert_array_equal(env.step(actions[2])[0][others], twin.step(actions[2])[0][others])
 
 
 @every_id
@@ -153,9 +203,12 @@ def test_single_equals_batched_bit_for_bit(env_id, dtype):
         observation, _ = single.reset(seed=SEEDS[row])
         np.testing.assert_array_equal(observation, observations[0, row])
         for t in range(len(actions)):
-            observation, reward, *_ = single.step(actions[t, row])
+            observation, reward, terminated, *_ = single.step(actions[t, row])
             np.testing.assert_array_equal(observation, observations[t + 1, row])
             assert reward == rewards[t, row]
+            if terminated:
+                assert not observations[t + 2 :, row].any()
+                break
 
 
 @every_id

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import envs  # noqa: F401 - registers the ids
-from envs.half_cheetah import XML, Direction, TargetVelocity, half_cheetah_model
+from envs.half_cheetah import XML, half_cheetah_model
+from envs.tasks import Direction, TargetVelocity
 
 NUM_STEPS = 200
 

@@ -8,19 +8,22 @@ import envs  # noqa: F401 - registers the ids
 from envs.half_cheetah import half_cheetah_model
 from envs.task_env import SimulationError
 
+ROBOTS = [f"{body}Vel-{physics}" for body in ("HalfCheetah", "Ant") for physics in ("rllab", "gym")]
+every_robot = pytest.mark.parametrize("robot", ROBOTS)
 
-def make_vec(physics: str = "rllab", num_envs: int = 5, **settings):
-    return gymnasium.make_vec(f"maml/HalfCheetahVel-{physics}-v0", num_envs=num_envs, **settings)
+
+def make_vec(robot: str = "HalfCheetahVel-rllab", num_envs: int = 5, **settings):
+    return gymnasium.make_vec(f"maml/{robot}-v0", num_envs=num_envs, **settings)
 
 
 def diverge(env, row: int) -> None:
     env._qvel[row] = 1e30  # [m/s, rad/s]; MuJoCo gives up at 1e10
 
 
-@pytest.mark.parametrize("physics", ["rllab", "gym"])
-def test_divergence_names_the_simulation(physics, tmp_path, monkeypatch):
+@every_robot
+def test_divergence_names_the_simulation(robot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    env = make_vec(physics)
+    env = make_vec(robot)
     actions = np.zeros(env.action_space.shape)
     env.reset(seed=0)
     env.step(actions)
@@ -32,7 +35,7 @@ def test_divergence_names_the_simulation(physics, tmp_path, monkeypatch):
     with pytest.raises(ResetNeeded, match="sub-environment 0 has no episode under way"):
         env.step(actions)
     observations, _ = env.reset(seed=0)
-    fresh = make_vec(physics)
+    fresh = make_vec(robot)
     np.testing.assert_array_equal(observations, fresh.reset(seed=0)[0])
     np.testing.assert_array_equal(env.step(actions)[0], fresh.step(actions)[0])
 
@@ -49,9 +52,10 @@ def test_a_diverged_simulation_left_out_does_not_stop_the_others():
     env.step(actions, alive=alive)
 
 
-def test_threads_change_nothing():
-    one, two = make_vec(num_threads=1), make_vec(num_threads=2)
-    actions = np.random.default_rng(0).uniform(-1, 1, (20, *one.action_space.shape))
+@every_robot
+def test_threads_change_nothing(robot):
+    one, two = make_vec(robot, num_threads=1), make_vec(robot, num_threads=2)
+    actions = np.random.default_rng(0).uniform(-1, 1, (10, *one.action_space.shape))
     one.reset(seed=0)
     two.reset(seed=0)
     for action in actions:
@@ -70,28 +74,30 @@ def drawing() -> None:
 
 
 @pytest.mark.usefixtures("drawing")
-def test_pictures_are_drawn():
-    env = gymnasium.make("maml/HalfCheetahVel-rllab-v0", render_mode="rgb_array")
+@every_robot
+def test_pictures_are_drawn(robot):
+    env = gymnasium.make(f"maml/{robot}-v0", render_mode="rgb_array")
     env.reset(seed=0)
     first = env.render()
     assert first.dtype == np.uint8 and first.shape == (480, 480, 3) and first.std() > 10
     for _ in range(20):
-        env.step(np.ones(6, dtype=np.float32))
+        env.step(np.full(env.action_space.shape, 0.2, dtype=np.float32))
     assert (env.render() != first).any()
     env.close()
 
-    vector = make_vec(num_envs=2, render_mode="rgb_array")
+    vector = make_vec(robot, num_envs=2, render_mode="rgb_array")
     vector.reset(seed=0)
     pictures = vector.render()
     np.testing.assert_array_equal(pictures[0], first)
     assert len(pictures) == 2 and (pictures[0] != pictures[1]).any()
     vector.close()
-    assert make_vec().render() is None
+    assert make_vec(robot).render() is None
 
 
 @pytest.mark.usefixtures("drawing")
-def test_drawing_does_not_disturb_the_simulation():
-    drawn, plain = make_vec(render_mode="rgb_array"), make_vec()
+@every_robot
+def test_drawing_does_not_disturb_the_simulation(robot):
+    drawn, plain = make_vec(robot, render_mode="rgb_array"), make_vec(robot)
     action = np.full(drawn.action_space.shape, 0.5)
     for env in (drawn, plain):
         env.reset(seed=0)

@@ -2,23 +2,34 @@ import dataclasses
 
 import pytest
 
+from envs.ant import ant_model
 from envs.half_cheetah import half_cheetah_model
-from envs.physics import HALF_CHEETAH_PHYSICS, half_cheetah_physics
+from envs.physics import ANT_PHYSICS, HALF_CHEETAH_PHYSICS, ant_physics, half_cheetah_physics
 
 
 @pytest.mark.parametrize(("name", "duration"), [("rllab", 0.01), ("gym", 0.05)])
-def test_time_between_actions(name, duration):
+def test_time_between_actions_of_the_half_cheetah(name, duration):
     physics = half_cheetah_physics(name)
     assert physics.name == name
     assert physics.step_duration == duration
     assert physics.timestep == half_cheetah_model().opt.timestep
 
 
+@pytest.mark.parametrize(("name", "duration"), [("rllab", 0.02), ("gym", 0.05)])
+def test_time_between_actions_of_the_ant(name, duration):
+    physics = ant_physics(name)
+    assert physics.name == name
+    assert physics.step_duration == duration
+    assert physics.timestep == ant_model(physics).opt.timestep
+
+
 def test_constants_stay_constant():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        HALF_CHEETAH_PHYSICS["gym"].horizon = 1
+    for table in (HALF_CHEETAH_PHYSICS, ANT_PHYSICS):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            table["gym"].horizon = 1
 
 
-def test_an_unknown_name_lists_the_known():
+@pytest.mark.parametrize("physics", [half_cheetah_physics, ant_physics])
+def test_an_unknown_name_lists_the_known(physics):
     with pytest.raises(ValueError, match=r"physics must be one of \['gym', 'rllab'\], got 'mars'"):
-        half_cheetah_physics("mars")
+        physics("mars")

@@ -43,7 +43,7 @@ class World:
         return trajectory
 
 
-@pytest.fixture(scope="module", params=["maml/Navigation2D-v0", "maml/HalfCheetahVel-gym-v0"])
+@pytest.fixture(scope="module", params=["maml/Navigation2D-v0", "maml/HalfCheetahVel-gym-v0", "maml/AntDir-gym-v0"])
 def world(request):
     return World(request.param)
 

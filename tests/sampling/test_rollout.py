@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import envs  # noqa: F401 - registers the ids
-from envs.navigation import Goal
 from envs.task_env import SimulationError
+from envs.tasks import Goal
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import stack
 from maml_rl.core.protocols import TRAINING, Key
@@ -154,6 +154,25 @@ def test_reaching_the_goal_ends_an_episode_of_navigation():
         assert (rows[masked] == 0).all()
     torch.testing.assert_close(out.rewards[1, 0, :2], torch.tensor([-0.05, 0.0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.observations[1, 0, 1], torch.tensor([0.05, 0.0]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("physics", ["rllab", "gym"])
+def test_an_ant_that_falls_ends_its_episode(physics):
+    # random torques topple some of the ants well before 200 steps and leave others on their feet
+    world = gymnasium.make_vec(f"maml/AntDir-{physics}-v0", num_envs=16)
+    size = world.single_observation_space.shape[0]
+    policy, params = constant_policy(*[0.0] * 8, observation_size=size, std=1.0)
+    out = play(world, policy, params, world.sample_tasks(2, np.random.default_rng(0)), num_episodes=8, horizon=200)
+    lengths = out.mask.sum(dim=-1).long()
+    assert out.terminated.any() and not out.terminated.all()
+    assert torch.equal(out.terminated, lengths < 200)
+    steps = torch.arange(200)
+    assert torch.equal(out.mask, (steps < lengths[..., None]).float())
+    for rows in (out.observations, out.actions, out.rewards):
+        assert (rows[out.mask == 0] == 0).all()
+    # every state acted upon was one in which the ant stood
+    height = out.observations[..., 2 if physics == "rllab" else 0][out.mask == 1]
+    assert ((height >= 0.2) & (height <= 1.0)).all()
 
 
 def test_an_error_names_task_episode_and_step():

@@ -1,0 +1,122 @@
+"""What robots are asked to do: tasks, how often each is drawn, and how progress is measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .task_env import Task
+
+
+@dataclass(frozen=True)
+class TargetVelocity:
+    """Run at this speed."""
+
+    speed: float  # forward, [m/s]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Run this way, the faster the better."""
+
+    sign: int  # +1 forward, -1 backward
+
+    def __post_init__(self) -> None:
+        if self.sign not in (-1, 1):
+            raise ValueError(f"sign must be +1 (forward) or -1 (backward), got {self.sign}")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where to go."""
+
+    x: float  # [m]
+    y: float  # [m]
+
+
+class Motion(NamedTuple):
+    """What robots did in one step, as far as tasks look at it."""
+
+    x_velocity: NDArray[np.float64]  # [n] forward, [m/s]
+    position: NDArray[np.float64]  # [n, 2] x and y after the step, [n, 1] for robots that cannot leave a plane, [m]
+
+
+class TaskDistribution(ABC):
+    """Tasks of one kind. Their numbers are kept in rows, so that progress is one formula over arrays."""
+
+    task_type: ClassVar[type]
+    default: ClassVar[Task]
+
+    @abstractmethod
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """Independent draws."""
+
+    @abstractmethod
+    def numbers(self, task: Task) -> tuple[float, ...]:
+        """The row of one task."""
+
+    @abstractmethod
+    def progress(self, motion: Motion, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the motion is worth [n] under each row's task, before costs. rows: [n, numbers]."""
+
+    def rows(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        return np.array([self.numbers(task) for task in tasks], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class VelocityTasks(TaskDistribution):
+    """Speeds from U(min_speed, max_speed); progress -|v - speed|."""
+
+    min_speed: float  # [m/s]
+    max_speed: float  # [m/s]
+    task_type = TargetVelocity
+    default = TargetVelocity(speed=1.0)
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[TargetVelocity]:
+        return [TargetVelocity(speed) for speed in rng.uniform(self.min_speed, self.max_speed, num_tasks).tolist()]
+
+    def numbers(self, task: TargetVelocity) -> tuple[float, ...]:
+        return (task.speed,)
+
+    def progress(self, motion: Motion, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return -np.abs(motion.x_velocity - rows[:, 0])
+
+
+@dataclass(frozen=True)
+class DirectionTasks(TaskDistribution):
+    """Forward and backward, equally likely; progress sign * v."""
+
+    task_type = Direction
+    default = Direction(sign=1)
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Direction]:
+        return [Direction(-1 if draw < 1.0 else 1) for draw in rng.uniform(0.0, 2.0, num_tasks)]
+
+    def numbers(self, task: Direction) -> tuple[float, ...]:
+        return (task.sign,)
+
+    def progress(self, motion: Motion, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return rows[:, 0] * motion.x_velocity
+
+
+@dataclass(frozen=True)
+class GoalTasks(TaskDistribution):
+    """Goals from U(-goal_range, goal_range)^2; progress -(|x - goal x| + |y - goal y|)."""
+
+    goal_range: float  # [m]
+    task_type = Goal
+    default = Goal(x=1.0, y=1.0)
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Goal]:
+        return [Goal(x, y) for x, y in rng.uniform(-self.goal_range, self.goal_range, (num_tasks, 2)).tolist()]
+
+    def numbers(self, task: Goal) -> tuple[float, ...]:
+        return (task.x, task.y)
+
+    def progress(self, motion: Motion, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return -np.abs(motion.position - rows).sum(axis=1)
