@@ -27,6 +27,9 @@ class TargetVelocity:
 
     speed: float  # forward, [m/s]
 
+    def __str__(self) -> str:
+        return f"run at {self.speed:.2f} m/s"
+
 
 @dataclass(frozen=True)
 class Direction:
@@ -37,6 +40,9 @@ class Direction:
     def __post_init__(self) -> None:
         if self.sign not in (-1, 1):
             raise ValueError(f"sign must be +1 (forward) or -1 (backward), got {self.sign}")
+
+    def __str__(self) -> str:
+        return "run forward" if self.sign == 1 else "run backward"
 
 
 @functools.cache
@@ -110,8 +116,12 @@ class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
     task_type = TargetVelocity
     default_task = TargetVelocity(speed=1.0)
 
+    @functools.cached_property
+    def task_range(self) -> tuple[float, float]:  # type: ignore[override]  # of speeds [m/s]
+        return self.physics.min_speed, self.physics.max_speed
+
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[TargetVelocity]:
-        speeds = rng.uniform(self.physics.min_speed, self.physics.max_speed, num_tasks)
+        speeds = rng.uniform(*self.task_range, num_tasks)
         return [TargetVelocity(speed) for speed in speeds.tolist()]
 
     def _set_row_tasks(self, rows: NDArray[np.intp], tasks: list[TargetVelocity]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
 from maml_rl.core.protocols import Learner, State, TaskFamily
 from maml_rl.evaluation.adaptation_curve import adaptation_curve
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy
+from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.supervised.sinusoid import SinusoidFamily
@@ -32,6 +34,7 @@ class Built:
     evaluate: Callable[[State, int], dict[str, float]]  # (state, iteration) -> columns for the log
     threads: Threads
     closers: Sequence[Callable[[], None]]
+    judge: TaskFamily | None = None  # collects the episodes that evaluation scores, if they are not the learner's own
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -43,37 +46,72 @@ class Built:
             close()
 
 
-def build(config: RunConfig) -> Built:
+def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean_actions: bool = False) -> Built:
     """Make the family, its sampler and the learner.
 
+    Args:
+        task_range: draw tasks from here in place of the range of training.
+        mean_actions: score policies by episodes without action noise; adaptation keeps the noise.
     Raises:
         ValueError: if the environment is unknown or the settings do not fit it.
     """
+    _check_range(task_range)
     threads = Threads(config.sampling.num_threads)
-    family, closers = _sinusoid(config) if config.env == SINUSOID else _reinforcement(config, threads)
+    make_families = _sinusoid if config.env == SINUSOID else _reinforcement
+    family, judge, closers = make_families(config, threads, task_range, mean_actions)
     learner = MAML(family, config.inner, config.outer, threads)
 
     def evaluate(state: State, iteration: int) -> dict[str, float]:
-        curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads)
+        curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads, judge)
         means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
         return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
 
-    return Built(learner, family, evaluate, threads, [threads.close, *closers])
+    return Built(learner, family, evaluate, threads, [threads.close, *closers], judge)
 
 
-def _sinusoid(config: RunConfig) -> tuple[TaskFamily, list[Callable[[], None]]]:
-    return SinusoidFamily(config.sinusoid), []
+_Families = tuple[TaskFamily, TaskFamily | None, list[Callable[[], None]]]
 
 
-def _reinforcement(config: RunConfig, threads: Threads) -> tuple[TaskFamily, list[Callable[[], None]]]:
+def _sinusoid(
+    config: RunConfig, threads: Threads, task_range: tuple[float, float] | None, mean_actions: bool
+) -> _Families:
+    if mean_actions:
+        raise ValueError(f"mean actions need a policy, but the run's environment is {SINUSOID}: leave that out")
+    settings = config.sinusoid
+    if task_range is not None:
+        settings = dataclasses.replace(settings, amplitude_range=task_range)
+    return SinusoidFamily(settings), None, []
+
+
+def _reinforcement(
+    config: RunConfig, threads: Threads, task_range: tuple[float, float] | None, mean_actions: bool
+) -> _Families:
     def make_env(num_envs: int) -> TaskVectorEnv:
         return make_vector_env(config.env_id, config.sampling.horizon, num_envs)
 
     probe = make_env(1)
+    if task_range is not None:
+        if probe.task_range is None:
+            probe.close()
+            raise ValueError(f"task_range must be left out: the tasks of {config.env_id} are drawn from no range")
+        probe.task_range = task_range
+    closers: list[Callable[[], None]] = [probe.close]
+
+    def make_family(policy: Policy) -> TaskFamily:
+        sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
+        closers.append(sampler.close)
+        return RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads)
+
     policy = make_policy(probe, config)
-    sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
-    family = RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads)
-    return family, [sampler.close, probe.close]
+    return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+
+
+def _check_range(task_range: tuple[float, float] | None) -> None:
+    if task_range is not None and not (all(map(math.isfinite, task_range)) and task_range[0] < task_range[1]):
+        raise ValueError(
+            f"task_range must be two finite numbers, the lower first, got {task_range[0]:g} {task_range[1]:g}: "
+            "no task lies between them"
+        )
 
 
 def make_vector_env(env_id: str, horizon: int | None, num_envs: int) -> TaskVectorEnv:

@@ -19,6 +19,7 @@ LEVELS = [
     {"training", "evaluation"},
     {"config"},
     {"build"},
+    {"trained"},
     {"cli", "cli_evaluate", "cli_benchmark"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

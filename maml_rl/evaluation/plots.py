@@ -91,7 +91,10 @@ def _clean(axes: Axes) -> None:
 def _label_scores(axes: Axes, metric: str, has_bands: bool) -> None:
     axes.set_ylabel(METRIC_LABELS.get(metric, metric))
     axes.legend(
-        frameon=False, handlelength=3.5, title="bands: 95 % of the mean" if has_bands else None, title_fontsize=9
+        frameon=False,
+        handlelength=3.5,
+        title="bands: 95 % interval of the mean" if has_bands else None,
+        title_fontsize=9,
     )
 
 

@@ -23,6 +23,9 @@ class Sinusoid:
     amplitude: float
     phase: float  # [rad]
 
+    def __str__(self) -> str:
+        return f"{self.amplitude:.2f} sin(x - {self.phase:.2f})"
+
 
 @dataclass(frozen=True)
 class SinusoidConfig:
