@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adapters import SingleFromVector
-from .mujoco_batch import MujocoTaskVectorEnv
+from .mujoco_batch import MujocoTaskVectorEnv, draw_post
 from .physics import half_cheetah_physics
 from .planar_chain import PlanarChain
 from .task_env import Task, episode_length
@@ -115,6 +115,7 @@ class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
 
     task_type = TargetVelocity
     default_task = TargetVelocity(speed=1.0)
+    picture_note = "the red post moves at the target speed"
 
     @functools.cached_property
     def task_range(self) -> tuple[float, float]:  # type: ignore[override]  # of speeds [m/s]
@@ -130,6 +131,11 @@ class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
     def reward(self, x_velocity: NDArray[np.float64], control_cost: NDArray) -> NDArray[np.float64]:
         """-|v - g| - cost."""
         return -np.abs(x_velocity - self._parameters) - control_cost
+
+    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
+        """A post behind the robot that moves at the target speed."""
+        seconds = self._elapsed[index] * self.physics.step_duration
+        draw_post(scene, x=self._parameters[index] * seconds, y=0.6)
 
 
 class HalfCheetahDirVectorEnv(HalfCheetahVectorEnv):

@@ -54,6 +54,7 @@ class Navigation2DVectorEnv(TaskVectorEnv):
     task_type = Goal
     task_range = (-GOAL_RANGE, GOAL_RANGE)  # of either coordinate [m]
     position_columns = (0, 1)
+    picture_note = "red: the point, green: its goal"
 
     def __init__(
         self,

@@ -80,6 +80,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     """See `TaskEnv`."""
     position_columns: tuple[int, int] | None = None
     """Of the observation: a position in the plane [m], with goals (task.x, task.y) in it; for pictures of paths."""
+    picture_note: str = ""
+    """What a picture shows of the task."""
 
     def __init__(
         self,
