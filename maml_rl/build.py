@@ -17,12 +17,19 @@ from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import Learner, State, TaskFamily
-from maml_rl.evaluation.adaptation_curve import adaptation_curve
+from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
+from maml_rl.drawing import require_drawing
+from maml_rl.evaluation.adaptation_curve import adaptation, adaptation_curve, evaluation_tasks, query_key
+from maml_rl.evaluation.film import caption, film_pace, record
+from maml_rl.evaluation.video import Panel, compose, encode_gif
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.supervised.sinusoid import SinusoidFamily
+from maml_rl.training.events import Film
+
+FILM_HEIGHT, FILM_WIDTH, FILM_FONT_SIZE = 180, 240, 12  # of a robot in TensorBoard [pixels]
+MAX_FILM_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Built:
     threads: Threads
     closers: Sequence[Callable[[], None]]
     judge: TaskFamily | None = None  # collects the episodes that evaluation scores, if they are not the learner's own
+    film: Callable[[State, int], Film] | None = None  # (state, iteration) -> one task before and after adaptation
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -67,6 +75,43 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
 
     return Built(learner, family, evaluate, threads, [threads.close, *closers], judge)
+
+
+def with_film(built: Built, config: RunConfig) -> Built:
+    """The same with `film`, which shows the first evaluation task.
+
+    Raises:
+        ValueError: if the environment draws nothing, or not on this machine.
+    """
+    family = built.family
+    if not isinstance(family, RLFamily):
+        raise ValueError(f"film_every must be 0: {config.env_id} has no episodes to film")
+    world = make_film_world(config, FILM_HEIGHT, FILM_WIDTH)
+    try:
+        if needs_backend(world):
+            require_drawing()
+    except BaseException:
+        world.close()
+        raise
+    pace = film_pace(world)
+    evaluation = dataclasses.replace(config.evaluation, num_tasks=1)
+
+    def film(state: State, iteration: int) -> Film:
+        key = Key(evaluation.seed, EVALUATION, iteration)
+        tasks = evaluation_tasks(family, evaluation)
+        adapting = adaptation(family, params_of(state), tasks, evaluation.step_sizes, key, built.threads, judge=None)
+        panels = []
+        for phase, adapted in enumerate(adapting):
+            if phase in (0, evaluation.num_steps):
+                own = query_key(key, phase, is_judged=False)
+                played = record(world, family.policy, adapted.params, tasks[0], 0, own, 2 * pace.every)
+                captions = [caption(played, i, phase, None) for i in range(len(played.pictures))]
+                panels.append(Panel(played.pictures, captions))
+        frames = compose([f"iteration {iteration}: {tasks[0]}"], [panels], FILM_FONT_SIZE)
+        height, width = frames[0].shape[:2]
+        return Film(encode_gif(frames, pace.fps / 2, MAX_FILM_BYTES), height, width)
+
+    return dataclasses.replace(built, film=film, closers=[*built.closers, world.close])
 
 
 _Families = tuple[TaskFamily, TaskFamily | None, list[Callable[[], None]]]
@@ -114,13 +159,36 @@ def _check_range(task_range: tuple[float, float] | None) -> None:
         )
 
 
-def make_vector_env(env_id: str, horizon: int | None, num_envs: int) -> TaskVectorEnv:
+def make_film_world(config: RunConfig, height: int, width: int) -> TaskVectorEnv:
+    """A task's episodes side by side, in a world that draws; robots are drawn in the size given. [pixels]
+
+    Raises:
+        ValueError: if the environment draws nothing.
+    """
+    env = make_vector_env(config.env_id, config.sampling.horizon, 1)
+    env.close()
+    if "rgb_array" not in env.metadata["render_modes"]:
+        raise ValueError(f"{config.env_id} draws no pictures: give it render_one and the render mode rgb_array")
+    env = make_vector_env(config.env_id, config.sampling.horizon, config.sampling.episodes_per_task, "rgb_array")
+    if isinstance(env, MujocoTaskVectorEnv):
+        env.picture_size = (height, width)
+    return env
+
+
+def needs_backend(env: TaskVectorEnv) -> bool:
+    """Whether pictures of it need EGL or OSMesa."""
+    return isinstance(env, MujocoTaskVectorEnv)
+
+
+def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:
     """`num_envs` sub-environments of a registered task environment.
 
     Raises:
         ValueError: if there is none of that name, or it has no tasks.
     """
     settings: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
+    if render_mode is not None:
+        settings["render_mode"] = render_mode
     try:
         env = gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
     except gymnasium.error.Error as error:

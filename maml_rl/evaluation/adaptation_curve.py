@@ -80,6 +80,7 @@ class Adapted(NamedTuple):
     """N tasks after some gradient steps."""
 
     params: Params  # [N, ...]
+    support: Any  # the data that the next step is, or would be, taken on
     query: Any  # the data that they are scored on
 
 
@@ -116,12 +117,18 @@ def adaptation(
     for phase, step_size in enumerate((*step_sizes, None)):
         if judge is not None:
             query = judge.collect(tasks, params, query_key(key, phase, True))
-        yield Adapted(params, query)
+        yield Adapted(params, support, query)
         if step_size is None:
             return
         params = adapt_tasks(family, params, [support], [step_size], threads)
-        if family.resamples and (judge is None or phase + 1 < len(step_sizes)):
+        if family.resamples:
             support = query = family.collect(tasks, params, key.at_phase(phase + 1))
+
+
+def mean_scores(family: TaskFamily, adapted: Adapted) -> Tensor:
+    """[N]: each task's mean score over its episodes or examples."""
+    with torch.no_grad():
+        return torch.vmap(family.score)(adapted.params, adapted.query).double().mean(dim=1)
 
 
 def adaptation_curve(
@@ -139,9 +146,6 @@ def adaptation_curve(
     """
     tasks = evaluation_tasks(family, config)
     key = Key(config.seed, EVALUATION, iteration)
-    score = torch.vmap(family.score)
-    rows = []
-    for adapted in adaptation(family, theta, tasks, config.step_sizes, key, threads, judge):
-        with torch.no_grad():
-            rows.append(score(adapted.params, adapted.query).double().mean(dim=1))
+    adapting = adaptation(family, theta, tasks, config.step_sizes, key, threads, judge)
+    rows = [mean_scores(family, adapted) for adapted in adapting]
     return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 # Told apart by people with any kind of colour vision, and in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -57,6 +59,118 @@ def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) ->
     axes.set_xlabel("gradient steps on the task")
     _label_scores(axes, metric, any(curve.ci95 is not None and not curve.reference for curve in curves))
     return figure
+
+
+class History(NamedTuple):
+    """A number over the iterations of training."""
+
+    label: str
+    iterations: list[int]
+    values: list[float]
+    ci95: list[float] | None  # half widths, of numbers that are seldom measured; these are drawn as points
+
+
+def learning_plot(histories: Sequence[History], metric: str, title: str, window: int) -> Figure:
+    """Scores over iterations of training.
+
+    Args:
+        window: iterations that the thick lines are averages over; the numbers themselves are drawn faintly.
+    """
+    figure, axes = _figure(title)
+    for history, colour in zip(histories, COLOURS, strict=False):
+        x, y = np.asarray(history.iterations), np.asarray(history.values)
+        if history.ci95 is not None:
+            style: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "elinewidth": 1.0, "capsize": 0, "alpha": 0.9}
+            axes.errorbar(x, y, history.ci95, color=colour, label=history.label, zorder=3, **style)
+            continue
+        if window > 1 and len(y) > window:
+            axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.7)
+            kernel = np.ones(window) / window
+            x, y = x[window - 1 :], np.convolve(y, kernel, mode="valid")
+        axes.plot(x, y, color=colour, label=history.label, zorder=2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("iterations of meta-training" + (f" (lines: mean of the last {window})" if window > 1 else ""))
+    axes.set_ylabel(METRIC_LABELS.get(metric, metric))
+    axes.legend(frameon=False)
+    return figure
+
+
+class Journey(NamedTuple):
+    """Where the episodes of one task led in the plane. [m]"""
+
+    task: str
+    goal: tuple[float, float]
+    paths: list[NDArray[np.float64]]  # one episode each [steps + 1, 2] after 0, 1, ... gradient steps
+
+
+def paths_plot(journeys: Sequence[Journey], title: str) -> Figure:
+    """Paths before and after each gradient step, a pair of axes per task: dots where they end, a star for the goal."""
+    figure, all_axes = _panels(title, len(journeys), size=3.1)
+    for axes, journey in zip(all_axes, journeys, strict=True):
+        for phase, path in enumerate(journey.paths):
+            colour = _progress_colour(phase, len(journey.paths))
+            axes.plot(*path.T, color=colour, linewidth=1.0, alpha=0.75, label=_steps_in_words(phase))
+            axes.plot(*path[-1], "o", color=colour, markeredgecolor="white", markersize=7, zorder=3)
+        axes.plot(*journey.paths[0][0], "o", color="black", markersize=5, label="start", zorder=3)
+        style: dict[str, Any] = {"color": "#F0C000", "markeredgecolor": "black", "markersize": 13, "linestyle": "none"}
+        axes.plot(*journey.goal, "*", label="goal", zorder=4, **style)
+        axes.set_title(journey.task, fontsize=10)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_xlabel("x [m]")
+    all_axes[0].set_ylabel("y [m]")
+    _shared_legend(figure, all_axes[0])
+    return figure
+
+
+class Regression(NamedTuple):
+    """A function, the examples that a network adapted to, and what it predicts."""
+
+    task: str
+    inputs: NDArray[np.float64]  # [points]
+    targets: NDArray[np.float64]  # [points]
+    examples: tuple[NDArray[np.float64], NDArray[np.float64]]  # inputs and targets, [K] each
+    predictions: dict[int, NDArray[np.float64]]  # gradient steps -> [points]
+
+
+def regression_plot(regressions: Sequence[Regression], title: str) -> Figure:
+    """Predicted functions after some numbers of gradient steps, one pair of axes per task."""
+    figure, all_axes = _panels(title, len(regressions), size=3.1)
+    for axes, regression in zip(all_axes, regressions, strict=True):
+        axes.plot(regression.inputs, regression.targets, color="black", linewidth=1.6, label="target")
+        for place, (steps, values) in enumerate(regression.predictions.items()):
+            colour = _progress_colour(place, len(regression.predictions))
+            axes.plot(regression.inputs, values, color=colour, linewidth=1.4, label=_steps_in_words(steps))
+        style: dict[str, Any] = {"color": "#6A3D9A", "markersize": 6, "linestyle": "none", "zorder": 4}
+        axes.plot(*regression.examples, "^", label="examples to adapt to", **style)
+        axes.set_title(regression.task, fontsize=10)
+        axes.set_xlabel("x")
+    all_axes[0].set_ylabel("y")
+    _shared_legend(figure, all_axes[0])
+    return figure
+
+
+def _steps_in_words(steps: int) -> str:
+    return "before" if steps == 0 else f"{steps} step{'s' if steps > 1 else ''}"
+
+
+def _progress_colour(place: int, count: int) -> tuple[float, float, float, float] | str:
+    """Grey before adaptation, then from orange to blue."""
+    if place == 0:
+        return "#9A9A9A"
+    return colormaps["plasma"](0.75 - 0.75 * (place - 1) / max(1, count - 2))
+
+
+def _panels(title: str, count: int, size: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(max(size * count, 2 * size), size + 0.9), layout="constrained")
+    all_axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for axes in all_axes:
+        _clean(axes)
+    figure.suptitle(title, fontsize=11)
+    return figure, all_axes
+
+
+def _shared_legend(figure: Figure, axes: Axes) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False, fontsize=9)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
+from maml_rl.evaluation.plots import (
+    History,
+    Journey,
+    LabelledCurve,
+    Regression,
+    adaptation_plot,
+    learning_plot,
+    paths_plot,
+    regression_plot,
+    save_figure,
+)
 
 OURS = LabelledCurve("ours", [-3.0, -1.0], [0.5, 0.25], reference=False)
 PAPER = LabelledCurve("paper", [-2.0, -0.5, 0.0], None, reference=True)
@@ -45,3 +55,32 @@ def test_a_figure_is_saved_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="xyz"):  # matplotlib's own, for an ending it does not know
         save_figure(figure, tmp_path / "curve.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+
+
+def test_learning_plot_averages_what_is_dense_and_marks_what_is_not():
+    # The mean of the last three of 1, 4, 7, 10 is 4, then 7.
+    dense = History("dense", [1, 2, 3, 4], [1.0, 4.0, 7.0, 10.0], None)
+    sparse = History("sparse", [2, 4], [5.0, 6.0], [1.0, 1.0])
+    (axes,) = learning_plot([dense, sparse], "mse", "", window=3).axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines["dense"].get_xdata().tolist() == [3, 4] and lines["dense"].get_ydata() == pytest.approx([4, 7])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["dense", "sparse"]
+    assert axes.get_ylabel() == "mean squared error"
+
+
+def test_paths_plot_draws_every_path_its_end_and_the_goal():
+    paths = [np.array([[0.0, 0.0], [i, 2.0 * i]]) for i in (1.0, 2.0)]
+    (axes, _) = paths_plot([Journey("a", (3.0, 4.0), paths), Journey("b", (1.0, 1.0), paths)], "").axes
+    drawn = [line.get_xydata().tolist() for line in axes.get_lines()]
+    assert all(path.tolist() in drawn and [path[-1].tolist()] in drawn for path in paths)
+    assert [[3.0, 4.0]] in drawn
+    assert axes.get_aspect() == 1.0  # a metre is a metre
+
+
+def test_regression_plot_draws_target_predictions_and_examples():
+    x = np.linspace(-1.0, 1.0, 5)
+    regression = Regression("a", x, x**2, (x[:2], x[:2] ** 2), {0: 0 * x, 5: x})
+    (axes,) = regression_plot([regression], "").axes
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axes.get_lines()}
+    assert lines["target"] == (x**2).tolist() and lines["before"] == [0.0] * 5 and lines["5 steps"] == x.tolist()
+    assert lines["examples to adapt to"] == (x[:2] ** 2).tolist()
