@@ -67,7 +67,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
         curve = _curve(trained)
         described = _described(command, curve, trained)
-        _print_table(curve, trained, described["episodes"])
+        _print_table(curve, trained, described["episodes"], command.task_range)
         _write(output, curve, described)
     except SamplingError as error:
         return _fail(error, 1)
@@ -121,9 +121,13 @@ def data_in_words(config: RunConfig, is_judged: bool) -> str:
     return f"{fresh}, with sampled actions; the next step adapts on the same ones"
 
 
-def _print_table(curve: AdaptationCurve, trained: Trained, episodes: str) -> None:
+def _print_table(
+    curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
+) -> None:
     evaluation = trained.config.evaluation
     title = f"{trained.config.env_id}, iteration {trained.checkpoint.iteration}, {evaluation.num_tasks} fresh tasks"
+    if task_range is not None:
+        title += f" from {task_range[0]:g} to {task_range[1]:g}"
     table = Table(title=title, caption=f"Each number rests on {episodes}.")
     for name in ("gradient steps", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse"):
         table.add_column(name, justify="right")
@@ -174,15 +178,20 @@ def _require_writable(output: Path) -> None:
 def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    fields = [field.name for field in dataclasses.fields(curve.tasks[0])]
+    columns = [_task_columns(task) for task in curve.tasks]
     scores = [f"{curve.metric}_{step}" for step in range(len(curve.per_task))]
-    writer.writerow(["task", *fields, *scores, "gain"])
-    for index, task in enumerate(curve.tasks):
-        values = [getattr(task, name) for name in fields]
-        writer.writerow([index, *values, *curve.per_task[:, index].tolist(), curve.gain[-1, index].item()])
+    writer.writerow(["task", *columns[0], *scores, "gain"])
+    for index, described_task in enumerate(columns):
+        writer.writerow(
+            [index, *described_task.values(), *curve.per_task[:, index].tolist(), curve.gain[-1, index].item()]
+        )
     write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
     data = json.dumps(described, indent=1, allow_nan=False) + "\n"
     write_atomically(output.with_name(f"{output.name}.json"), data.encode())
+
+
+def _task_columns(task: Any) -> dict[str, Any]:
+    return dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {"value": task}  # type: ignore[arg-type]
 
 
 def _fail(error: Exception, status: int) -> int:

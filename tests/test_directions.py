@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # Rooms of one line know nothing of each other.
 LEVELS = [
-    {"version", "runtime", "core"},
+    {"version", "runtime", "drawing", "core"},
     {"networks"},
     {"policies"},
     {"sampling"},
@@ -20,7 +20,7 @@ LEVELS = [
     {"config"},
     {"build"},
     {"trained"},
-    {"cli", "cli_evaluate", "cli_benchmark"},
+    {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
