@@ -61,6 +61,9 @@ class RunConfig:
         return self.env.replace(f"-{other}-", f"-{self.physics}-")
 
 
+ADDED = {"config.outer.trust_region.fisher_share"}
+"""Settings that runs of earlier versions were saved without; what they did then is the default now."""
+
 MAY_CHANGE = {
     ("training", "num_iterations"),
     ("device",),
@@ -126,12 +129,13 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
 def _parse_dataclass(kind: Any, value: Any, path: str) -> Any:
     _require(isinstance(value, dict), value, "an object", path)
     hints = typing.get_type_hints(kind, include_extras=True)
-    unknown, missing = value.keys() - hints.keys(), hints.keys() - value.keys()
+    unknown = value.keys() - hints.keys()
+    missing = {name for name in hints.keys() - value.keys() if f"{path}.{name}" not in ADDED}
     if unknown or missing:
         raise ConfigError(
             f"{path} has unknown entries {sorted(unknown)} and lacks {sorted(missing)}: another version's?"
         )
-    parsed = {name: _parse(hint, value[name], f"{path}.{name}") for name, hint in hints.items()}
+    parsed = {name: _parse(hint, value[name], f"{path}.{name}") for name, hint in hints.items() if name in value}
     try:
         return kind(**parsed)
     except (ValueError, TypeError) as error:

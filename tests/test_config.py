@@ -1,6 +1,5 @@
 """The saved config reads back as itself, and nothing else is taken for one."""
 
-import contextlib
 import dataclasses
 import json
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maml_rl.config import SINUSOID, RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.config import ADDED, SINUSOID, RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.core.inner import InnerConfig
 from maml_rl.sampling.local import SamplingConfig
 from maml_rl.training.run_folder import ConfigError
@@ -55,6 +54,24 @@ def test_what_is_no_config_is_refused_by_name(path, value, message):
         from_dict(_with(path, value))
 
 
+@pytest.mark.parametrize("path", sorted(ADDED))
+def test_a_run_of_a_version_without_a_setting_has_its_default(path):
+    saved = to_dict(RunConfig(seed=7))
+    branch = saved
+    *parents, name = path.removeprefix("config.").split(".")
+    for parent in parents:
+        branch = branch[parent]
+    del branch[name]
+    assert from_dict(saved) == RunConfig(seed=7)
+
+
+def test_a_setting_that_every_version_saves_may_not_be_missing():
+    saved = to_dict(RunConfig())
+    del saved["inner"]["step_size"]
+    with pytest.raises(ConfigError, match=r"config\.inner has unknown entries \[\] and lacks \['step_size'\]"):
+        from_dict(saved)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -68,8 +85,11 @@ names = [field.name for field in dataclasses.fields(RunConfig)]
 def test_any_json_in_place_of_an_entry_parses_or_is_refused(name, value):
     saved = to_dict(RunConfig())
     saved[name] = value
-    with contextlib.suppress(ConfigError):
-        from_dict(saved)
+    try:
+        parsed = from_dict(saved)
+    except ConfigError:
+        return
+    assert to_dict(from_dict(json.loads(json.dumps(to_dict(parsed))))) == to_dict(parsed)
 
 
 def test_a_resumed_run_may_only_change_how_long_and_where():

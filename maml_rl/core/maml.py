@@ -109,7 +109,7 @@ class MAML:
     def _trust_region(
         self, state: State, theta: Params, vector: Tensor, data: Collected, objective: MetaObjective
     ) -> _Moved:
-        at = objective.linearize(theta, with_fisher=True)
+        at = objective.linearize(theta, self.outer.trust_region.fisher_share)
         step = trust_region_step(
             vector,
             at.loss,
@@ -132,7 +132,7 @@ class MAML:
     def _gradient(
         self, state: State, theta: Params, vector: Tensor, data: Collected, objective: MetaObjective
     ) -> _Moved:
-        at = objective.linearize(theta, with_fisher=False)
+        at = objective.linearize(theta, fisher_share=0.0)
         moments = Moments(**{name: state[f"adam/{name}"] for name in Moments._fields})
         new_vector, moments = gradient_step(vector, at.gradient, moments, self.outer.gradient)
         metrics = {"surrogate_loss_before": at.loss, "gradient_norm": at.gradient.norm().item()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maml_rl.core.inner import InnerConfig, InnerStep, adapt, inner_gradient, scale, subtract
 from maml_rl.core.lift import Threads, chunk_tasks, lift
-from maml_rl.core.output_map import LossAtOutputs
+from maml_rl.core.output_map import LossAtOutputs, OutputMap
 from maml_rl.core.params import Params, flatten, num_tasks, stack, take_tasks, unflatten
 from maml_rl.core.protocols import TaskFamily
 
@@ -61,10 +61,14 @@ class MetaObjective:
         losses, divergences = (torch.cat(column).double() for column in zip(*pieces, strict=True))
         return Evaluation(losses.mean().item(), divergences.mean().item())
 
-    def linearize(self, theta: Params, with_fisher: bool) -> Linearization:
-        """Value, gradient and (on request) Fisher products at theta."""
+    def linearize(self, theta: Params, fisher_share: float) -> Linearization:
+        """Value and gradient at theta, and Fisher products that rest on a share of each task's data.
+
+        Args:
+            fisher_share: 1 for the exact matrix, 0 for none.
+        """
         chunks = self._threads.map(
-            lambda data: _Chunk(self._family, self._inner, theta, data[0], data[1], with_fisher), self._data
+            lambda data: _Chunk(self._family, self._inner, theta, data[0], data[1], fisher_share), self._data
         )
         self._old_outputs = [chunk.old_outputs for chunk in chunks]
 
@@ -83,13 +87,35 @@ class MetaObjective:
         return (total / self._num_tasks).to(sums[0].dtype)
 
 
-class _Chunk:
-    """A few tasks, linearised along their way from theta to the outputs on the query data.
+class _Path:
+    """A few tasks' outputs as functions of theta, linearised: J_i = d outputs_i / d theta = D A_K ... A_1.
 
-    With J_i = d outputs_i / d theta, F_i the divergence's Hessian in the outputs, and for each inner step the matrix
-    A = I - alpha H (H: the inner loss's Hessian there), J_i = D A_K ... A_1, where D is the Jacobian at theta'.
-    The Fisher matrix is mean_i J_i' F_i J_i. At theta the divergence and its gradient vanish, so that this is its exact
-    Hessian in theta, second-order terms of the inner steps and all.
+    D is the outputs' Jacobian at theta'; A = I - alpha H for each inner step, H being the inner loss's Hessian there.
+    """
+
+    def __init__(self, inner: InnerConfig, steps: Sequence[InnerStep], outputs: OutputMap):
+        self._steps = [] if inner.first_order else list(zip(steps, inner.step_sizes, strict=True))
+        self._outputs = outputs
+
+    def push(self, direction: Params) -> Tensor:
+        """J_i direction_i: [n, ...] to [n, B, width]."""
+        for step, step_size in self._steps:
+            direction = subtract(direction, scale(step.hessian_product(direction), step_size))
+        return self._outputs.push(direction)
+
+    def pull(self, cotangent: Tensor) -> Params:
+        """J_i' cotangent_i: [n, B, width] to [n, ...]."""
+        pulled = self._outputs.pull(cotangent)
+        for step, step_size in reversed(self._steps):
+            pulled = subtract(pulled, step.hessian_product(scale(pulled, step_size)))
+        return pulled
+
+
+class _Chunk:
+    """A few tasks: loss, gradient and Fisher matrix sum_i J_i' F_i J_i, F_i the divergence's Hessian in the outputs.
+
+    At theta the divergence and its gradient vanish, so that this is its exact Hessian in theta, second-order terms of
+    the inner steps and all.
     """
 
     def __init__(
@@ -99,40 +125,41 @@ class _Chunk:
         theta: Params,
         query: Any,
         supports: Sequence[Any],
-        with_fisher: bool,
+        fisher_share: float,
     ):
-        self._step_sizes, self._num_tasks = inner.step_sizes, num_tasks(query)
-        self._first_order, self._names = inner.first_order, list(theta)
-        self._steps: list[InnerStep] = []
+        self._num_tasks, self._names = num_tasks(query), list(theta)
+        steps: list[InnerStep] = []
+        points: list[Params] = []
 
         def recorded_gradient(params: Params, support: Any) -> Params:
-            self._steps.append(InnerStep(family, params, support, with_hessian=not inner.first_order))
-            return self._steps[-1].gradient
+            points.append(params)
+            steps.append(InnerStep(family, params, support, with_hessian=not inner.first_order))
+            return steps[-1].gradient
 
-        adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, self._step_sizes)
-        self._map = family.linearize(adapted, query)
-        self.old_outputs = self._map.outputs.detach()
+        adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, inner.step_sizes)
+        outputs = family.linearize(adapted, query)
+        self._path = _Path(inner, steps, outputs)
+        self.old_outputs = outputs.outputs.detach()
         outer = LossAtOutputs(family.outer_loss_at, self.old_outputs, query)
         self.loss = outer.values.sum()
-        self.gradient = self._pull(outer.slope)
-        if with_fisher:
-            old = self.old_outputs
+        self.gradient = self._sum(self._path.pull(outer.slope))
+        if 0.0 < fisher_share < 1.0:  # about the same points: theta' itself rests on all data
+            query = family.part(query, fisher_share)
+            parts = [family.part(support, fisher_share) for support in supports]
+            steps = [InnerStep(family, p, s, not inner.first_order) for p, s in zip(points, parts, strict=True)]
+            outputs = family.linearize(adapted, query)
+            self._path = _Path(inner, steps, outputs)
+        if fisher_share > 0.0:
+            old = outputs.outputs.detach()
             self._divergence = LossAtOutputs(
                 lambda outputs, data: family.divergence(data[0], outputs, data[1]), old, (old, query)
             )
 
     def fisher_product(self, direction: Params) -> Tensor:
         """sum_i J_i' F_i J_i direction: [P]."""
-        moved = stack(direction, self._num_tasks)
-        if not self._first_order:
-            for step, step_size in zip(self._steps, self._step_sizes, strict=True):
-                moved = subtract(moved, scale(step.hessian_product(moved), step_size))
-        return self._pull(self._divergence.curve(self._map.push(moved)))
+        pushed = self._path.push(stack(direction, self._num_tasks))
+        return self._sum(self._path.pull(self._divergence.curve(pushed)))
 
-    def _pull(self, cotangent: Tensor) -> Tensor:
-        """sum_i J_i' cotangent_i: [n, B, width] to [P]."""
-        pulled = self._map.pull(cotangent)
-        if not self._first_order:
-            for step, step_size in zip(reversed(self._steps), reversed(self._step_sizes), strict=True):
-                pulled = subtract(pulled, step.hessian_product(scale(pulled, step_size)))
-        return flatten({name: pulled[name].sum(dim=0) for name in self._names})
+    def _sum(self, tree: Params) -> Tensor:
+        """Over tasks: [n, ...] to [P]."""
+        return flatten({name: tree[name].sum(dim=0) for name in self._names})

@@ -68,6 +68,9 @@ class TaskFamily(Protocol):
     def collect(self, tasks: Sequence[Any], params: Params, key: Key) -> Any:
         """Data of every task under its own parameters (stacked: [task, ...]); given data ignore `params`."""
 
+    def part(self, data: Any, share: float) -> Any:
+        """The first episodes or examples of each task in stacked data: that share of them, at least one."""
+
     def outputs(self, params: Params, data: Any) -> Tensor:
         """[example, width]: what the policy or the network emits at each step or example."""
 

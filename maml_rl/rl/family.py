@@ -96,6 +96,11 @@ class RLFamily:
 
         return concatenate_tasks(self._threads.map(one_chunk, *zip(*chunk_tasks(trajectory), strict=True)))
 
+    def part(self, data: Batch, share: float) -> Batch:
+        episodes = max(1, round(share * data.returns.shape[1]))
+        first = {name: value[:, :episodes] for name, value in data._asdict().items() if value.dim() > 1}
+        return data._replace(**first)
+
     def outputs(self, params: Params, data: Batch) -> Tensor:
         return self.policy.outputs(params, data.observations.flatten(0, 1))
 

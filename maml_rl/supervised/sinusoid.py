@@ -90,6 +90,10 @@ class SinusoidFamily:
         targets = amplitudes * np.sin(inputs - phases)
         return Examples(*(torch.from_numpy(a).float().unsqueeze(-1) for a in (inputs, targets)))
 
+    def part(self, data: Examples, share: float) -> Examples:
+        count = max(1, round(share * data.inputs.shape[1]))
+        return Examples(data.inputs[:, :count], data.targets[:, :count])
+
     def outputs(self, params: Params, data: Examples) -> Tensor:
         return mlp(params, data.inputs, "relu")
 

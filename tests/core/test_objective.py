@@ -15,7 +15,7 @@ from maml_rl.core.params import flatten, take_task, take_tasks, unflatten
 def meta_gradient(family, data, p, a, num_steps, first_order, threads):
     inner = InnerConfig(num_steps=num_steps, step_size=a, first_order=first_order)
     objective = MetaObjective(family, inner, [data] * num_steps, data, threads)
-    at = objective.linearize({"p": torch.tensor([p], dtype=torch.float64)}, with_fisher=False)
+    at = objective.linearize({"p": torch.tensor([p], dtype=torch.float64)}, fisher_share=0.0)
     return at.loss, at.gradient.item()
 
 
@@ -59,7 +59,7 @@ def test_meta_gradient_against_central_differences(sinusoid, num_steps):
     # balances.
     problem = sinusoid(4, num_steps)
     objective = problem.objective
-    gradient = objective.linearize(problem.theta, with_fisher=False).gradient
+    gradient = objective.linearize(problem.theta, fisher_share=0.0).gradient
     vector, step = flatten(problem.theta), 1e-6
     differences = torch.empty_like(gradient)
     for i in range(len(vector)):
@@ -79,7 +79,7 @@ def test_first_order_is_the_mean_of_the_gradients_at_the_adapted_parameters(sinu
         own = take_task(problem.query, i)
         adapted = adapted_by_autograd(problem, problem.theta, i)
         gradients.append(flatten(torch.func.grad(loss_of(problem.family.outer_loss_at, problem.family, own))(adapted)))
-    found = problem.objective.linearize(problem.theta, with_fisher=False).gradient
+    found = problem.objective.linearize(problem.theta, fisher_share=0.0).gradient
     torch.testing.assert_close(found, torch.stack(gradients).mean(dim=0), rtol=1e-10, atol=1e-12)
 
 
@@ -119,8 +119,58 @@ def dense_fisher(problem):
 
 
 def fisher_by_products(problem):
-    product = problem.objective.linearize(problem.theta, with_fisher=True).fisher_product
+    product = problem.objective.linearize(problem.theta, fisher_share=1.0).fisher_product
     return torch.stack([product(row) for row in torch.eye(len(flatten(problem.theta)), dtype=torch.float64)])
+
+
+@pytest.mark.parametrize(
+    ("make", "share", "kept"), [("sinusoid", 0.3, 3), ("navigation", 0.6, 2), ("navigation", 0.01, 1)]
+)
+def test_fisher_products_on_a_share_of_the_data(make, share, kept, request):
+    # J and F rest on the first examples or episodes alone, but around the theta' of all data; loss and gradient are
+    # those of all data.
+    problem = request.getfixturevalue(make)(3, 2)
+    at, exact = (problem.objective.linearize(problem.theta, fisher_share=s) for s in (share, 1.0))
+    assert at.loss == exact.loss
+    assert torch.equal(at.gradient, exact.gradient)
+    found = torch.stack([at.fisher_product(row) for row in torch.eye(len(at.gradient), dtype=torch.float64)])
+    expected = dense_fisher_of_parts(problem, lambda data: first_rows(data, kept))
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10 * expected.abs().max().item())
+
+
+def first_rows(data, count):
+    """Of one task's data: the first episodes or examples."""
+    return type(data)(*(leaf[:count] if leaf.dim() else leaf for leaf in data))
+
+
+def dense_fisher_of_parts(problem, part):
+    """As `dense_fisher`, D A_K .. A_1 written out with each factor's own data: theta' on all, derivatives on parts."""
+    family, matrices = problem.family, []
+    for i in range(len(problem.query[0])):
+        params, jacobian = problem.theta, torch.eye(len(flatten(problem.theta)), dtype=torch.float64)
+        for support, step_size in zip(problem.supports, problem.inner.step_sizes, strict=True):
+            own = take_task(support, i)
+
+            def inner_loss(vector, data):
+                return family.inner_loss_at(family.outputs(unflatten(vector, problem.theta), data), data)
+
+            vector = flatten(params)
+            hessian = torch.func.hessian(inner_loss)(vector, part(own))
+            jacobian = jacobian - step_size * hessian @ jacobian
+            params = unflatten(vector - step_size * torch.func.grad(inner_loss)(vector, own), problem.theta)
+        query = part(take_task(problem.query, i))
+        outputs = family.outputs(params, query)
+        of_outputs = torch.func.jacrev(lambda v, q=query: family.outputs(unflatten(v, problem.theta), q))(
+            flatten(params)
+        )
+        jacobian = of_outputs.reshape(-1, len(jacobian)) @ jacobian
+
+        def divergence(flat, old=outputs, own=query):
+            return family.divergence(old, flat.view_as(old), own)
+
+        curvature = torch.autograd.functional.hessian(divergence, outputs.flatten())
+        matrices.append(jacobian.T @ curvature @ jacobian)
+    return torch.stack(matrices).mean(dim=0)
 
 
 CURVED = [
@@ -190,13 +240,13 @@ def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
         return torch.stack(losses).mean()
 
     gradient = torch.func.grad(meta_loss)(flatten(problem.theta))
-    at = problem.objective.linearize(problem.theta, with_fisher=False)
+    at = problem.objective.linearize(problem.theta, fisher_share=0.0)
     torch.testing.assert_close(at.gradient, gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_before_the_step_the_divergence_is_zero_and_the_loss_the_same(problem):
     objective = problem.objective
-    at = objective.linearize(problem.theta, with_fisher=True)
+    at = objective.linearize(problem.theta, fisher_share=1.0)
     evaluation = objective.evaluate(problem.theta)
     assert evaluation.loss == pytest.approx(at.loss, abs=1e-12)
     assert evaluation.divergence == pytest.approx(0.0, abs=1e-15)
@@ -209,7 +259,7 @@ def test_the_divergence_grows_as_half_the_fisher_form(sinusoid, num_steps):
     # itself.
     problem = sinusoid(4, num_steps)
     objective = problem.objective
-    at = objective.linearize(problem.theta, with_fisher=True)
+    at = objective.linearize(problem.theta, fisher_share=1.0)
     direction = torch.randn(len(at.gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = flatten(problem.theta) + 1e-4 * direction
     half_form = 0.5e-8 * direction.dot(at.fisher_product(direction)).item()
@@ -222,13 +272,13 @@ def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request, m
     problem = request.getfixturevalue(make)(5, 2)
     elements = sum(leaf[0].numel() for leaf in problem.query)
     monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", tasks_per_chunk * elements)
-    at = problem.objective.linearize(problem.theta, with_fisher=True)
+    at = problem.objective.linearize(problem.theta, fisher_share=1.0)
     direction = torch.randn(len(at.gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     alone = []
     for i in range(5):
         supports = [take_tasks(support, i, i + 1) for support in problem.supports]
         own = problem._replace(supports=supports, query=take_tasks(problem.query, i, i + 1))
-        one = own.objective.linearize(problem.theta, with_fisher=True)
+        one = own.objective.linearize(problem.theta, fisher_share=1.0)
         alone.append((torch.tensor(one.loss), one.gradient, one.fisher_product(direction)))
     losses, gradients, products = (torch.stack(column).mean(dim=0) for column in zip(*alone, strict=True))
     assert at.loss == pytest.approx(losses.item(), rel=1e-6, abs=1e-9)
@@ -244,7 +294,7 @@ def test_bit_equal_for_any_number_of_threads(make, request, monkeypatch):
     for num_threads in (1, 2, 3):
         threads = Threads(num_threads)
         objective = problem._replace(threads=threads).objective
-        at = objective.linearize(problem.theta, with_fisher=True)
+        at = objective.linearize(problem.theta, fisher_share=1.0)
         moved = unflatten(flatten(problem.theta) - 0.1 * at.gradient, problem.theta)
         results.append(
             (
@@ -266,7 +316,7 @@ def test_without_inner_steps_it_is_the_plain_mean_loss(sinusoid):
         losses = [loss_of(family.outer_loss_at, family, take_task(problem.query, i))(params) for i in range(3)]
         return torch.stack(losses).mean()
 
-    at = problem.objective.linearize(problem.theta, with_fisher=False)
+    at = problem.objective.linearize(problem.theta, fisher_share=0.0)
     assert at.loss == pytest.approx(mean_loss(problem.theta).item())
     torch.testing.assert_close(at.gradient, flatten(torch.func.grad(mean_loss)(problem.theta)), rtol=1e-10, atol=1e-12)
 

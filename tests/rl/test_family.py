@@ -131,7 +131,7 @@ def test_before_the_outer_step_the_ratio_is_one_and_the_divergence_zero(normalis
     tasks = family.sample_tasks(NUM_TASKS, np.random.default_rng(0))
     query = family.collect(tasks, adapted, KEY.at_phase(1))
     objective = MetaObjective(family, inner, [support], query, threads)
-    at = objective.linearize(theta, with_fisher=True)
+    at = objective.linearize(theta, fisher_share=1.0)
     expected = -sum(masked_mean(query.advantages[i], query.mask[i]).item() for i in range(NUM_TASKS)) / NUM_TASKS
     assert at.loss == pytest.approx(expected, rel=1e-6, abs=1e-6)
     evaluation = objective.evaluate(theta)

@@ -45,3 +45,4 @@ def test_nothing_to_do_can_be_shown():
     console = Console(file=io.StringIO(), force_terminal=True)
     with LiveDisplay(console, _Progress(0, 0), ("loss",)):
         pass
+    assert "0/0" in console.file.getvalue()

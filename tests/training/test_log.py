@@ -126,7 +126,9 @@ def test_arbitrary_bytes_are_refused_or_cut(tmp_path, data, after):
 def test_arbitrary_bytes_in_an_event_file_do_no_harm(tmp_path, data):
     (tmp_path / "tensorboard").mkdir(exist_ok=True)
     (tmp_path / "tensorboard/events.out.tfevents.1").write_bytes(data)
-    MetricsLog(tmp_path, 0).close()
+    with MetricsLog(tmp_path, 0) as log:
+        log.append({"iteration": 1, "loss": 2.0}, {})
+        assert log.last["loss"] == 2.0
 
 
 @pytest.mark.parametrize("name", ["", "a,b", "a\nb", 'a"b'])

@@ -17,6 +17,9 @@ class TrustRegionConfig:
     max_kl: float = 0.01  # bound on the mean KL(old || new) of the adapted policies [nats]
     cg_iterations: int = 10  # products with the Fisher matrix for one step
     damping: float = 1e-5  # added to the Fisher matrix's diagonal
+    fisher_share: float = (
+        1.0  # of each task's episodes or examples that the Fisher matrix rests on; below 1 it is faster
+    )
     backtrack_ratio: float = 0.8  # by which each candidate's step is shorter than the one before
     max_backtracks: int = 15  # line-search candidates that are tried
 
@@ -27,6 +30,8 @@ class TrustRegionConfig:
             raise ValueError(f"trust_region.cg_iterations must be at least 1, got {self.cg_iterations}")
         if not 0.0 <= self.damping < float("inf"):
             raise ValueError(f"trust_region.damping must be at least 0 and finite, got {self.damping}")
+        if not 0.0 < self.fisher_share <= 1.0:
+            raise ValueError(f"trust_region.fisher_share must lie in (0, 1], got {self.fisher_share}")
         if not 0.0 < self.backtrack_ratio < 1.0:
             raise ValueError(f"trust_region.backtrack_ratio must lie in (0, 1), got {self.backtrack_ratio}")
         if self.max_backtracks < 1:

@@ -185,6 +185,7 @@ def test_an_accepted_step_is_lower_and_inside_the_bound(seed, max_kl):
         ({"damping": -1.0}, r"trust_region\.damping must be at least 0 and finite, got -1.0"),
         ({"backtrack_ratio": 1.0}, r"trust_region\.backtrack_ratio must lie in \(0, 1\), got 1.0"),
         ({"max_backtracks": 0}, r"trust_region\.max_backtracks must be at least 1, got 0"),
+        ({"fisher_share": 0.0}, r"trust_region\.fisher_share must lie in \(0, 1\], got 0\.0"),
     ],
 )
 def test_settings_are_checked(settings, message):
