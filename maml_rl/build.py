@@ -19,8 +19,14 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
 from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
-from maml_rl.evaluation.adaptation_curve import adaptation, adaptation_curve, evaluation_tasks, query_key
-from maml_rl.evaluation.film import caption, film_pace, record
+from maml_rl.evaluation.adaptation_curve import (
+    adaptation,
+    adaptation_curve,
+    evaluation_tasks,
+    query_key,
+    score_tasks,
+)
+from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, record
 from maml_rl.evaluation.video import Panel, compose, encode_gif
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily
@@ -103,8 +109,9 @@ def with_film(built: Built, config: RunConfig) -> Built:
         panels = []
         for phase, adapted in enumerate(adapting):
             if phase in (0, evaluation.num_steps):
-                own = query_key(key, phase, is_judged=False)
-                played = record(world, family.policy, adapted.params, tasks[0], 0, own, 2 * pace.every)
+                scene = Scene(tasks[0], 0, query_key(key, phase, is_judged=False))
+                row = median_episode(score_tasks(family, adapted)[0])
+                played = record(world, family.policy, adapted.params, scene, row, 2 * pace.every)
                 captions = [caption(played, i, phase, None) for i in range(len(played.pictures))]
                 panels.append(Panel(played.pictures, captions))
         frames = compose([f"iteration {iteration}: {tasks[0]}"], [panels], FILM_FONT_SIZE)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
+from torch import Tensor
 
 from maml_rl.build import make_film_world, make_vector_env, needs_backend
 from maml_rl.config import SINUSOID, RunConfig
@@ -22,10 +24,19 @@ from maml_rl.evaluation.adaptation_curve import (
     AdaptationCurve,
     adaptation,
     evaluation_tasks,
-    mean_scores,
     query_key,
+    score_tasks,
 )
-from maml_rl.evaluation.film import DrawnWorld, Recording, caption, film_pace, record, thinned
+from maml_rl.evaluation.film import (
+    DrawnWorld,
+    Recording,
+    Scene,
+    caption,
+    film_pace,
+    median_episode,
+    record,
+    thinned,
+)
 from maml_rl.evaluation.plots import (
     History,
     Journey,
@@ -90,6 +101,7 @@ class Adaptation(NamedTuple):
     curve: AdaptationCurve
     params: list[Params]  # after 0 .. K steps, each [N, ...]
     supports: list[Any]
+    scores: list[Tensor]  # after 0 .. K steps, each [N, E]: of episodes or examples
     subject: str  # the environment and the iteration, for titles
 
     def ranked(self, count: int) -> list[int]:
@@ -145,11 +157,14 @@ def _adapt(trained: Trained) -> Adaptation:
     for adapted in adaptation(built.family, trained.theta, tasks, sizes, key, built.threads, built.judge):
         params.append(adapted.params)
         supports.append(adapted.support)
-        scores.append(mean_scores(built.family, adapted))
+        scores.append(score_tasks(built.family, adapted))
     family = built.family
-    curve = AdaptationCurve(family.metric, torch.stack(scores), family.higher_is_better, tuple(tasks))
+    means = torch.stack([each.mean(dim=1) for each in scores])
+    curve = AdaptationCurve(family.metric, means, family.higher_is_better, tuple(tasks))
     subject = f"{config.env_id.split('/')[-1]}, iteration {trained.checkpoint.iteration}"
-    return Adaptation(trained, key, curve, params, supports, subject)
+    if built.judge is not None:
+        subject += ", mean actions"
+    return Adaptation(trained, key, curve, params, supports, scores, subject)
 
 
 def _draw_all(command: VisualizeCommand, shown: Adaptation, backend: str | None) -> None:
@@ -218,12 +233,12 @@ def _paths(shown: Adaptation, policy: Policy, chosen: Sequence[int], path: Path)
         task, phases = shown.curve.tasks[index], []
         for phase in range(len(shown.params)):
             played = _record(shown, world, policy, index, phase, every=0)
-            phases.append(played.paths[0][:, columns])
+            phases.append(played.paths[median_episode(shown.scores[phase][index])][:, columns])
         journeys.append(Journey(str(task), (task.x, task.y), phases))
     world.close()
     if not journeys:
         return None
-    save_figure(paths_plot(journeys, f"{shown.subject}: one episode before and after gradient steps"), path)
+    save_figure(paths_plot(journeys, f"{shown.subject}: the median episode before and after gradient steps"), path)
     return path
 
 
@@ -236,13 +251,17 @@ def _regressions(shown: Adaptation, chosen: Sequence[int], path: Path) -> Path:
     regressions = []
     for index in chosen:
         predictors = {k: family.predictor(take_task(shown.params[k], index)) for k in steps}
-        predictions = {k: predict(column).squeeze(-1).double().numpy() for k, predict in predictors.items()}
+        predictions = {k: _numbers(predict(column)) for k, predict in predictors.items()}
         support = take_task(shown.supports[0], index)
-        examples = support.inputs.flatten().double().numpy(), support.targets.flatten().double().numpy()
+        examples = _numbers(support.inputs), _numbers(support.targets)
         task = shown.curve.tasks[index]
         regressions.append(Regression(str(task), inputs, task.at(inputs), examples, predictions))
     save_figure(regression_plot(regressions, f"{shown.subject}: predictions after gradient steps"), path)
     return path
+
+
+def _numbers(values: Tensor) -> NDArray[np.float64]:
+    return values.flatten().double().cpu().numpy()
 
 
 # --- films -----------------------------------------------------------------------------------------------------
@@ -288,8 +307,10 @@ def _before_and_after(
 
 
 def _record(shown: Adaptation, world: DrawnWorld, policy: Policy, index: int, phase: int, every: int) -> Recording:
-    key = query_key(shown.key, phase, shown.trained.built.judge is not None)
-    return record(world, policy, shown.params[phase], shown.curve.tasks[index], index, key, every)
+    """Every task is shown by its median episode."""
+    scene = Scene(shown.curve.tasks[index], index, query_key(shown.key, phase, shown.trained.built.judge is not None))
+    row = median_episode(shown.scores[phase][index])
+    return record(world, policy, shown.params[phase], scene, row, every)
 
 
 def _panel(shown: Adaptation, phase: int, played: Recording, task: Any = None) -> Panel:

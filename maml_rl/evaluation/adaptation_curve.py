@@ -125,10 +125,10 @@ def adaptation(
             support = query = family.collect(tasks, params, key.at_phase(phase + 1))
 
 
-def mean_scores(family: TaskFamily, adapted: Adapted) -> Tensor:
-    """[N]: each task's mean score over its episodes or examples."""
+def score_tasks(family: TaskFamily, adapted: Adapted) -> Tensor:
+    """[N, E]: the score of each episode or example."""
     with torch.no_grad():
-        return torch.vmap(family.score)(adapted.params, adapted.query).double().mean(dim=1)
+        return torch.vmap(family.score)(adapted.params, adapted.query).double()
 
 
 def adaptation_curve(
@@ -147,5 +147,5 @@ def adaptation_curve(
     tasks = evaluation_tasks(family, config)
     key = Key(config.seed, EVALUATION, iteration)
     adapting = adaptation(family, theta, tasks, config.step_sizes, key, threads, judge)
-    rows = [mean_scores(family, adapted) for adapted in adapting]
+    rows = [score_tasks(family, adapted).mean(dim=1) for adapted in adapting]
     return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks))

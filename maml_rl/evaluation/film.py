@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from maml_rl.core.params import Params, take_tasks
 from maml_rl.core.protocols import Key
@@ -31,8 +32,16 @@ class DrawnWorld(VectorWorld, Protocol):
     def render_one(self, index: int) -> Picture: ...
 
 
+class Scene(NamedTuple):
+    """The episodes that a policy is scored on for one task of an evaluation."""
+
+    task: Any
+    place: int  # of the task among the N, for its parameters and its noise
+    key: Key  # of the episodes; see `adaptation_curve.query_key`
+
+
 class Recording(NamedTuple):
-    """A task's E episodes, with pictures of the first: of its start, of every n-th step, and of its end."""
+    """A task's E episodes, with pictures of one: of its start, of every n-th step, and of its end."""
 
     paths: list[NDArray[np.float64]]  # E of [steps + 1, O]: observations from the start to the end
     pictures: list[Picture]
@@ -44,12 +53,13 @@ class Recording(NamedTuple):
 class _Recorder:
     """A world that looks like another one and keeps what happens in it."""
 
-    def __init__(self, world: DrawnWorld, every: int):
+    def __init__(self, world: DrawnWorld, row: int, every: int):
         """
         Args:
+            row: the episode to draw.
             every: steps from picture to picture; 0 for no pictures.
         """
-        self._world, self._every = world, every
+        self._world, self._row, self._every = world, row, every
         self.num_envs, self.single_action_space = world.num_envs, world.single_action_space
         self.recording = Recording([], [], [], [], [])
         self._observations: list[list[NDArray]] = []
@@ -67,14 +77,15 @@ class _Recorder:
     def step(self, actions: NDArray, alive: NDArray | None = None) -> tuple[Any, ...]:
         result = self._world.step(actions, alive)
         observations, rewards, terminated, truncated, infos = result
-        for row in range(self.num_envs):
-            if alive is None or alive[row]:
-                self._observations[row].append(observations[row].copy())
-        if alive is None or alive[0]:
+        for i in range(self.num_envs):
+            if alive is None or alive[i]:
+                self._observations[i].append(observations[i].copy())
+        row = self._row
+        if alive is None or alive[row]:
             self._step += 1
-            self._return += float(rewards[0])
-            self._distance += float(infos["x_velocity"][0]) if "x_velocity" in infos else 0.0
-            if self._every and (self._step % self._every == 0 or terminated[0] or truncated[0]):
+            self._return += float(rewards[row])
+            self._distance += float(infos["x_velocity"][row]) if "x_velocity" in infos else 0.0
+            if self._every and (self._step % self._every == 0 or terminated[row] or truncated[row]):
                 self._look("x_velocity" in infos)
         return result
 
@@ -87,7 +98,7 @@ class _Recorder:
     def _look(self, has_speed: bool) -> None:
         if not self._every:
             return
-        self.recording.pictures.append(np.array(self._world.render_one(0)))
+        self.recording.pictures.append(np.array(self._world.render_one(self._row)))
         self.recording.steps.append(self._step)
         self.recording.returns.append(self._return)
         if has_speed and not self.recording.speeds:
@@ -96,18 +107,23 @@ class _Recorder:
             self.recording.speeds.append(self._distance / self._step)
 
 
-def record(world: DrawnWorld, policy: Policy, params: Params, task: Any, index: int, key: Key, every: int) -> Recording:
+def median_episode(scores: Tensor) -> int:
+    """The episode, of E with the scores [E], that does neither better nor worse than the others."""
+    return int(torch.argsort(scores, stable=True)[len(scores) // 2])
+
+
+def record(world: DrawnWorld, policy: Policy, params: Params, scene: Scene, row: int, every: int) -> Recording:
     """The episodes that a policy is scored on for one task, bit for bit.
 
     Args:
         world: of as many sub-environments as a task has episodes.
         params: stacked [N, ...].
-        index: of the task among the N, for its parameters and its noise.
-        key: of the episodes; see `adaptation_curve.query_key`.
+        row: the episode to draw.
         every: steps from picture to picture; 0 for no pictures.
     """
     num_episodes, horizon = world.num_envs, world.horizon
-    recorder = _Recorder(world, every)
+    task, index, key = scene
+    recorder = _Recorder(world, row, every)
     noise = episode_noise(key, index, 1, num_episodes, horizon, policy)
     shape = (1, num_episodes, horizon)
     out = Trajectory(
@@ -117,7 +133,8 @@ def record(world: DrawnWorld, policy: Policy, params: Params, task: Any, index: 
         torch.zeros(shape),
         torch.zeros(shape[:2], dtype=torch.bool),
     )
-    rollout(recorder, policy, take_tasks(params, index, index + 1), [task], noise, out, index)
+    own = {name: value.cpu() for name, value in take_tasks(params, index, index + 1).items()}
+    rollout(recorder, policy, own, [task], noise, out, index)
     return recorder.finished()
 
 

@@ -9,7 +9,16 @@ import envs  # noqa: F401 - registers the ids
 from maml_rl.core.lift import Threads
 from maml_rl.core.protocols import EVALUATION, INITIALISATION, Key
 from maml_rl.evaluation.adaptation_curve import adaptation, query_key
-from maml_rl.evaluation.film import MAX_PICTURES, Recording, caption, film_pace, record, thinned
+from maml_rl.evaluation.film import (
+    MAX_PICTURES,
+    Recording,
+    Scene,
+    caption,
+    film_pace,
+    median_episode,
+    record,
+    thinned,
+)
 from maml_rl.policies import GaussianPolicy, PolicyConfig
 from maml_rl.rl.family import AdvantageConfig, RLFamily
 from maml_rl.sampling.local import LocalSampler
@@ -38,8 +47,7 @@ class Painted:
         return self._world.step(actions, alive)
 
     def render_one(self, index):
-        assert index == 0
-        return np.full((2, 3, 3), self.elapsed, dtype=np.uint8)
+        return np.full((2, 3, 3), self.elapsed + 100 * index, dtype=np.uint8)
 
 
 def make_world(env_id, num_envs=EPISODES):
@@ -63,14 +71,15 @@ def test_a_recording_is_the_scored_episodes_bit_for_bit(env_id):
     world = Painted(make_world(env_id))
     for phase, adapted in enumerate(adaptation(family, theta, tasks, (0.1, 0.05), KEY, threads, None)):
         for index, task in enumerate(tasks):
-            played = record(world, family.policy, adapted.params, task, index, query_key(KEY, phase, False), 5)
+            scene = Scene(task, index, query_key(KEY, phase, is_judged=False))
+            played = record(world, family.policy, adapted.params, scene, row=1, every=5)
             batch = adapted.query
             for episode in range(EPISODES):
                 length = int(batch.mask[index, episode].sum())
                 seen = batch.observations[index, episode, :length].numpy()
                 assert played.paths[episode].shape[0] == length + 1  # and where the last step led
                 np.testing.assert_array_equal(played.paths[episode][:-1].astype(np.float32), seen)
-            assert played.returns[-1] == pytest.approx(batch.returns[index, 0].item(), rel=1e-6)
+            assert played.returns[-1] == pytest.approx(batch.returns[index, 1].item(), rel=1e-6)
 
 
 def test_pictures_are_of_the_start_every_nth_step_and_the_end():
@@ -79,15 +88,20 @@ def test_pictures_are_of_the_start_every_nth_step_and_the_end():
     (task,) = family.sample_tasks(1, np.random.default_rng(0))
     params = {name: value[None] for name, value in family.init_params(Key(1, INITIALISATION, 0)).items()}
     world = Painted(make_world("maml/HalfCheetahVel-rllab-v0"))
-    played = record(world, family.policy, params, task, 0, KEY, every=5)
+    played = record(world, family.policy, params, Scene(task, 0, KEY), row=1, every=5)
     assert played.steps == [0, 5, 10, HORIZON]
-    assert [int(picture[0, 0, 0]) for picture in played.pictures] == played.steps
+    assert [int(picture[0, 0, 0]) - 100 for picture in played.pictures] == played.steps  # of row 1
     assert len(played.returns) == len(played.speeds) == 4 and played.returns[0] == played.speeds[0] == 0.0
     # a centre of mass that starts near 0 has gone speed x time, but for the noise of the start [m]
-    assert played.paths[0][-1, 17] == pytest.approx(played.speeds[-1] * 0.01 * HORIZON, abs=0.05)
-    silent = record(world, family.policy, params, task, 0, KEY, every=0)
+    assert played.paths[1][-1, 17] == pytest.approx(played.speeds[-1] * 0.01 * HORIZON, abs=0.05)
+    silent = record(world, family.policy, params, Scene(task, 0, KEY), row=0, every=0)
     assert silent.pictures == [] and np.array_equal(silent.paths[0], played.paths[0])
     torch.testing.assert_close(torch.tensor(played.paths[1]), torch.tensor(silent.paths[1]), rtol=0, atol=0)
+
+
+def test_the_median_episode_has_as_many_above_as_below():
+    assert median_episode(torch.tensor([5.0, -1.0, 3.0])) == 2
+    assert median_episode(torch.tensor([2.0])) == 0
 
 
 RECORDING = Recording([], [np.zeros((1, 1, 3), np.uint8)] * 4, [0, 2, 4, 5], [0.0, -1.0, -2.0, -2.54], [])
