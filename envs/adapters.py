@@ -83,6 +83,14 @@ class VectorFromSingle(TaskVectorEnv):
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._task_envs[0].sample_tasks(num_tasks, rng)
 
+    @property
+    def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
+        return self._task_envs[0].task_range
+
+    @task_range.setter
+    def task_range(self, task_range: tuple[float, float] | None) -> None:
+        self._task_envs[0].task_range = task_range
+
     def render_one(self, index: int) -> NDArray[np.uint8]:
         return cast(NDArray[np.uint8], self.envs[index].render())
 

@@ -180,7 +180,7 @@ class AntGoalVectorEnv(AntVectorEnv):
 
     @staticmethod
     def distribution(physics: AntPhysics) -> TaskDistribution:
-        return GoalTasks(physics.goal_range)
+        return GoalTasks(-physics.goal_range, physics.goal_range)
 
 
 class AntVelEnv(SingleFromVector):

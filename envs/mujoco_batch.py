@@ -32,6 +32,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
 
     metadata = {**TaskVectorEnv.metadata, "render_modes": ["rgb_array"]}  # noqa: RUF012
     camera: str | int = -1  # that films, -1 is the free one
+    picture_size: tuple[int, int] = (480, 480)  # height and width [pixels]; to be set before the first picture
 
     def __init__(
         self,
@@ -112,6 +113,16 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
 
     # --- TaskVectorEnv -----------------------------------------------------------------------------------------
 
+    @property
+    def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
+        return self._distribution.task_range
+
+    @task_range.setter
+    def task_range(self, task_range: tuple[float, float] | None) -> None:
+        if task_range is None:
+            raise ValueError("task_range must be two numbers, the lower first, got None")
+        self._distribution = self._distribution.within(task_range)
+
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._distribution.sample(num_tasks, rng)
 
@@ -166,22 +177,44 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
     # --- pictures ----------------------------------------------------------------------------------------------
 
     def render_one(self, index: int) -> NDArray[np.uint8]:
-        """A picture [480, 480, 3] of simulation `index`, by the tracking camera."""
-        model = self.model
+        """A picture [height, width, 3] of simulation `index`, by the tracking camera."""
         if self._renderer is None:  # once: making the drawing context takes a second
-            self._renderer = mujoco.Renderer(model, height=480, width=480)
-            self._picture_data = mujoco.MjData(model)
+            self._renderer = _make_renderer(self.model, *self.picture_size)
+            self._picture_data = mujoco.MjData(self.model)
         assert self._picture_data is not None
         self._batch.get_data(index, self._picture_data)
-        mujoco.mj_forward(model, self._picture_data)
+        mujoco.mj_forward(self.model, self._picture_data)
         self._renderer.update_scene(self._picture_data, camera=self.camera)
+        self.draw_task(self._renderer.scene, index)
         return self._renderer.render()
+
+    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
+        """Add to a picture what shows the task of simulation `index`; here nothing."""
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the drawing context."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def _make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """Without a graphics card most of a picture's time goes into shadows and mirrors: small ones here, and none."""
+    model.vis.quality.shadowsize = 1024
+    renderer = mujoco.Renderer(model, height, width)
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+    return renderer
+
+
+def draw_post(scene: mujoco.MjvScene, x: float, y: float) -> None:
+    """Add a red post at (x, y) [m] to a picture."""
+    if scene.ngeom >= scene.maxgeom:
+        return
+    geom, size, place = scene.geoms[scene.ngeom], np.array([0.03, 0.5, 0.0]), np.array([x, y, 0.5])
+    colour = np.array([0.85, 0.15, 0.1, 1.0], dtype=np.float32)
+    mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_CYLINDER, size, place, np.eye(3).ravel(), colour)
+    geom.emission = 0.5  # to be seen in the robot's shadow, too
+    scene.ngeom += 1
 
 
 def reset_noise(

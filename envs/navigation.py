@@ -40,6 +40,9 @@ class Navigation2DVectorEnv(TaskVectorEnv):
 
     metadata = {**TaskVectorEnv.metadata, "render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     task_type = Goal
+    task_range = (-GOAL_RANGE, GOAL_RANGE)  # of either coordinate [m]
+    position_columns = (0, 1)
+    picture_note = "red: the point, green: its goal"
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Navigation2DVectorEnv(TaskVectorEnv):
         self._paths: list[list[NDArray[np.float64]]] = [[] for _ in range(num_envs)]  # kept only for pictures
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Goal]:
-        return [Goal(x, y) for x, y in rng.uniform(-GOAL_RANGE, GOAL_RANGE, (num_tasks, 2)).tolist()]
+        return [Goal(x, y) for x, y in rng.uniform(*self.task_range, (num_tasks, 2)).tolist()]
 
     def render_one(self, index: int) -> NDArray[np.uint8]:
         """A picture [240, 240, 3] of one point (red), its path (grey) and its goal (green)."""

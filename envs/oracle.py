@@ -47,6 +47,7 @@ class Oracle(TaskVectorEnv):
         unbounded = np.full(width, np.inf, inner.dtype)
         low, high = (np.concatenate(ends) for ends in ((inner.low, -unbounded), (inner.high, unbounded)))
         self.metadata = env.metadata
+        self.position_columns, self.picture_note = env.position_columns, env.picture_note
         self.task_type = env.task_type
         super().__init__(
             num_envs=env.num_envs,
@@ -59,6 +60,19 @@ class Oracle(TaskVectorEnv):
         self._tasks = list(env._tasks)
         self.generators = env.generators
         self._task_rows = np.zeros((env.num_envs, width))  # of the episodes under way
+
+    @property
+    def world(self) -> TaskVectorEnv:
+        """What it took over."""
+        return self._env
+
+    @property
+    def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
+        return self._env.task_range
+
+    @task_range.setter
+    def task_range(self, task_range: tuple[float, float] | None) -> None:
+        self._env.task_range = task_range
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._env.sample_tasks(num_tasks, rng)

@@ -46,9 +46,12 @@ class TaskEnv(gymnasium.Env, ABC):
 
     Attributes:
         horizon: steps until the environment itself reports `truncated`.
+        task_range: `sample_tasks` draws its numbers uniformly from here, and from elsewhere once this is set anew;
+            None if tasks have no range.
     """
 
     horizon: int
+    task_range: tuple[float, float] | None = None
 
     @abstractmethod
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
@@ -73,6 +76,12 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         "render_fps": 1,
     }
     task_type: type = object  # what set_tasks accepts
+    task_range: tuple[float, float] | None = None
+    """See `TaskEnv`."""
+    position_columns: tuple[int, int] | None = None
+    """Of the observation: a position in the plane [m], with goals (task.x, task.y) in it; for pictures of paths."""
+    picture_note: str = ""
+    """What a picture shows of the task."""
 
     def __init__(
         self,

@@ -19,6 +19,9 @@ class TargetVelocity:
 
     speed: float  # forward, [m/s]
 
+    def __str__(self) -> str:
+        return f"run at {self.speed:.2f} m/s"
+
 
 @dataclass(frozen=True)
 class Direction:
@@ -30,6 +33,9 @@ class Direction:
         if self.sign not in (-1, 1):
             raise ValueError(f"sign must be +1 (forward) or -1 (backward), got {self.sign}")
 
+    def __str__(self) -> str:
+        return "run forward" if self.sign == 1 else "run backward"
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -37,6 +43,9 @@ class Goal:
 
     x: float  # [m]
     y: float  # [m]
+
+    def __str__(self) -> str:
+        return f"go to ({self.x:.2f}, {self.y:.2f}) m"
 
 
 class Motion(NamedTuple):
@@ -51,6 +60,15 @@ class TaskDistribution(ABC):
 
     task_type: ClassVar[type]
     default: ClassVar[Task]
+
+    @property
+    def task_range(self) -> tuple[float, float] | None:
+        """What a task's numbers are uniform in; None for tasks that are drawn from no range."""
+        return None
+
+    def within(self, task_range: tuple[float, float]) -> TaskDistribution:
+        """The same kind of task, with numbers uniform in another range."""
+        raise ValueError(f"task_range must be left out: {type(self).__name__} are drawn from no range")
 
     @abstractmethod
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
@@ -76,6 +94,13 @@ class VelocityTasks(TaskDistribution):
     max_speed: float  # [m/s]
     task_type = TargetVelocity
     default = TargetVelocity(speed=1.0)
+
+    @property
+    def task_range(self) -> tuple[float, float]:
+        return self.min_speed, self.max_speed
+
+    def within(self, task_range: tuple[float, float]) -> VelocityTasks:
+        return VelocityTasks(*task_range)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[TargetVelocity]:
         return [TargetVelocity(speed) for speed in rng.uniform(self.min_speed, self.max_speed, num_tasks).tolist()]
@@ -106,14 +131,22 @@ class DirectionTasks(TaskDistribution):
 
 @dataclass(frozen=True)
 class GoalTasks(TaskDistribution):
-    """Goals from U(-goal_range, goal_range)^2; progress -(|x - goal x| + |y - goal y|)."""
+    """Goals from U(low, high)^2; progress -(|x - goal x| + |y - goal y|)."""
 
-    goal_range: float  # [m]
+    low: float  # [m]
+    high: float  # [m]
     task_type = Goal
     default = Goal(x=1.0, y=1.0)
 
+    @property
+    def task_range(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def within(self, task_range: tuple[float, float]) -> GoalTasks:
+        return GoalTasks(*task_range)
+
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Goal]:
-        return [Goal(x, y) for x, y in rng.uniform(-self.goal_range, self.goal_range, (num_tasks, 2)).tolist()]
+        return [Goal(x, y) for x, y in rng.uniform(self.low, self.high, (num_tasks, 2)).tolist()]
 
     def numbers(self, task: Goal) -> tuple[float, ...]:
         return (task.x, task.y)

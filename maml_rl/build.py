@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +19,25 @@ from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import Learner, State, TaskFamily
-from maml_rl.evaluation.adaptation_curve import adaptation_curve
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy
+from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
+from maml_rl.drawing import require_drawing
+from maml_rl.evaluation.adaptation_curve import (
+    adaptation,
+    adaptation_curve,
+    evaluation_tasks,
+    query_key,
+    score_tasks,
+)
+from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, record
+from maml_rl.evaluation.video import Panel, compose, encode_gif
+from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.supervised.sinusoid import SinusoidFamily
+from maml_rl.training.events import Film
+
+FILM_HEIGHT, FILM_WIDTH, FILM_FONT_SIZE = 180, 240, 12  # of a robot in TensorBoard [pixels]
+MAX_FILM_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class Built:
     threads: Threads
     device: torch.device
     closers: Sequence[Callable[[], None]]
+    judge: TaskFamily | None = None  # collects the episodes that evaluation scores, if they are not the learner's own
+    film: Callable[[State, int], Film] | None = None  # (state, iteration) -> one task before and after adaptation
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -46,26 +63,28 @@ class Built:
             close()
 
 
-def build(config: RunConfig) -> Built:
+def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean_actions: bool = False) -> Built:
     """Make the family, its sampler and the learner.
 
+    Args:
+        task_range: draw tasks from here in place of the range of training.
+        mean_actions: score policies by episodes without action noise; adaptation keeps the noise.
     Raises:
         ValueError: if the environment is unknown or the settings do not fit it.
     """
+    _check_range(task_range)
     device = find_device(config.device)
     threads = Threads(config.sampling.num_threads)
-    if config.env == SINUSOID:
-        family, closers = _sinusoid(config, device)
-    else:
-        family, closers = _reinforcement(config, device, threads)
+    make_families = _sinusoid if config.env == SINUSOID else _reinforcement
+    family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
     learner = MAML(family, config.inner, config.outer, threads)
 
     def evaluate(state: State, iteration: int) -> dict[str, float]:
-        curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads)
+        curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads, judge)
         means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
         return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
 
-    return Built(learner, family, evaluate, threads, device, [threads.close, *closers])
+    return Built(learner, family, evaluate, threads, device, [threads.close, *closers], judge)
 
 
 def find_device(name: str) -> torch.device:
@@ -84,31 +103,134 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _sinusoid(config: RunConfig, device: torch.device) -> tuple[TaskFamily, list[Callable[[], None]]]:
-    return SinusoidFamily(config.sinusoid, device), []
+def with_film(built: Built, config: RunConfig) -> Built:
+    """The same with `film`, which shows the first evaluation task.
+
+    Raises:
+        ValueError: if the environment draws nothing, or not on this machine.
+    """
+    family = built.family
+    if not isinstance(family, RLFamily):
+        raise ValueError(f"film_every must be 0: {config.env_id} has no episodes to film")
+    world = make_film_world(config, FILM_HEIGHT, FILM_WIDTH)
+    try:
+        if needs_backend(world):
+            require_drawing()
+    except BaseException:
+        world.close()
+        raise
+    pace = film_pace(world)
+    evaluation = dataclasses.replace(config.evaluation, num_tasks=1)
+
+    def film(state: State, iteration: int) -> Film:
+        key = Key(evaluation.seed, EVALUATION, iteration)
+        tasks = evaluation_tasks(family, evaluation)
+        adapting = adaptation(family, params_of(state), tasks, evaluation.step_sizes, key, built.threads, judge=None)
+        panels = []
+        for phase, adapted in enumerate(adapting):
+            if phase in (0, evaluation.num_steps):
+                scene = Scene(tasks[0], 0, query_key(key, phase, is_judged=False))
+                row = median_episode(score_tasks(family, adapted)[0])
+                played = record(world, family.policy, adapted.params, scene, row, 2 * pace.every)
+                captions = [caption(played, i, phase, None) for i in range(len(played.pictures))]
+                panels.append(Panel(played.pictures, captions))
+        frames = compose([f"iteration {iteration}: {tasks[0]}"], [panels], FILM_FONT_SIZE)
+        height, width = frames[0].shape[:2]
+        return Film(encode_gif(frames, pace.fps / 2, MAX_FILM_BYTES), height, width)
+
+    return dataclasses.replace(built, film=film, closers=[*built.closers, world.close])
+
+
+_Families = tuple[TaskFamily, TaskFamily | None, list[Callable[[], None]]]
+
+
+def _sinusoid(
+    config: RunConfig,
+    device: torch.device,
+    threads: Threads,
+    task_range: tuple[float, float] | None,
+    mean_actions: bool,
+) -> _Families:
+    if mean_actions:
+        raise ValueError(f"mean actions need a policy, but the run's environment is {SINUSOID}: leave that out")
+    settings = config.sinusoid
+    if task_range is not None:
+        settings = dataclasses.replace(settings, amplitude_range=task_range)
+    return SinusoidFamily(settings, device), None, []
 
 
 def _reinforcement(
-    config: RunConfig, device: torch.device, threads: Threads
-) -> tuple[TaskFamily, list[Callable[[], None]]]:
+    config: RunConfig,
+    device: torch.device,
+    threads: Threads,
+    task_range: tuple[float, float] | None,
+    mean_actions: bool,
+) -> _Families:
     def make_env(num_envs: int) -> TaskVectorEnv:
-        env = make_vector_env(config.env_id, config.sampling.horizon, num_envs)
-        return Oracle(env) if config.oracle else env
+        return make_world(config, num_envs)
 
     probe = make_env(1)
+    if task_range is not None:
+        if probe.task_range is None:
+            probe.close()
+            raise ValueError(f"task_range must be left out: the tasks of {config.env_id} are drawn from no range")
+        probe.task_range = task_range
+    closers: list[Callable[[], None]] = [probe.close]
+
+    def make_family(policy: Policy) -> TaskFamily:
+        sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
+        closers.append(sampler.close)
+        return RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads, device)
+
     policy = make_policy(probe, config)
-    sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
-    family = RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads, device)
-    return family, [sampler.close, probe.close]
+    return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
 
 
-def make_vector_env(env_id: str, horizon: int | None, num_envs: int) -> TaskVectorEnv:
+def _check_range(task_range: tuple[float, float] | None) -> None:
+    if task_range is not None and not (all(map(math.isfinite, task_range)) and task_range[0] < task_range[1]):
+        raise ValueError(
+            f"task_range must be two finite numbers, the lower first, got {task_range[0]:g} {task_range[1]:g}: "
+            "no task lies between them"
+        )
+
+
+def make_film_world(config: RunConfig, height: int, width: int) -> TaskVectorEnv:
+    """A task's episodes side by side, in a world that draws; robots are drawn in the size given. [pixels]
+
+    Raises:
+        ValueError: if the environment draws nothing.
+    """
+    env = make_vector_env(config.env_id, config.sampling.horizon, 1)
+    env.close()
+    if "rgb_array" not in env.metadata["render_modes"]:
+        raise ValueError(f"{config.env_id} draws no pictures: give it render_one and the render mode rgb_array")
+    return make_world(config, config.sampling.episodes_per_task, "rgb_array", (height, width))
+
+
+def needs_backend(env: TaskVectorEnv) -> bool:
+    """Whether pictures of it need EGL or OSMesa."""
+    return isinstance(env.world if isinstance(env, Oracle) else env, MujocoTaskVectorEnv)
+
+
+def make_world(
+    config: RunConfig, num_envs: int, render_mode: str | None = None, picture_size: tuple[int, int] | None = None
+) -> TaskVectorEnv:
+    """The run's environment, an oracle if that is asked for. picture_size: of robots, height and width in pixels."""
+    env = make_vector_env(config.env_id, config.sampling.horizon, num_envs, render_mode)
+    if picture_size is not None and isinstance(env, MujocoTaskVectorEnv):
+        env.picture_size = picture_size
+    return Oracle(env) if config.oracle else env
+
+
+def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:
     """`num_envs` sub-environments of a registered task environment.
 
     Raises:
         ValueError: if there is none of that name, or it has no tasks.
     """
     settings: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
+    if render_mode is not None:
+        settings["render_mode"] = render_mode
     try:
         env = gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
     except gymnasium.error.Error as error:

@@ -12,12 +12,12 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build
+from maml_rl.build import Built, build, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
-from maml_rl.training.trainer import Trainer, TrainingError, TrainingResult
+from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class TrainCommand:
     """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
     resume: Path | None = None
     """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
+    film_every: int = 0
+    """Iterations from film to film in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.film_every < 0:
+            raise ValueError(f"film_every must be at least 1, or 0 for no films, got {self.film_every}")
 
 
 def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +75,8 @@ def _prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
     built = build(command.run)
     try:
+        if command.film_every:
+            built = with_film(built, command.run)
         return _folder(command), built
     except BaseException:
         built.close()
@@ -104,6 +112,7 @@ def _run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResu
         higher_is_better=built.family.higher_is_better,
         evaluate=built.evaluate,
         headline=built.headline,
+        film=Filming(built.film, command.film_every) if built.film else None,
     )
     return trainer.run(resume=command.resume is not None)
 

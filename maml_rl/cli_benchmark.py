@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import resource
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import mujoco.batch
 import numpy as np
@@ -20,11 +22,14 @@ from numpy.typing import NDArray
 from maml_rl.build import MujocoTaskVectorEnv, build, make_vector_env
 from maml_rl.config import RunConfig
 from maml_rl.core.lift import available_cores
-from maml_rl.core.maml import params_of
+from maml_rl.core.maml import MAML, Clock, params_of
+from maml_rl.core.objective import MetaObjective
 from maml_rl.core.params import stack
 from maml_rl.core.protocols import INITIALISATION, TRAINING, Key
+from maml_rl.evaluation.plots import cost_plot, iteration_plot, save_figure
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import SamplingConfig
+from maml_rl.training.atomic import write_atomically
 from maml_rl.training.trainer import TrainingConfig
 
 
@@ -32,8 +37,9 @@ from maml_rl.training.trainer import TrainingConfig
 class BenchmarkCommand:
     """Measure how close sampling, or a whole iteration, comes to the speed of the physics alone."""
 
-    what: Annotated[Literal["sampling", "iteration"], tyro.conf.Positional]
-    """sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer step."""
+    what: Annotated[Literal["sampling", "iteration", "tasks", "figures"], tyro.conf.Positional]
+    """sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer step. tasks: what an
+    iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks, as plots."""
     physics: Literal["rllab", "gym"] = "gym"
     """Of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
     num_tasks: int = 40
@@ -48,6 +54,10 @@ class BenchmarkCommand:
     """Measurements of each; medians are reported."""
     num_threads: int = 0
     """0 takes every core."""
+    device: str = "cpu"
+    """Where policies, adaptation and the outer step are computed: cpu, cuda or cuda:N."""
+    output_dir: Path = Path("docs/images")
+    """Where figures are written."""
     json: bool = False
     """Print one JSON line on stdout."""
 
@@ -58,9 +68,8 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
     try:
         if command.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {command.repeats}")
-        config = _config(command)
-        result = _sampling(command, config) if command.what == "sampling" else _iteration(command, config)
-    except ValueError as error:
+        result = MEASUREMENTS[command.what](command)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for name, value in result.items():
@@ -74,6 +83,7 @@ def _config(command: BenchmarkCommand) -> RunConfig:
     default = RunConfig()
     return dataclasses.replace(
         default,
+        device=command.device,
         physics=command.physics,
         training=TrainingConfig(num_tasks=command.num_tasks),
         sampling=SamplingConfig(command.episodes_per_task, command.horizon, command.num_threads),
@@ -105,6 +115,22 @@ class _Bench:
         self._actions = trajectory.actions
         return trajectory.mask.sum().item() / seconds
 
+    def outer_step_parts(self) -> dict[str, float]:
+        """Seconds of the outer step's parts, once more on fresh data: gradient, all Fisher products, one candidate."""
+        learner, theta = self.built.learner, params_of(self.state)
+        assert isinstance(learner, MAML)
+        data = learner.collect(theta, self.tasks, Key(0, TRAINING, 0), Clock())
+        objective = MetaObjective(self.family, learner.inner, data.supports, data.query, learner.threads)
+        times = [perf_counter()]
+        at = objective.linearize(theta, learner.outer.trust_region.fisher_share)
+        times.append(perf_counter())
+        for _ in range(learner.outer.trust_region.cg_iterations):
+            at.fisher_product(at.gradient)
+        times.append(perf_counter())
+        objective.evaluate(theta)
+        times.append(perf_counter())
+        return dict(zip(OUTER_PARTS, (b - a for a, b in itertools.pairwise(times)), strict=True))
+
     def prepare_physics(self) -> None:
         """A batch of all episodes' simulations, and the controls of the last sampling for every sub-step."""
         env = make_vector_env(self.config.env_id, self.config.sampling.horizon, 1)
@@ -124,8 +150,8 @@ class _Bench:
         return self._controls.shape[0] * self._controls.shape[1] / self._substeps / seconds
 
 
-def _sampling(command: BenchmarkCommand, config: RunConfig) -> dict[str, object]:
-    bench = _Bench(config)
+def _sampling(command: BenchmarkCommand) -> dict[str, Any]:
+    bench = _Bench(_config(command))
     bench.sample()
     bench.prepare_physics()
     bench.physics()
@@ -139,8 +165,8 @@ def _sampling(command: BenchmarkCommand, config: RunConfig) -> dict[str, object]
     }
 
 
-def _iteration(command: BenchmarkCommand, config: RunConfig) -> dict[str, object]:
-    bench = _Bench(config)
+def _iteration(command: BenchmarkCommand) -> dict[str, Any]:
+    bench = _Bench(_config(command))
     bench.sample()
     bench.prepare_physics()
     bench.physics()
@@ -152,6 +178,7 @@ def _iteration(command: BenchmarkCommand, config: RunConfig) -> dict[str, object
         _, report = bench.built.learner.meta_step(bench.state, bench.tasks, Key(0, TRAINING, number))
         seconds = perf_counter() - start
         rows.append((seconds, report.metrics["env_steps"] / raw, report.clock))
+    parts = bench.outer_step_parts()
     bench.built.close()
     clocks = {name: statistics.median(clock[name] for _, _, clock in rows) for name in CLOCKS}
     return _described(command, bench) | {
@@ -159,14 +186,76 @@ def _iteration(command: BenchmarkCommand, config: RunConfig) -> dict[str, object
         "physics_floor_seconds": statistics.median(floor for _, floor, _ in rows),
         "ratio_to_floor": statistics.median(seconds / floor for seconds, floor, _ in rows),
         **clocks,
+        **parts,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
     }
 
 
+def _tasks(command: BenchmarkCommand) -> dict[str, Any]:
+    """Each number of tasks in turn, as often as there are repeats, so that none has the machine's best minute alone."""
+    benches = {n: _Bench(_config(dataclasses.replace(command, num_tasks=n))) for n in TASK_COUNTS}
+    seconds: dict[int, list[float]] = {n: [] for n in TASK_COUNTS}
+    for number in range(command.repeats):
+        for count, bench in benches.items():
+            start = perf_counter()
+            bench.built.learner.meta_step(bench.state, bench.tasks, Key(0, TRAINING, number))
+            seconds[count].append((perf_counter() - start) / count)
+    for bench in benches.values():
+        bench.built.close()
+    return _described(command, benches[TASK_COUNTS[0]]) | {
+        "num_tasks": list(TASK_COUNTS),
+        "seconds_per_task": [statistics.median(each) for each in seconds.values()],
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+    }
+
+
+def _figures(command: BenchmarkCommand) -> dict[str, Any]:
+    """Measure, draw, and write plots and numbers."""
+    command.output_dir.mkdir(parents=True, exist_ok=True)
+    iterations = [_iteration(dataclasses.replace(command, physics=physics)) for physics in PHYSICS]
+    tasks = _tasks(dataclasses.replace(command, physics="rllab", repeats=1))
+    result = {"iteration": iterations, "tasks": tasks}
+    save_figure(
+        iteration_plot([(each["env"], _shares(each)) for each in iterations]), command.output_dir / "iteration.png"
+    )
+    save_figure(cost_plot(tasks["num_tasks"], tasks["seconds_per_task"]), command.output_dir / "cost_per_task.png")
+    write_atomically(command.output_dir / "benchmark.json", f"{json.dumps(result, indent=1)}\n".encode())
+    return result
+
+
+def _shares(result: dict[str, Any]) -> dict[str, float]:
+    """The seconds of an iteration by what they were spent on."""
+    outer = {label: result[name] for name, label in OUTER_PARTS.items()}
+    return {
+        "physics alone": result["physics_floor_seconds"],
+        "the rest of sampling": max(0.0, result["sample_seconds"] - result["physics_floor_seconds"]),
+        "adaptation": result["adapt_seconds"],
+        **outer,
+        "the rest of the outer step": max(0.0, result["outer_seconds"] - sum(outer.values())),
+    }
+
+
+OUTER_PARTS = {
+    "gradient_seconds": "outer step: gradient",
+    "fisher_seconds": "outer step: Fisher products",
+    "line_search_seconds": "outer step: line search",
+}
+
+PHYSICS: tuple[Literal["gym", "rllab"], ...] = ("gym", "rllab")
+
+TASK_COUNTS = (10, 20, 40, 100, 200, 400)
+
+MEASUREMENTS: dict[str, Callable[[BenchmarkCommand], dict[str, Any]]] = {
+    "sampling": _sampling,
+    "iteration": _iteration,
+    "tasks": _tasks,
+    "figures": _figures,
+}
+
 CLOCKS = ("sample_seconds", "adapt_seconds", "outer_seconds")
 
 
-def _described(command: BenchmarkCommand, bench: _Bench) -> dict[str, object]:
+def _described(command: BenchmarkCommand, bench: _Bench) -> dict[str, Any]:
     return {
         "benchmark": command.what,
         "env": bench.config.env_id,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.build import build
-from maml_rl.config import SINUSOID, RunConfig, from_dict
-from maml_rl.core.maml import params_of
-from maml_rl.core.params import to_device
+from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, adaptation_curve
-from maml_rl.training.checkpoint import Checkpoint, load_best, load_latest
-from maml_rl.training.run_folder import RunFolder
+from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.training.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class EvaluateCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The folder of a training run."""
-    checkpoint: Literal["best", "last"] = "last"
+    checkpoint: WhichCheckpoint = "last"
     """The best by training score, as the paper chooses, or the last."""
     num_tasks: int = 40
     """Fresh tasks."""
@@ -39,6 +41,10 @@ class EvaluateCommand:
     """Of the first step; by default as in the run's own evaluation."""
     later_step_size: float | None = None
     """Of the steps after it; by default as in the run's own evaluation."""
+    actions: Literal["sampled", "mean"] = "sampled"
+    """Score episodes under the policy as it is, as the paper does, or without its noise, in episodes of their own."""
+    task_range: tuple[float, float] | None = None
+    """Draw tasks from here, in place of the training range: velocities [m/s], coordinates of goals [m], amplitudes."""
     seed: int = 1
     """Of the evaluation's own random stream: tasks and episodes."""
     num_examples: int | None = None
@@ -47,29 +53,36 @@ class EvaluateCommand:
     """Where policies and adaptation are computed: cpu, cuda or cuda:N."""
     num_threads: int = 0
     """0 takes every core. Results do not depend on it."""
+    output: Path | None = None
+    """Write OUTPUT.csv, a row per task, and OUTPUT.json; by default evaluation.* in the run's folder, made anew."""
     json: bool = False
     """Print one JSON line on stdout."""
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
-    """Run the evaluation command; return the exit status: 0, or 2 if refused."""
+    """Run the evaluation command; return the exit status: 0, 1 if an episode fails, or 2 if refused."""
     command = tyro.cli(EvaluateCommand, args=arguments)
+    output = command.output or command.run / "evaluation"
     try:
-        config = _config(command)
-        checkpoint = (load_best if command.checkpoint == "best" else load_latest)(command.run / "checkpoints")
-        curve = _curve(command, config, checkpoint)
+        config = evaluation_config(command)
+        _require_writable(output)
+        trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
+        curve = _curve(trained)
+        described = _described(command, curve, trained)
+        _print_table(curve, trained, described["episodes"], command.task_range)
+        _write(output, curve, described)
+    except SamplingError as error:
+        return _fail(error, 1)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    _print_table(curve, checkpoint, config)
+        return _fail(error, 2)
     if command.json:
-        print(json.dumps(_described(command, curve, checkpoint, config)))
+        print(json.dumps(described, allow_nan=False))
     return 0
 
 
-def _config(command: EvaluateCommand) -> RunConfig:
+def evaluation_config(command: EvaluateCommand) -> RunConfig:
     """The run's settings with the command's in place of those they override."""
-    saved = from_dict(RunFolder.read_config(command.run))
+    saved = read_config(command.run)
     own = {"num_tasks": command.num_tasks, "num_steps": command.num_steps, "seed": command.seed}
     own |= {
         name: getattr(command, name)
@@ -90,40 +103,101 @@ def _config(command: EvaluateCommand) -> RunConfig:
     )
 
 
-def _curve(command: EvaluateCommand, config: RunConfig, checkpoint: Checkpoint) -> AdaptationCurve:
-    built = build(config)
+def _curve(trained: Trained) -> AdaptationCurve:
+    built, evaluation = trained.built, trained.config.evaluation
     try:
-        theta = to_device(params_of(checkpoint.state), built.device)
-        return adaptation_curve(built.family, theta, config.evaluation, checkpoint.iteration, built.threads)
+        return adaptation_curve(
+            built.family, trained.theta, evaluation, trained.checkpoint.iteration, built.threads, built.judge
+        )
     finally:
         built.close()
 
 
-def _print_table(curve: AdaptationCurve, checkpoint: Checkpoint, config: RunConfig) -> None:
-    tasks = config.evaluation.num_tasks
-    table = Table(title=f"{config.env_id}, iteration {checkpoint.iteration}, {tasks} fresh tasks")
-    for name in ("gradient steps", "step size", curve.metric, "95 % interval", "std over tasks"):
+def data_in_words(config: RunConfig, is_judged: bool) -> str:
+    """On which episodes or examples each score rests."""
+    if config.env == SINUSOID:
+        count = config.sinusoid.num_examples
+        return f"{count} query examples per task, the same for every step; adapted on {count} others, in every step"
+    fresh = f"{config.sampling.episodes_per_task} new episodes per task for every step"
+    if is_judged:
+        return f"{fresh}, with mean actions; adapted on as many others, with sampled actions, new for every step"
+    return f"{fresh}, with sampled actions; the next step adapts on the same ones"
+
+
+def _print_table(
+    curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
+) -> None:
+    evaluation = trained.config.evaluation
+    title = f"{trained.config.env_id}, iteration {trained.checkpoint.iteration}, {evaluation.num_tasks} fresh tasks"
+    if task_range is not None:
+        title += f" from {task_range[0]:g} to {task_range[1]:g}"
+    table = Table(title=title, caption=f"Each number rests on {episodes}.")
+    for name in ("gradient steps", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse"):
         table.add_column(name, justify="right")
-    sizes = ["", *(f"{size:g}" for size in config.evaluation.step_sizes)]
+    sizes = ["", *(f"{size:g}" for size in evaluation.step_sizes)]
     spread = curve.per_task.std(dim=1, correction=0).tolist()
-    for step, row in enumerate(zip(sizes, curve.mean, curve.ci95, spread, strict=True)):
-        table.add_row(str(step), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}")
+    gains = curve.gain.mean(dim=1).tolist()
+    columns = (sizes, curve.mean, curve.ci95, spread, gains, curve.share_worse)
+    for step, row in enumerate(zip(*columns, strict=True)):
+        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if step else ("", "")
+        table.add_row(str(step), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change)
     Console(stderr=True).print(table)
 
 
-def _described(
-    command: EvaluateCommand, curve: AdaptationCurve, checkpoint: Checkpoint, config: RunConfig
-) -> dict[str, object]:
+def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Trained) -> dict[str, Any]:
+    """What the JSON says; a number that is none, of a task that diverged, is null there."""
+    evaluation, checkpoint = trained.config.evaluation, trained.checkpoint
     return {
         "metric": curve.metric,
-        "mean": curve.mean,
-        "ci95": curve.ci95,
-        "num_tasks": config.evaluation.num_tasks,
-        "step_sizes": list(config.evaluation.step_sizes),
+        "mean": _finite(curve.mean),
+        "ci95": _finite(curve.ci95),
+        "num_tasks": evaluation.num_tasks,
+        "gain": _finite(curve.gain.mean(dim=1).tolist()),
+        "share_worse": curve.share_worse,
+        "step_sizes": list(evaluation.step_sizes),
+        "episodes": data_in_words(trained.config, trained.built.judge is not None),
+        "actions": command.actions,
+        "task_range": command.task_range,
         "checkpoint": command.checkpoint,
         "iteration": checkpoint.iteration,
         "env_steps": checkpoint.counters.get("env_steps", 0),
-        "env": config.env_id,
-        "oracle": config.oracle,
-        "seed": config.evaluation.seed,
+        "env": trained.config.env_id,
+        "oracle": trained.config.oracle,
+        "seed": evaluation.seed,
     }
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def _require_writable(output: Path) -> None:
+    """Refuse early, before minutes of computing."""
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise ValueError(
+            f"output must lie in a folder that can be written, but {output.parent} is none: name another by --output"
+        )
+
+
+def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [_task_columns(task) for task in curve.tasks]
+    scores = [f"{curve.metric}_{step}" for step in range(len(curve.per_task))]
+    writer.writerow(["task", *columns[0], *scores, "gain"])
+    for index, described_task in enumerate(columns):
+        writer.writerow(
+            [index, *described_task.values(), *curve.per_task[:, index].tolist(), curve.gain[-1, index].item()]
+        )
+    write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
+    data = json.dumps(described, indent=1, allow_nan=False) + "\n"
+    write_atomically(output.with_name(f"{output.name}.json"), data.encode())
+
+
+def _task_columns(task: Any) -> dict[str, Any]:
+    return dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {"value": task}  # type: ignore[arg-type]
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -177,3 +177,19 @@ class CategoricalPolicy:
     def entropy(self, outputs: Tensor) -> Tensor:
         log_probs = outputs.log_softmax(dim=-1)
         return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+def acting_by_mean(policy: Policy) -> Policy:
+    """The same policy, but for its mean (or most probable) action wherever an action would be drawn."""
+    return cast(Policy, _MeanPolicy(policy))
+
+
+class _MeanPolicy:
+    def __init__(self, policy: Policy):
+        self._policy = policy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        return self._policy.mean_action(outputs)

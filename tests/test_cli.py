@@ -1,6 +1,7 @@
 """The training command as a user meets it: in a terminal's place, with right and wrong flags, stopped and resumed."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -10,8 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from maml_rl import drawing
 from maml_rl.cli import train
 from maml_rl.config import SINUSOID, RunConfig
 
@@ -65,6 +69,8 @@ def assert_same_run(one, other):
         (["--env", "Nowhere"], "env must be a registered task environment, got 'maml/Nowhere-rllab-v0'"),
         (["--num-taks", "3"], "--num-taks"),
         (["--resume", "nowhere"], "nowhere is no run folder"),
+        (["--film-every", "-1"], "film_every must be at least 1, or 0 for no films, got -1"),
+        (["--env", "sinusoid", "--film-every", "1"], "film_every must be 0: sinusoid has no episodes to film"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_made(flags, message, tmp_path, capfd, monkeypatch):
@@ -77,6 +83,28 @@ def test_wrong_settings_are_refused_before_anything_is_made(flags, message, tmp_
     assert status == 2
     assert message in " ".join(capfd.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_films_every_other_iteration_leave_the_run_as_it_is(tmp_path):
+    common = [*TINY, "--evaluate-every", "0", "--num-iterations", "4"]
+    for name, flags in (("plain", []), ("filmed", ["--film-every", "2"])):
+        folder = ["--output-dir", str(tmp_path / name)]
+        assert train(RunConfig(env="maml/Navigation2D-v0"), [*common, *flags, *folder]) == 0
+    assert_same_run(tmp_path / "plain", tmp_path / "filmed")
+    events = EventAccumulator(str(tmp_path / "filmed" / "tensorboard"))
+    events.Reload()
+    films = events.Images("film")
+    assert [film.step for film in films] == [2, 4]
+    picture = Image.open(io.BytesIO(films[0].encoded_image_string))
+    assert picture.format == "GIF" and picture.n_frames > 1 and picture.width >= 2 * 240
+
+
+def test_films_of_robots_are_refused_where_nothing_draws(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(drawing, "draws", lambda backend: False)
+    flags = ["--film-every", "1", "--output-dir", str(tmp_path / "run")]
+    assert train(RunConfig(), [*TINY, *flags]) == 2
+    assert "apt install libegl1 libgl1-mesa-dri" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_existing_folder_is_never_overwritten(tmp_path, capfd):

@@ -1,6 +1,8 @@
 """The evaluation command: a table for people, one JSON line for programs, refusals in a sentence."""
 
+import csv
 import json
+import shutil
 
 import pytest
 
@@ -59,6 +61,9 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(runs, capfd
         (["--num-tasks", "0"], "evaluation.num_tasks must be at least 1, got 0"),
         (["--first-step-size", "0"], "evaluation.first_step_size must be positive and finite, got 0.0"),
         (["--num-examples", "5"], "num_examples applies to sinusoid alone"),
+        (["--task-range", "1", "1"], "task_range must be two finite numbers, the lower first, got 1 1"),
+        (["--task-range", "0", "inf"], "task_range must be two finite numbers, the lower first, got 0 inf"),
+        (["--output", "/nowhere/at/all"], "name another by --output"),
     ],
 )
 def test_wrong_settings_are_refused(runs, flags, message, capfd):
@@ -69,3 +74,70 @@ def test_wrong_settings_are_refused(runs, flags, message, capfd):
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capfd):
     assert evaluate([str(tmp_path)]) == 2
     assert "is no run folder" in capfd.readouterr().err
+
+
+def result(run, capfd, *flags):
+    assert evaluate([str(run), "--num-tasks", "4", "--num-steps", "1", *flags, "--json"]) == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("metric", ["return", "mse"])
+def test_files_beside_the_run_say_what_stdout_says(runs, metric, tmp_path, capfd):
+    shutil.copytree(runs[metric], tmp_path / "run")
+    found = result(tmp_path / "run", capfd)
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == found
+    rows = table(tmp_path / "run" / "evaluation.csv")
+    assert len(rows) == 4
+    for step in (0, 1):
+        assert sum(row[f"{metric}_{step}"] for row in rows) / 4 == pytest.approx(found["mean"][step])
+    sign = 1 if metric == "return" else -1
+    for row in rows:
+        assert row["gain"] == pytest.approx(sign * (row[f"{metric}_1"] - row[f"{metric}_0"]))
+    assert found["share_worse"][1] == sum(row["gain"] < 0 for row in rows) / 4
+    assert found["gain"][1] == pytest.approx(sum(row["gain"] for row in rows) / 4)
+
+
+@pytest.mark.parametrize(("metric", "names"), [("return", ["x", "y"]), ("mse", ["amplitude"])])
+def test_tasks_come_from_the_range_that_is_asked_for(runs, metric, names, tmp_path, capfd):
+    found = result(runs[metric], capfd, "--task-range", "7", "8", "--output", str(tmp_path / "far"))
+    assert found["task_range"] == [7.0, 8.0]
+    assert all(7.0 <= row[name] <= 8.0 for row in table(tmp_path / "far.csv") for name in names)
+
+
+def test_mean_actions_are_another_measure_and_say_so(runs, tmp_path, capfd):
+    sampled = result(runs["return"], capfd, "--output", str(tmp_path / "a"))
+    mean = result(runs["return"], capfd, "--actions", "mean", "--output", str(tmp_path / "b"))
+    assert sampled["mean"] != mean["mean"]
+    assert "sampled actions; the next step adapts on the same" in sampled["episodes"]
+    assert "mean actions; adapted on as many others" in mean["episodes"]
+    assert evaluate([str(runs["mse"]), "--actions", "mean"]) == 2
+    assert "mean actions need a policy" in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_another_environment_is_refused(runs, tmp_path, capfd):
+    shutil.copytree(runs["return"], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.copytree(runs["mse"] / "checkpoints", tmp_path / "run" / "checkpoints")
+    assert evaluate([str(tmp_path / "run")]) == 2
+    error = capfd.readouterr().err
+    assert "must fit maml/Navigation2D-v0" in error and "it is another run's" in error and error.count("\n") == 1
+
+
+def test_tasks_without_a_range_are_refused(tmp_path, capfd):
+    flags = [*TINY, "--outer.step", "gradient", "--output-dir", str(tmp_path / "run"), "--num-iterations", "0"]
+    assert train(RunConfig(env="maml/HalfCheetahDir-rllab-v0"), flags) == 0
+    assert evaluate([str(tmp_path / "run"), "--task-range", "0", "1"]) == 2
+    assert "are drawn from no range" in capfd.readouterr().err
+
+
+def test_diverging_adaptation_ends_in_a_sentence_or_in_null(runs, tmp_path, capfd):
+    flags = ["--first-step-size", "1e30", "--num-steps", "1", "--output", str(tmp_path / "a")]
+    assert evaluate([str(runs["return"]), *flags]) == 1
+    assert "is not finite" in capfd.readouterr().err
+    found = result(runs["mse"], capfd, *flags)
+    assert found["mean"][1] is None and found["share_worse"][1] == 1.0

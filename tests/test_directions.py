@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # Rooms of one line know nothing of each other.
 LEVELS = [
-    {"version", "runtime", "core"},
+    {"version", "runtime", "drawing", "core"},
     {"networks"},
     {"policies"},
     {"sampling"},
@@ -17,7 +17,8 @@ LEVELS = [
     {"training", "evaluation"},
     {"config"},
     {"build"},
-    {"cli", "cli_evaluate", "cli_benchmark"},
+    {"trained"},
+    {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

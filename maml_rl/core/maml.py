@@ -58,7 +58,7 @@ class MAML:
 
     def meta_step(self, state: State, tasks: Sequence[Any], key: Key) -> tuple[State, Report]:
         """One iteration: collect, adapt, collect again, move theta."""
-        clock = _Clock()
+        clock = Clock()
         theta = params_of(state)
         data = self.collect(theta, tasks, key, clock)
         with clock("outer_seconds"):
@@ -69,7 +69,7 @@ class MAML:
         new_state = {**_prefixed("params/", unflatten(moved.theta, theta)), **moved.extra}
         return new_state, Report(metrics, clock.seconds | rate)
 
-    def collect(self, theta: Params, tasks: Sequence[Any], key: Key, clock: _Clock) -> Collected:
+    def collect(self, theta: Params, tasks: Sequence[Any], key: Key, clock: Clock) -> Collected:
         """Support data and theta', step by step, then the query data under theta'."""
         supports: list[Any] = []
         adapted = stack(theta, len(tasks))
@@ -168,14 +168,14 @@ def _over_tasks(name: str, scores: Tensor) -> dict[str, float]:
     }
 
 
-class _Clock:
+class Clock:
     """Seconds by name, summed."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {"sample_seconds": 0.0, "adapt_seconds": 0.0, "outer_seconds": 0.0}
         self._name = ""
 
-    def __call__(self, name: str) -> _Clock:
+    def __call__(self, name: str) -> Clock:
         self._name = name
         return self
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from maml_rl.core.inner import adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, stack
 from maml_rl.core.protocols import EVALUATION, TASKS, Key, TaskFamily
+
+JUDGED = 2**20
+"""Added to the phase of data that a family of its own is scored on: no gradient step has this number."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class AdaptationCurve(NamedTuple):
 
     metric: str
     per_task: Tensor  # [K + 1, N], each task's mean over its episodes or examples
+    higher_is_better: bool = True
+    tasks: Sequence[Any] = ()  # the N tasks
 
     @property
     def mean(self) -> list[float]:
@@ -58,31 +64,88 @@ class AdaptationCurve(NamedTuple):
             return [0.0] * len(self.per_task)
         return (1.96 * self.per_task.std(dim=1, correction=1) / num_tasks**0.5).tolist()
 
+    @property
+    def gain(self) -> Tensor:
+        """[K + 1, N]: how much better each task is done than before the first step; above 0 is better."""
+        change = self.per_task - self.per_task[:1]
+        return change if self.higher_is_better else -change
 
-def adaptation_curve(
-    family: TaskFamily, theta: Params, config: EvaluationConfig, iteration: int, threads: Threads
-) -> AdaptationCurve:
-    """Adapt to `config.num_tasks` fresh tasks and score before the first and after every step.
+    @property
+    def share_worse(self) -> list[float]:
+        """After each number of steps, the share of tasks that adaptation has made worse; a score lost to nan counts."""
+        return (~(self.gain >= 0)).double().mean(dim=1).tolist()
+
+
+class Adapted(NamedTuple):
+    """N tasks after some gradient steps."""
+
+    params: Params  # [N, ...]
+    support: Any  # the data that the next step is, or would be, taken on
+    query: Any  # the data that they are scored on
+
+
+def evaluation_tasks(family: TaskFamily, config: EvaluationConfig) -> Sequence[Any]:
+    """The tasks of every evaluation with this seed."""
+    return family.sample_tasks(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(TASKS))
+
+
+def query_key(key: Key, phase: int, is_judged: bool) -> Key:
+    """Where the noise of the episodes comes from that an RL policy is scored on after `phase` gradient steps."""
+    return key.at_phase(JUDGED + phase if is_judged else phase)
+
+
+def adaptation(
+    family: TaskFamily,
+    theta: Params,
+    tasks: Sequence[Any],
+    step_sizes: Sequence[float],
+    key: Key,
+    threads: Threads,
+    judge: TaskFamily | None,
+) -> Iterator[Adapted]:
+    """The tasks after 0, 1, ... len(step_sizes) gradient steps, each with fresh data to score them on.
 
     In RL each step's score rests on new episodes, which are also the data of the next step. In supervised learning all
     steps use one support set, and all scores rest on one query set of as many other examples.
 
     Args:
-        iteration: names the evaluation's noise; the tasks are the same for all iterations.
+        judge: collects the episodes to score, e.g. with mean actions; then those to adapt on are others.
     """
-    key = Key(config.seed, EVALUATION, iteration)
-    tasks = family.sample_tasks(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(TASKS))
     params = stack(theta, len(tasks))
-    score = torch.vmap(family.score)
     support = family.collect(tasks, params, key.at_phase(0))
     query = support if family.resamples else family.collect(tasks, params, key.at_phase(1))
-    rows = []
-    for phase, step_size in enumerate((*config.step_sizes, None)):
-        with torch.no_grad():
-            rows.append(score(params, query).double().mean(dim=1))
+    for phase, step_size in enumerate((*step_sizes, None)):
+        if judge is not None:
+            query = judge.collect(tasks, params, query_key(key, phase, True))
+        yield Adapted(params, support, query)
         if step_size is None:
-            break
+            return
         params = adapt_tasks(family, params, [support], [step_size], threads)
         if family.resamples:
             support = query = family.collect(tasks, params, key.at_phase(phase + 1))
-    return AdaptationCurve(family.metric, torch.stack(rows))
+
+
+def score_tasks(family: TaskFamily, adapted: Adapted) -> Tensor:
+    """[N, E]: the score of each episode or example."""
+    with torch.no_grad():
+        return torch.vmap(family.score)(adapted.params, adapted.query).double()
+
+
+def adaptation_curve(
+    family: TaskFamily,
+    theta: Params,
+    config: EvaluationConfig,
+    iteration: int,
+    threads: Threads,
+    judge: TaskFamily | None = None,
+) -> AdaptationCurve:
+    """Adapt to `config.num_tasks` fresh tasks and score before the first and after every step; see `adaptation`.
+
+    Args:
+        iteration: names the evaluation's noise; the tasks are the same for all iterations.
+    """
+    tasks = evaluation_tasks(family, config)
+    key = Key(config.seed, EVALUATION, iteration)
+    adapting = adaptation(family, theta, tasks, config.step_sizes, key, threads, judge)
+    rows = [score_tasks(family, adapted).mean(dim=1) for adapted in adapting]
+    return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_rl.core.output_map import OutputMap
@@ -22,6 +23,12 @@ class Sinusoid:
 
     amplitude: float
     phase: float  # [rad]
+
+    def at(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.amplitude * np.sin(inputs - self.phase)
+
+    def __str__(self) -> str:
+        return f"{self.amplitude:.2f} sin(x - {self.phase:.2f})"
 
 
 @dataclass(frozen=True)

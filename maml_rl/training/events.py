@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -19,6 +20,14 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from maml_rl.training.atomic import remove_unfinished, write_atomically
+
+
+class Film(NamedTuple):
+    """A moving picture, ready to be written."""
+
+    gif: bytes
+    height: int  # [pixels]
+    width: int  # [pixels]
 
 
 class EventFile:
@@ -52,6 +61,16 @@ class EventFile:
         """
         values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in row.items()]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def append_film(self, step: int, tag: str, film: Film) -> None:
+        """Write a film that TensorBoard shows among its images.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        image = Summary.Image(height=film.height, width=film.width, colorspace=3, encoded_image_string=film.gif)
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
         self._file.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 
 from maml_rl.training.atomic import sync_file, write_atomically
-from maml_rl.training.events import EventFile
+from maml_rl.training.events import EventFile, Film
 
 Row = Mapping[str, float]
 
@@ -59,6 +60,17 @@ class MetricsLog:
         try:
             self._write_row(row, list(clock))
             self._events.append(int(row.pop("iteration")), row)
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def append_film(self, iteration: int, film: Film) -> None:
+        """Show a film at an iteration, in TensorBoard only.
+
+        Raises:
+            LogError: if it cannot be written.
+        """
+        try:
+            self._events.append_film(iteration, "film", film)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -127,6 +139,26 @@ class MetricsLog:
             f"{self._path} or {self._events_folder.name}/ cannot be written: {error.strerror or error}; "
             f"the last checkpoint is intact: put that right and go on with --resume {self._path.parent}"
         )
+
+
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, dict[int, float]]:
+    """For each of `names` that a metrics.csv has, its numbers by iteration.
+
+    Raises:
+        LogError: if it cannot be read, or is not what this program wrote.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            name: {int(row["iteration"]): float(row[name]) for row in rows if row[name]}
+            for name in names
+            if rows and name in rows[0]
+        }
+    except OSError as error:
+        raise LogError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise LogError(f"{path} must hold a row of numbers for each iteration ({error})") from error
 
 
 def _line(fields: list[str]) -> bytes:

@@ -17,6 +17,7 @@ from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError
 from maml_rl.training.display import Display, make_display
+from maml_rl.training.events import Film
 from maml_rl.training.interrupts import Interrupted, Interrupts
 from maml_rl.training.log import MetricsLog
 from maml_rl.training.run_folder import RunFolder, RunFolderError
@@ -52,6 +53,13 @@ class TrainingResult(NamedTuple):
     metrics: dict[str, float]  # the last row of metrics.csv
 
 
+class Filming(NamedTuple):
+    """A film every so many iterations."""
+
+    shoot: Callable[[State, int], Film]  # (state, iteration) -> film
+    every: int  # iterations
+
+
 class _Step(NamedTuple):
     """One iteration, computed but not yet written."""
 
@@ -60,6 +68,7 @@ class _Step(NamedTuple):
     metrics: dict[str, float]
     evaluation: dict[str, float]
     clock: dict[str, float]
+    film: Film | None
 
 
 class Trainer:
@@ -85,6 +94,7 @@ class Trainer:
         higher_is_better: bool,
         evaluate: Callable[[State, int], Mapping[str, float]] | None,
         headline: Sequence[str],
+        film: Filming | None = None,
     ):
         """Args:
         folder: locked; it stays so after `run`.
@@ -92,11 +102,12 @@ class Trainer:
         best_metric: the metric that the learner reports by which the best checkpoint is chosen.
         evaluate: (state, iteration) -> columns; called after every `evaluate_every` iterations.
         headline: columns to display.
+        film: shows in TensorBoard what the learner does; changes nothing else.
         """
         self._folder, self._learner, self._sample_tasks = folder, learner, sample_tasks
         self._config, self._seed = config, seed
         self._best_metric, self._sign = best_metric, 1.0 if higher_is_better else -1.0
-        self._evaluate, self._headline = evaluate, headline
+        self._evaluate, self._headline, self._film = evaluate, headline, film
 
     def run(self, resume: bool) -> TrainingResult:
         """Train until `num_iterations` are done; SIGINT or SIGTERM writes a checkpoint and returns early.
@@ -160,11 +171,13 @@ class Trainer:
         clock = {**report.clock, "iteration_seconds": time.perf_counter() - begun}
         _require_finite(report.metrics, state, iteration, tasks)
 
-        evaluation: dict[str, float] = {}
+        begun = time.perf_counter()
+        try:
+            evaluation, film = self._look(state, iteration)
+        except SamplingError as error:
+            place = f"evaluation of iteration {iteration}"
+            raise TrainingError(f"{place}, {error}; the checkpoint before it is intact") from error
         if self._evaluate is not None and self._config.evaluate_every:
-            begun = time.perf_counter()
-            if iteration % self._config.evaluate_every == 0:
-                evaluation = dict(self._evaluate(state, iteration))
             clock["evaluation_seconds"] = time.perf_counter() - begun
         clock["wall_seconds"] = time.perf_counter() - started
 
@@ -172,7 +185,16 @@ class Trainer:
         metrics = {"iteration": iteration, **report.metrics}
         if "env_steps" in report.metrics:
             metrics["env_steps_total"] = counters["env_steps"]
-        return _Step(current, Checkpoint(iteration, state, counters), metrics, evaluation, clock)
+        return _Step(current, Checkpoint(iteration, state, counters), metrics, evaluation, clock, film)
+
+    def _look(self, state: State, iteration: int) -> tuple[dict[str, float], Film | None]:
+        """The evaluation and the film that are due after `iteration`."""
+        evaluation, film = {}, None
+        if self._evaluate is not None and _is_due(iteration, self._config.evaluate_every):
+            evaluation = dict(self._evaluate(state, iteration))
+        if self._film is not None and _is_due(iteration, self._film.every):
+            film = self._film.shoot(state, iteration)
+        return evaluation, film
 
     def _count(self, current: Checkpoint, metrics: Mapping[str, float]) -> dict[str, int | float]:
         if self._best_metric not in metrics:
@@ -188,6 +210,8 @@ class Trainer:
 
     def _write(self, step: _Step, log: MetricsLog, display: Display) -> None:
         log.append({**step.metrics, **step.evaluation}, step.clock)
+        if step.film is not None:
+            log.append_film(step.after.iteration, step.film)
         folder, after = self._folder.checkpoints, step.after
         if after.counters["best_iteration"] == step.before.iteration:
             if step.before.iteration not in checkpoints.iterations_on_disk(folder):
@@ -206,6 +230,10 @@ class Trainer:
             checkpoints.save(folder, current)
         checkpoints.point(folder, "latest", current.iteration)
         checkpoints.prune(folder, self._config.keep_checkpoints)
+
+
+def _is_due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0
 
 
 def _require_finite(metrics: Mapping[str, float], state: State, iteration: int, tasks: Sequence[Any]) -> None:

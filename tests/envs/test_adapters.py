@@ -78,3 +78,16 @@ def test_one_is_one():
         SingleFromVector(gymnasium.make_vec("maml/Navigation2D-v0", num_envs=3))
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         VectorFromSingle(Countdown, num_envs=0)
+
+
+def test_a_range_of_tasks_is_that_of_the_copies():
+    class Ranged(Countdown):
+        task_range = (1.0, 2.0)
+
+        def sample_tasks(self, num_tasks, rng):
+            return rng.uniform(*self.task_range, num_tasks).tolist()
+
+    vector = VectorFromSingle(Ranged, num_envs=2)
+    assert vector.task_range == (1.0, 2.0) and VectorFromSingle(Countdown, num_envs=1).task_range is None
+    vector.task_range = (5.0, 6.0)
+    assert all(5.0 <= task <= 6.0 for task in vector.sample_tasks(20, np.random.default_rng(0)))

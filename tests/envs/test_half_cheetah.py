@@ -124,3 +124,19 @@ def test_a_direction_is_one_of_two():
 def test_unknown_physics(make):
     with pytest.raises(ValueError, match=r"physics must be one of \['gym', 'rllab'\], got 'mars'"):
         make("maml/HalfCheetahVel-rllab-v0", physics="mars")
+
+
+def test_speeds_come_from_the_range_that_is_set():
+    env = make_vec("Vel", "rllab")
+    assert env.task_range == (0.0, 2.0)
+    draws = [task.speed for task in env.sample_tasks(200, np.random.default_rng(0))]
+    env.task_range = (2.0, 4.0)
+    far = [task.speed for task in env.sample_tasks(200, np.random.default_rng(0))]
+    np.testing.assert_allclose(far, np.add(draws, 2.0))  # the same draws from a range as wide
+    assert make_vec("Vel", "rllab").task_range == (0.0, 2.0)  # of this environment alone
+    assert make_vec("Dir", "rllab").task_range is None
+
+
+def test_tasks_in_words():
+    tasks = [TargetVelocity(1.234), Direction(1), Direction(-1)]
+    assert list(map(str, tasks)) == ["run at 1.23 m/s", "run forward", "run backward"]

@@ -7,6 +7,7 @@ from gymnasium.error import ResetNeeded
 import envs  # noqa: F401 - registers the ids
 from envs.half_cheetah import half_cheetah_model
 from envs.task_env import SimulationError
+from envs.tasks import TargetVelocity
 
 ROBOTS = [f"{body}Vel-{physics}" for body in ("HalfCheetah", "Ant") for physics in ("rllab", "gym")]
 every_robot = pytest.mark.parametrize("robot", ROBOTS)
@@ -109,3 +110,22 @@ def test_drawing_does_not_disturb_the_simulation(robot):
 
 def test_mujoco_is_the_version_the_batch_needs():
     assert tuple(int(part) for part in mujoco.__version__.split(".")[:2]) >= (3, 17)
+
+
+@pytest.mark.usefixtures("drawing")
+def test_the_post_moves_at_the_target_speed_and_pictures_have_the_size_asked_for():
+    env = make_vec(num_envs=1, render_mode="rgb_array")
+    env.picture_size = (60, 80)
+    places = []
+    for speed in (-0.5, 0.0, 0.5):
+        env.set_tasks([TargetVelocity(speed)])
+        env.reset(seed=[0])
+        for _ in range(50):
+            env.step(np.zeros((1, 6), dtype=np.float32))
+        red, green, _ = np.moveaxis(env.render_one(0).astype(int), -1, 0)
+        assert red.shape == (60, 80)
+        places.append(np.argwhere(red - green > 100)[:, 1].mean())  # columns of the post
+    # half a second at 0.5 m/s moves it by 0.25 m, to either side
+    assert places[0] < places[1] - 3 and places[2] > places[1] + 3
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=1.5)
+    env.close()

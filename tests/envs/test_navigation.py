@@ -69,3 +69,18 @@ def test_pictures_show_point_path_and_goal():
     assert picture[83, 72].tolist() == [30, 150, 60]
     assert picture[107, 144].tolist() == [150, 150, 150]
     assert gymnasium.make("maml/Navigation2D-v0").unwrapped.render() is None
+
+
+def test_goals_come_from_the_range_that_is_set():
+    env = make_vec(1)
+    env.task_range = (2.0, 3.0)
+    goals = env.sample_tasks(100, np.random.default_rng(0))
+    assert all(2.0 <= c <= 3.0 for goal in goals for c in (goal.x, goal.y)) and make_vec(1).task_range == (-0.5, 0.5)
+    assert str(Goal(0.5, -0.25)) == "go to (0.50, -0.25) m"
+
+
+def test_the_position_is_where_it_is_said_to_be():
+    env = make_vec(1)
+    env.reset(seed=0)
+    observations, *_ = env.step(np.array([[0.1, -0.05]], dtype=np.float32))
+    np.testing.assert_allclose(observations[0, env.position_columns], [0.1, -0.05])

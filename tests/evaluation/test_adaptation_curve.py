@@ -8,8 +8,14 @@ from maml_rl.core.inner import adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import stack
 from maml_rl.core.protocols import EVALUATION, INITIALISATION, Key
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, adaptation_curve
-from maml_rl.policies import GaussianPolicy, PolicyConfig
+from maml_rl.evaluation.adaptation_curve import (
+    AdaptationCurve,
+    EvaluationConfig,
+    adaptation,
+    adaptation_curve,
+    query_key,
+)
+from maml_rl.policies import GaussianPolicy, PolicyConfig, acting_by_mean
 from maml_rl.rl.family import AdvantageConfig, RLFamily
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.supervised.sinusoid import SinusoidConfig, SinusoidFamily
@@ -45,8 +51,8 @@ def sinusoid():
     return SinusoidFamily(SinusoidConfig(init_std=0.3), torch.device("cpu"))
 
 
-def navigation(threads):
-    policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(8,)))
+def navigation(threads, change=lambda policy: policy):
+    policy = change(GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(8,))))
 
     def make_env(num_envs):
         return gymnasium.make_vec("maml/Navigation2D-v0", num_envs=num_envs, horizon=10)
@@ -142,3 +148,30 @@ def test_the_first_step_has_a_size_of_its_own(num_steps, sizes):
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         EvaluationConfig(**settings)
+
+
+def test_a_judge_scores_other_episodes_and_leaves_adaptation_as_it_is(threads):
+    family, judge = Recorded(navigation(threads)), Recorded(navigation(threads, acting_by_mean))
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    tasks = family.sample_tasks(4, np.random.default_rng(0))
+    key = Key(9, EVALUATION, 5)
+    own = list(adaptation(family, theta, tasks, CONFIG.step_sizes, key, threads, None))
+    judged = list(adaptation(family, theta, tasks, CONFIG.step_sizes, key, threads, judge))
+    for one, other in zip(own, judged, strict=True):
+        assert all(torch.equal(one.params[name], other.params[name]) for name in theta)
+    assert not set(judge.keys) & set(family.keys)
+    assert judge.keys == [query_key(key, phase, is_judged=True) for phase in range(4)]
+    # without noise, in a world without any, all episodes of a task are the same one
+    returns = judged[-1].query.returns
+    assert torch.equal(returns, returns[:, :1].expand_as(returns))
+    assert not torch.equal(own[-1].query.returns, own[-1].query.returns[:, :1].expand_as(returns))
+
+
+def test_gain_and_the_share_of_tasks_made_worse():
+    # Of three tasks, one rises by 1, one falls by 1, one stays: as returns one in three is worse, as errors one, too.
+    scores = torch.tensor([[0.0, 0.0, 0.0], [1.0, -1.0, 0.0]])
+    returns, errors = AdaptationCurve("return", scores, True), AdaptationCurve("mse", scores, False)
+    assert returns.gain[1].tolist() == [1.0, -1.0, 0.0] and errors.gain[1].tolist() == [-1.0, 1.0, 0.0]
+    assert returns.share_worse == pytest.approx([0.0, 1 / 3]) and errors.share_worse == pytest.approx([0.0, 1 / 3])
+    lost = AdaptationCurve("mse", torch.tensor([[1.0, 1.0], [0.5, float("nan")]]), False)
+    assert lost.share_worse[1] == 0.5

@@ -113,3 +113,10 @@ def test_the_predictor_keeps_the_shape_of_its_inputs(family):
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         SinusoidConfig(**settings)
+
+
+def test_a_task_is_the_function_that_its_examples_come_from(family):
+    task = Sinusoid(2.0, 0.5)
+    data = take_task(family.collect([task], {}, KEY), 0)
+    torch.testing.assert_close(torch.from_numpy(task.at(data.inputs.double().numpy())).float(), data.targets)
+    assert str(task) == "2.00 sin(x - 0.50)"

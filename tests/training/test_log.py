@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
-from maml_rl.training.log import LogError, MetricsLog
+from maml_rl.training.events import Film
+from maml_rl.training.log import LogError, MetricsLog, read_columns
 
 
 def lines(folder: Path) -> list[str]:
@@ -160,3 +162,32 @@ def test_a_full_disk_ends_in_one_sentence(tmp_path, monkeypatch, function):
             MetricsLog(tmp_path, 1)
     filled(tmp_path, 3, after=2)
     assert len(lines(tmp_path)) == 4
+
+
+def test_films_are_images_of_their_iteration_and_are_cut_like_the_rows(tmp_path):
+    film = Film(b"GIF89a...", height=2, width=3)
+    with MetricsLog(tmp_path, 0) as log:
+        for i in (1, 2, 3):
+            log.append({"iteration": i, "loss": 1.0}, {})
+            log.append_film(i, film)
+    MetricsLog(tmp_path, 2).close()
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [(e.step, e.height, e.width, e.encoded_image_string) for e in found.Images("film")] == [
+        (step, 2, 3, b"GIF89a...") for step in (1, 2)
+    ]
+    assert lines(tmp_path) == ["iteration,loss", "1,1.0", "2,1.0"]
+
+
+def test_columns_are_read_back_by_iteration(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        log.append({"iteration": 1, "loss": 0.1}, {"seconds": 1.0})
+        log.append({"iteration": 2, "loss": 0.3, "eval": 5.0}, {"seconds": 1.0})
+    path = tmp_path / "metrics.csv"
+    assert read_columns(path, ["loss", "eval", "other"]) == {"loss": {1: 0.1, 2: 0.3}, "eval": {2: 5.0}}
+    path.write_text("iteration,loss\n1,much\n")
+    with pytest.raises(LogError, match="must hold a row of numbers for each iteration"):
+        read_columns(path, ["loss"])
+    path.unlink()
+    with pytest.raises(LogError, match="cannot be read"):
+        read_columns(path, ["loss"])

@@ -1,0 +1,332 @@
+"""The command line of pictures: films and plots of what a run has learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_rl.build import make_film_world, make_vector_env, needs_backend
+from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.core.params import Params, take_task
+from maml_rl.core.protocols import EVALUATION, Key
+from maml_rl.drawing import NO_BACKEND, DrawingError
+from maml_rl.evaluation.adaptation_curve import (
+    AdaptationCurve,
+    adaptation,
+    evaluation_tasks,
+    query_key,
+    score_tasks,
+)
+from maml_rl.evaluation.film import (
+    DrawnWorld,
+    Recording,
+    Scene,
+    caption,
+    film_pace,
+    median_episode,
+    record,
+    thinned,
+)
+from maml_rl.evaluation.plots import (
+    History,
+    Journey,
+    LabelledCurve,
+    Regression,
+    adaptation_plot,
+    learning_plot,
+    paths_plot,
+    regression_plot,
+    save_figure,
+)
+from maml_rl.evaluation.video import Panel, compose, require_ffmpeg, write_gif, write_mp4
+from maml_rl.policies import Policy
+from maml_rl.rl.family import RLFamily
+from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.training.log import read_columns
+
+SHIPPED_RUN = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah_vel"
+PICTURE_HEIGHT, PICTURE_WIDTH = 240, 320  # of a robot [pixels]
+MAX_GIF_BYTES = 2_000_000
+SHOWN_STEPS = (0, 1, 5, 10)  # of the sinusoid's curves
+
+
+@dataclass(frozen=True)
+class VisualizeCommand:
+    """Make films and plots of a trained learner, before and after adaptation to fresh tasks."""
+
+    run: Annotated[Path, tyro.conf.Positional] = SHIPPED_RUN
+    """The folder of a training run; by default that of a half cheetah which comes with the source."""
+    output_dir: Path = field(kw_only=True)
+    """The folder for the pictures; files of the same name are replaced."""
+    checkpoint: WhichCheckpoint = "last"
+    """The best by training score, or the last."""
+    num_tasks: int = 20
+    """Fresh tasks that the adaptation curve is a mean over; films and paths show some of them."""
+    num_steps: int | None = None
+    """Gradient steps on each; by default as in the run's own evaluation."""
+    num_shown: int = 3
+    """Tasks in the grid film and in plots of single tasks, from the least gain to the largest."""
+    actions: Literal["sampled", "mean"] = "sampled"
+    """Show and score episodes under the policy as it is, or without its noise."""
+    task_range: tuple[float, float] | None = None
+    """Draw tasks from here, in place of the training range."""
+    seed: int = 1
+    """Of the evaluation's own random stream: tasks and episodes."""
+    film: bool = True
+    """Make films."""
+    num_threads: int = 0
+    """0 takes every core. Results do not depend on it."""
+
+    def __post_init__(self) -> None:
+        if self.num_shown < 1:
+            raise ValueError(f"num_shown must be at least 1, got {self.num_shown}")
+
+
+class Adaptation(NamedTuple):
+    """The evaluation that all pictures show."""
+
+    trained: Trained
+    key: Key
+    curve: AdaptationCurve
+    params: list[Params]  # after 0 .. K steps, each [N, ...]
+    supports: list[Any]
+    scores: list[Tensor]  # after 0 .. K steps, each [N, E]: of episodes or examples
+    subject: str  # the environment and the iteration, for titles
+
+    def ranked(self, count: int) -> list[int]:
+        """`count` tasks, from the least gain to the largest; one is the median."""
+        order = torch.argsort(self.curve.gain[-1], stable=True).tolist()
+        if count == 1:
+            return [order[len(order) // 2]]
+        places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+        return [order[place] for place in places]
+
+
+def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> int:
+    """Run the visualization command; return the exit status: 0, 1 if an episode fails, or 2 if refused.
+
+    Args:
+        backend: that MuJoCo draws with, None if none does.
+    """
+    command = tyro.cli(VisualizeCommand, args=arguments)
+    try:
+        config = _config(command)
+        trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
+        try:
+            command.output_dir.mkdir(parents=True, exist_ok=True)
+            _draw_all(command, _adapt(trained), backend)
+        finally:
+            trained.built.close()
+    except SamplingError as error:
+        return _fail(error, 1)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    return 0
+
+
+def _config(command: VisualizeCommand) -> RunConfig:
+    if command.run == SHIPPED_RUN and not SHIPPED_RUN.exists():
+        raise ValueError(f"the run must be named: {SHIPPED_RUN} comes only with a checkout of the source")
+    saved = read_config(command.run)
+    num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
+    own = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
+    return dataclasses.replace(
+        saved,
+        device="cpu",
+        evaluation=dataclasses.replace(saved.evaluation, **own),
+        sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
+    )
+
+
+def _adapt(trained: Trained) -> Adaptation:
+    config, built = trained.config, trained.built
+    key = Key(config.evaluation.seed, EVALUATION, trained.checkpoint.iteration)
+    tasks = evaluation_tasks(built.family, config.evaluation)
+    params, supports, scores = [], [], []
+    sizes = config.evaluation.step_sizes
+    for adapted in adaptation(built.family, trained.theta, tasks, sizes, key, built.threads, built.judge):
+        params.append(adapted.params)
+        supports.append(adapted.support)
+        scores.append(score_tasks(built.family, adapted))
+    family = built.family
+    means = torch.stack([each.mean(dim=1) for each in scores])
+    curve = AdaptationCurve(family.metric, means, family.higher_is_better, tuple(tasks))
+    subject = f"{config.env_id.split('/')[-1]}, iteration {trained.checkpoint.iteration}"
+    if built.judge is not None:
+        subject += ", mean actions"
+    return Adaptation(trained, key, curve, params, supports, scores, subject)
+
+
+def _draw_all(command: VisualizeCommand, shown: Adaptation, backend: str | None) -> None:
+    """Plots first: they need nothing that a machine may lack."""
+    folder, family = command.output_dir, shown.trained.built.family
+    _say(_learning_curve(command.run, shown, folder / "learning_curve.png"))
+    _say(_adaptation_curve(shown, command.task_range, folder / "adaptation_curve.png"))
+    chosen = shown.ranked(command.num_shown)
+    if not isinstance(family, RLFamily):
+        if shown.trained.config.env == SINUSOID:
+            _say(_regressions(shown, chosen, folder / "curves.png"))
+        return
+    policy = _acting_policy(shown, family)
+    _say(_paths(shown, policy, chosen, folder / "paths.png"))
+    if command.film:
+        _films(shown, policy, chosen, folder, backend)
+
+
+def _acting_policy(shown: Adaptation, family: RLFamily) -> Policy:
+    judge = shown.trained.built.judge
+    return judge.policy if isinstance(judge, RLFamily) else family.policy
+
+
+# --- plots -----------------------------------------------------------------------------------------------------
+
+
+def _learning_curve(run: Path, shown: Adaptation, path: Path) -> Path | None:
+    metric, last = shown.curve.metric, shown.trained.config.evaluation.num_steps
+    labels = {f"{metric}_before": "training tasks, before", f"{metric}_after": "training tasks, after"}
+    columns = read_columns(run / "metrics.csv", [*labels, *(f"eval_{metric}_{k}" for k in range(last + 1))])
+    steps = [k for k in range(last + 1) if f"eval_{metric}_{k}" in columns]
+    if not columns.get(f"{metric}_after"):
+        print(f"{run / 'metrics.csv'} has no iterations yet: no learning curve", file=sys.stderr)
+        return None
+    histories = [
+        History(label, list(columns[name]), list(columns[name].values()), None) for name, label in labels.items()
+    ]
+    if steps:
+        name = f"eval_{metric}_{steps[-1]}"
+        halves = read_columns(run / "metrics.csv", [f"{name}_ci95"])[f"{name}_ci95"]
+        label = f"fresh tasks, after {_count(steps[-1], 'step')} (95 %)"
+        values = columns[name]
+        histories.append(History(label, list(values), list(values.values()), [halves.get(i, 0.0) for i in values]))
+    window = max(1, len(columns[f"{metric}_after"]) // 50)
+    title = f"{shown.subject.split(',')[0]}: meta-training"
+    save_figure(learning_plot(histories, metric, title, window), path)
+    return path
+
+
+def _adaptation_curve(shown: Adaptation, task_range: tuple[float, float] | None, path: Path) -> Path:
+    curve = shown.curve
+    where = "" if task_range is None else f" from {task_range[0]:g} to {task_range[1]:g}"
+    title = f"{shown.subject}: {len(curve.tasks)} fresh tasks{where}"
+    label = f"mean over {len(curve.tasks)} tasks"
+    save_figure(adaptation_plot([LabelledCurve(label, curve.mean, curve.ci95, False)], curve.metric, title), path)
+    return path
+
+
+def _paths(shown: Adaptation, policy: Policy, chosen: Sequence[int], path: Path) -> Path | None:
+    """In worlds where observations hold a position in the plane."""
+    config = shown.trained.config
+    world = make_vector_env(config.env_id, config.sampling.horizon, config.sampling.episodes_per_task)
+    columns = world.position_columns
+    journeys = []
+    for index in chosen if columns is not None else ():
+        task, phases = shown.curve.tasks[index], []
+        for phase in range(len(shown.params)):
+            played = _record(shown, world, policy, index, phase, every=0)
+            phases.append(played.paths[median_episode(shown.scores[phase][index])][:, columns])
+        journeys.append(Journey(str(task), (task.x, task.y), phases))
+    world.close()
+    if not journeys:
+        return None
+    save_figure(paths_plot(journeys, f"{shown.subject}: the median episode before and after gradient steps"), path)
+    return path
+
+
+def _regressions(shown: Adaptation, chosen: Sequence[int], path: Path) -> Path:
+    family, last = shown.trained.built.family, len(shown.params) - 1
+    low, high = shown.trained.config.sinusoid.input_range
+    inputs = np.linspace(low, high, 300)
+    column = torch.from_numpy(inputs).float().unsqueeze(-1)
+    steps = sorted({k for k in SHOWN_STEPS if k <= last} | {last})
+    regressions = []
+    for index in chosen:
+        predictors = {k: family.predictor(take_task(shown.params[k], index)) for k in steps}
+        predictions = {k: _numbers(predict(column)) for k, predict in predictors.items()}
+        support = take_task(shown.supports[0], index)
+        examples = _numbers(support.inputs), _numbers(support.targets)
+        task = shown.curve.tasks[index]
+        regressions.append(Regression(str(task), inputs, task.at(inputs), examples, predictions))
+    save_figure(regression_plot(regressions, f"{shown.subject}: predictions after gradient steps"), path)
+    return path
+
+
+def _numbers(values: Tensor) -> NDArray[np.float64]:
+    return values.flatten().double().cpu().numpy()
+
+
+# --- films -----------------------------------------------------------------------------------------------------
+
+
+def _films(shown: Adaptation, policy: Policy, chosen: Sequence[int], folder: Path, backend: str | None) -> None:
+    """One task, with the median gain, and a grid of several; the GIF first, which needs no ffmpeg."""
+    world = make_film_world(shown.trained.config, PICTURE_HEIGHT, PICTURE_WIDTH)
+    try:
+        if needs_backend(world) and backend is None:
+            raise DrawingError(f"{NO_BACKEND}; the plots are in {folder}")
+        pace = film_pace(world)
+        (median,) = shown.ranked(1)
+        single = _before_and_after(shown, world, policy, median, pace.every)
+        notes = "; ".join(filter(None, [world.picture_note, pace.remark]))
+        title = [f"{shown.subject}: {shown.curve.tasks[median]}", notes]
+        frames = compose(title, [[_panel(shown, phase, played) for phase, played in single.items()]], font_size=15)
+        write_gif(folder / "adaptation.gif", frames, pace.fps, MAX_GIF_BYTES)
+        _say(folder / "adaptation.gif")
+        require_ffmpeg()
+        write_mp4(folder / "adaptation.mp4", frames, pace.fps)
+        _say(folder / "adaptation.mp4")
+        recorded = {median: {phase: thinned(played, 2) for phase, played in single.items()}}
+        for index in chosen:
+            if index not in recorded:
+                recorded[index] = _before_and_after(shown, world, policy, index, 2 * pace.every)
+        rows = [
+            [_panel(shown, phase, recorded[index][phase], shown.curve.tasks[index]) for index in chosen]
+            for phase in single
+        ]
+        title = [f"{shown.subject}: tasks from the least gain to the largest", notes]
+        write_mp4(folder / "tasks.mp4", compose(title, rows, font_size=14), pace.fps / 2)
+        _say(folder / "tasks.mp4")
+    finally:
+        world.close()
+
+
+def _before_and_after(
+    shown: Adaptation, world: DrawnWorld, policy: Policy, index: int, every: int
+) -> dict[int, Recording]:
+    last = len(shown.params) - 1
+    return {phase: _record(shown, world, policy, index, phase, every) for phase in sorted({0, last})}
+
+
+def _record(shown: Adaptation, world: DrawnWorld, policy: Policy, index: int, phase: int, every: int) -> Recording:
+    """Every task is shown by its median episode."""
+    scene = Scene(shown.curve.tasks[index], index, query_key(shown.key, phase, shown.trained.built.judge is not None))
+    row = median_episode(shown.scores[phase][index])
+    return record(world, policy, shown.params[phase], scene, row, every)
+
+
+def _panel(shown: Adaptation, phase: int, played: Recording, task: Any = None) -> Panel:
+    return Panel(played.pictures, [caption(played, i, phase, task) for i in range(len(played.pictures))])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _say(path: Path | None) -> None:
+    if path is not None:
+        print(path, flush=True)
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status

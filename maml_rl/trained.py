@@ -1,0 +1,71 @@
+"""A finished or running run, read back from its folder for evaluation and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from maml_rl.build import Built, build
+from maml_rl.config import RunConfig, from_dict
+from maml_rl.core.maml import params_of
+from maml_rl.core.params import Params, to_device
+from maml_rl.core.protocols import INITIALISATION, Key
+from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_best, load_latest
+from maml_rl.training.run_folder import RunFolder
+
+WhichCheckpoint = Literal["best", "last"]
+
+
+class Trained(NamedTuple):
+    """What a run has learned, and everything to use it with; `built` is to be closed."""
+
+    config: RunConfig
+    checkpoint: Checkpoint
+    theta: Params
+    built: Built
+
+
+def read_config(run: Path) -> RunConfig:
+    """The settings of the run in folder `run`.
+
+    Raises:
+        ConfigError: if it is no run folder, or its settings are refused.
+    """
+    return from_dict(RunFolder.read_config(run))
+
+
+def load_trained(
+    run: Path,
+    config: RunConfig,
+    which: WhichCheckpoint,
+    task_range: tuple[float, float] | None,
+    mean_actions: bool,
+) -> Trained:
+    """The checkpoint of the run in folder `run`, to be used with the settings `config`.
+
+    Raises:
+        CheckpointError: if there is none, it is refused, or it is not of this environment and network.
+        ValueError: if the settings do not fit the environment.
+    """
+    load: Callable[[Path], Checkpoint] = load_best if which == "best" else load_latest
+    checkpoint = load(run / "checkpoints")
+    built = build(config, task_range, mean_actions)
+    try:
+        theta = to_device(params_of(checkpoint.state), built.device)
+        _require_fit(theta, built.family.init_params(Key(config.seed, INITIALISATION, 0)), run, config, checkpoint)
+    except BaseException:
+        built.close()
+        raise
+    return Trained(config, checkpoint, theta, built)
+
+
+def _require_fit(theta: Params, wanted: Params, run: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
+    shapes = [{name: list(value.shape) for name, value in params.items()} for params in (theta, wanted)]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        found, expected = (kind.get(name) for kind in shapes)
+        if found != expected:
+            raise CheckpointError(
+                f"checkpoint {run / 'checkpoints' / checkpoint.name} must fit {config.env_id} and the network in "
+                f"{run / 'config.json'}, but {name} has shape {found} in place of {expected}: it is another run's"
+            )

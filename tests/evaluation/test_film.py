@@ -1,0 +1,139 @@
+"""What is filmed is what was scored."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import envs  # noqa: F401 - registers the ids
+from maml_rl.core.lift import Threads
+from maml_rl.core.protocols import EVALUATION, INITIALISATION, Key
+from maml_rl.evaluation.adaptation_curve import adaptation, query_key
+from maml_rl.evaluation.film import (
+    MAX_PICTURES,
+    Recording,
+    Scene,
+    caption,
+    film_pace,
+    median_episode,
+    record,
+    thinned,
+)
+from maml_rl.policies import GaussianPolicy, PolicyConfig
+from maml_rl.rl.family import AdvantageConfig, RLFamily
+from maml_rl.sampling.local import LocalSampler
+
+KEY = Key(9, EVALUATION, 5)
+EPISODES, HORIZON = 3, 12
+
+
+class Painted:
+    """A world that draws its elapsed steps, in place of a picture that takes a graphics library."""
+
+    picture_note = ""
+
+    def __init__(self, world):
+        self._world, self.elapsed = world, 0
+
+    def __getattr__(self, name):
+        return getattr(self._world, name)
+
+    def reset(self, **settings):
+        self.elapsed = 0
+        return self._world.reset(**settings)
+
+    def step(self, actions, alive=None):
+        self.elapsed += 1
+        return self._world.step(actions, alive)
+
+    def render_one(self, index):
+        return np.full((2, 3, 3), self.elapsed + 100 * index, dtype=np.uint8)
+
+
+def make_world(env_id, num_envs=EPISODES):
+    return gymnasium.make_vec(env_id, num_envs=num_envs, horizon=HORIZON)
+
+
+def make_family(env_id, threads):
+    probe = make_world(env_id, 1)
+    sizes = probe.single_observation_space.shape[0], probe.single_action_space.shape[0]
+    policy = GaussianPolicy(*sizes, PolicyConfig(hidden_sizes=(8,)))
+    sampler = LocalSampler(lambda count: make_world(env_id, count), policy, EPISODES, HORIZON, threads)
+    return RLFamily(probe.sample_tasks, sampler, policy, AdvantageConfig(), "ratio", threads, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("env_id", ["maml/Navigation2D-v0", "maml/HalfCheetahVel-rllab-v0"])
+def test_a_recording_is_the_scored_episodes_bit_for_bit(env_id):
+    threads = Threads(2)
+    family = make_family(env_id, threads)
+    tasks = family.sample_tasks(3, np.random.default_rng(0))
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    world = Painted(make_world(env_id))
+    for phase, adapted in enumerate(adaptation(family, theta, tasks, (0.1, 0.05), KEY, threads, None)):
+        for index, task in enumerate(tasks):
+            scene = Scene(task, index, query_key(KEY, phase, is_judged=False))
+            played = record(world, family.policy, adapted.params, scene, row=1, every=5)
+            batch = adapted.query
+            for episode in range(EPISODES):
+                length = int(batch.mask[index, episode].sum())
+                seen = batch.observations[index, episode, :length].numpy()
+                assert played.paths[episode].shape[0] == length + 1  # and where the last step led
+                np.testing.assert_array_equal(played.paths[episode][:-1].astype(np.float32), seen)
+            assert played.returns[-1] == pytest.approx(batch.returns[index, 1].item(), rel=1e-6)
+
+
+def test_pictures_are_of_the_start_every_nth_step_and_the_end():
+    threads = Threads(1)
+    family = make_family("maml/HalfCheetahVel-rllab-v0", threads)
+    (task,) = family.sample_tasks(1, np.random.default_rng(0))
+    params = {name: value[None] for name, value in family.init_params(Key(1, INITIALISATION, 0)).items()}
+    world = Painted(make_world("maml/HalfCheetahVel-rllab-v0"))
+    played = record(world, family.policy, params, Scene(task, 0, KEY), row=1, every=5)
+    assert played.steps == [0, 5, 10, HORIZON]
+    assert [int(picture[0, 0, 0]) - 100 for picture in played.pictures] == played.steps  # of row 1
+    assert len(played.returns) == len(played.speeds) == 4 and played.returns[0] == played.speeds[0] == 0.0
+    # a centre of mass that starts near 0 has gone speed x time, but for the noise of the start [m]
+    assert played.paths[1][-1, 17] == pytest.approx(played.speeds[-1] * 0.01 * HORIZON, abs=0.05)
+    silent = record(world, family.policy, params, Scene(task, 0, KEY), row=0, every=0)
+    assert silent.pictures == [] and np.array_equal(silent.paths[0], played.paths[0])
+    torch.testing.assert_close(torch.tensor(played.paths[1]), torch.tensor(silent.paths[1]), rtol=0, atol=0)
+
+
+def test_the_median_episode_has_as_many_above_as_below():
+    assert median_episode(torch.tensor([5.0, -1.0, 3.0])) == 2
+    assert median_episode(torch.tensor([2.0])) == 0
+
+
+RECORDING = Recording([], [np.zeros((1, 1, 3), np.uint8)] * 4, [0, 2, 4, 5], [0.0, -1.0, -2.0, -2.54], [])
+
+
+def test_a_thinned_recording_keeps_its_ends():
+    kept = thinned(RECORDING, 2)
+    assert kept.steps == [0, 4, 5] and kept.returns == [0.0, -2.0, -2.54] and kept.speeds == []
+
+
+def test_captions_say_task_gradient_steps_step_and_return():
+    assert caption(RECORDING, 3, 0, None) == ["before adaptation", "step 5: return -2.5"]
+    assert caption(RECORDING, 3, 1, "task") == ["task", "after 1 gradient step", "step 5: return -2.5"]
+    moving = RECORDING._replace(speeds=[0.0, 0.5, 1.0, 1.25])
+    assert caption(moving, 3, 2, None) == ["after 2 gradient steps", "step 5: return -2.5, mean speed 1.25 m/s"]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "life", "every", "fps", "remark"),
+    [
+        (200, 100, 2, 25.0, "played at 0.5 times its speed"),
+        (200, 20, 2, 10.0, ""),
+        (100, 10, 1, 10.0, ""),
+        (5, 1, 1, 5.0, "played at 5 times its speed"),
+    ],
+)
+def test_pace_of_a_film(horizon, life, every, fps, remark):
+    class World:
+        pass
+
+    world = World()
+    world.horizon, world.metadata = horizon, {"render_fps": life}
+    pace = film_pace(world)
+    assert (pace.every, pace.fps, pace.remark) == (every, fps, remark)
+    assert horizon / pace.every <= MAX_PICTURES

@@ -1,0 +1,60 @@
+"""Which backend draws is found out in another process, and nothing breaks where none does."""
+
+import os
+
+import pytest
+
+from maml_rl import drawing
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine on which the named backends draw; what was tried is kept."""
+
+    def make(*working, asked=None):
+        tried = []
+
+        def draws(backend):
+            tried.append(backend)
+            return backend in working
+
+        monkeypatch.setattr(drawing, "draws", draws)
+        if asked is None:
+            monkeypatch.delenv("MUJOCO_GL", raising=False)
+        else:
+            monkeypatch.setenv("MUJOCO_GL", asked)
+        return tried
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("working", "asked", "chosen"),
+    [
+        (["egl", "osmesa"], None, "egl"),
+        (["osmesa"], None, "osmesa"),
+        (["egl", "osmesa"], "osmesa", "osmesa"),
+        (["egl"], "glfw", "egl"),
+        ([], None, None),
+    ],
+)
+def test_the_first_backend_that_draws_is_chosen(machine, working, asked, chosen):
+    tried = machine(*working, asked=asked)
+    assert drawing.choose_backend() == chosen
+    assert os.environ["MUJOCO_GL"] == (chosen or "disabled")  # with "disabled" mujoco can at least be imported
+    assert len(tried) == len(set(tried))
+
+
+def test_a_process_that_cannot_draw_is_told_what_to_set_or_install(machine):
+    machine("egl", asked="egl")
+    drawing.require_drawing()
+    machine("osmesa", asked="egl")
+    with pytest.raises(drawing.DrawingError, match="export MUJOCO_GL=osmesa"):
+        drawing.require_drawing()
+    machine()
+    with pytest.raises(drawing.DrawingError, match="apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6"):
+        drawing.require_drawing()
+
+
+def test_a_backend_that_does_not_exist_does_not_draw():
+    assert not drawing.draws("crayons")
