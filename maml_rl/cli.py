@@ -44,12 +44,12 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
     """
     try:
         command = _parse(default, arguments)
-        folder, built = _prepare(command)
+        folder, built = prepare(command)
     except (ValueError, OSError) as error:
         return _fail(error, 2)  # nothing has been made
     try:
         with folder:
-            result = _run(command, folder, built)
+            result = run(command, folder, built)
     except (CheckpointError, LogError, TrainingError) as error:
         return _fail(error, 1)
     finally:
@@ -71,7 +71,7 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     return command
 
 
-def _prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
+def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
     built = build(command.run)
     try:
@@ -100,7 +100,7 @@ def default_folder(config: RunConfig) -> Path:
     return Path("runs") / f"{config.env_id.split('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResult:
+def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResult:
     config = command.run
     trainer = Trainer(
         folder,

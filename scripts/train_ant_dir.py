@@ -1,21 +1,9 @@
-"""Ant forward or backward, by the protocol of Finn et al. 2017: 40 episodes per task, twice the other worlds' number.
-
-At evaluation the steps after the first are a hundredth of it, as in the script that made their figure; elsewhere they
-are half of it.
-"""
+"""Ant forward or backward, by the protocol of Finn et al. 2017: 40 episodes per task in place of 20."""
 
 import sys
 
 from maml_rl.cli import train
-from maml_rl.config import RunConfig
-from maml_rl.evaluation.adaptation_curve import EvaluationConfig
-from maml_rl.sampling.local import SamplingConfig
-
-PRESET = RunConfig(
-    env="maml/AntDir-rllab-v0",
-    sampling=SamplingConfig(episodes_per_task=40),
-    evaluation=EvaluationConfig(later_step_size=0.001),
-)
+from maml_rl.presets import PRESETS
 
 if __name__ == "__main__":
-    sys.exit(train(PRESET))
+    sys.exit(train(PRESETS["maml/AntDir-rllab-v0"]))

@@ -1,9 +1,9 @@
-"""HalfCheetah at a target velocity, by the protocol of Finn et al. 2017 (RunConfig's defaults)."""
+"""HalfCheetah at a target velocity, by the protocol of Finn et al. 2017."""
 
 import sys
 
 from maml_rl.cli import train
-from maml_rl.config import RunConfig
+from maml_rl.presets import PRESETS
 
 if __name__ == "__main__":
-    sys.exit(train(RunConfig(env="maml/HalfCheetahVel-rllab-v0")))
+    sys.exit(train(PRESETS["maml/HalfCheetahVel-rllab-v0"]))

@@ -17,8 +17,9 @@ LEVELS = [
     {"training", "evaluation"},
     {"config"},
     {"build"},
-    {"trained"},
+    {"trained", "presets"},
     {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize"},
+    {"cli_compare"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -1,0 +1,115 @@
+"""The comparison command: every method trained once, scored on the same tasks, drawn; nothing is done twice."""
+
+import csv
+import json
+
+import pytest
+
+from maml_rl import cli_compare
+from maml_rl.cli_compare import CompareCommand, base_config, compare, method_config
+from maml_rl.evaluation.published import PUBLISHED
+from maml_rl.training.trainer import TrainingResult
+
+NAVIGATION = "maml/Navigation2D-v0"
+METHODS = ("maml", "fomaml", "pretrained", "random", "oracle")
+
+
+def arguments(folder, *more):
+    return ["--env", NAVIGATION, "--output-dir", str(folder), "--num-tasks", "3", "--json", *more]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    assert compare(arguments(folder, "--num-iterations", "1")) == 0
+    return folder
+
+
+def test_every_method_is_scored_with_its_own_steps(compared):
+    result = json.loads((compared / "comparison.json").read_text())
+    assert tuple(result["methods"]) == METHODS
+    lengths = {method: len(found["mean"]) for method, found in result["methods"].items()}
+    assert lengths == {"maml": 5, "fomaml": 5, "pretrained": 5, "random": 5, "oracle": 1}
+    assert result["methods"]["random"]["step_sizes"] == [0.5, 0.25, 0.25, 0.25]
+    assert result["published"]["maml"] == list(PUBLISHED[NAVIGATION].maml)
+    with open(compared / "comparison.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(lengths.values())
+    assert [float(row["published"]) for row in rows if row["method"] == "maml"] == list(PUBLISHED[NAVIGATION].maml)
+    assert (compared / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_before_adaptation_all_untrained_policies_score_the_same(compared, tmp_path, capsys):
+    # Without an iteration maml, pretrained and random are the same initial policy on the same tasks and noise.
+    assert compare(arguments(tmp_path, "--num-iterations", "0", "--methods", "maml", "pretrained", "random")) == 0
+    methods = json.loads(capsys.readouterr().out)["methods"]
+    assert len({found["mean"][0] for found in methods.values()}) == 1
+
+
+def test_what_is_done_is_not_done_again(compared, monkeypatch, capsys):
+    before = json.loads((compared / "comparison.json").read_text())
+    monkeypatch.setattr(cli_compare, "run", lambda *_: pytest.fail("trained again"))
+    assert compare(arguments(compared, "--num-iterations", "1")) == 0
+    assert json.loads(capsys.readouterr().out) == before
+
+
+def test_a_run_cut_short_goes_on(compared, tmp_path, monkeypatch, capsys):
+    flags = ["--methods", "maml", "random", "--num-iterations"]
+    assert compare(arguments(tmp_path, *flags, "1")) == 0
+    assert compare(arguments(tmp_path, *flags, "2")) == 0
+    assert len((tmp_path / "maml/metrics.csv").read_text().splitlines()) == 1 + 2
+    assert "random: done before" in capsys.readouterr().err
+
+
+def test_a_signal_stops_the_command_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli_compare, "run", lambda *_: TrainingResult(0, 2, {}))
+    assert compare(arguments(tmp_path, "--num-iterations", "1")) == 130
+    assert "stopped in maml: the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "comparison.json").exists()
+
+
+def test_finished_runs_may_be_loaded(compared, tmp_path, capsys):
+    loaded = ["--methods", "maml", "--load", "maml", str(compared / "maml")]
+    assert compare(arguments(tmp_path, *loaded)) == 0
+    found = json.loads(capsys.readouterr().out)["methods"]["maml"]
+    before = json.loads((compared / "comparison.json").read_text())["methods"]["maml"]
+    assert found["mean"] == before["mean"]
+    assert not (tmp_path / "maml").exists()
+
+
+@pytest.mark.parametrize("env", [*PUBLISHED, "maml/AntGoal-rllab-v0", "maml/HalfCheetahDir-gym-v0"])
+def test_methods_differ_from_maml_in_what_their_names_say(env, tmp_path):
+    base = base_config(CompareCommand(env, tmp_path))
+    configs = {method: method_config(method, base) for method in METHODS}
+    assert {config.env_id for config in configs.values()} == {env}
+    assert configs["fomaml"].inner.first_order and not configs["maml"].inner.first_order
+    assert [configs[m].inner.num_steps for m in METHODS] == [1, 1, 0, 0, 0]
+    assert [m for m in METHODS if configs[m].oracle] == ["oracle"]
+    assert [m for m in METHODS if configs[m].training.num_iterations == 0] == ["random"]
+    assert {configs[m].sampling for m in METHODS} == {base.sampling}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--num-steps", "-1"], "num_steps must be at least 0, got -1"),
+        (["--load", "best", "runs/x"], "load must name methods among"),
+        (["--methods", "maml", "maml"], "methods must be named once each"),
+        (["--load", "maml", "nowhere"], "nowhere is no run folder"),
+        (["--env", "sinusoid"], "env must be a task environment"),
+        (["--env", "maml/Nowhere-v0"], "env must be a registered task environment"),
+    ],
+)
+def test_bad_input_is_refused(changes, message, tmp_path, capsys):
+    try:
+        status = compare(arguments(tmp_path / "new", "--num-iterations", "1", *changes))
+    except SystemExit as refusal:  # by the parser
+        status = refusal.code
+    assert status == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_run_s_folder_is_refused(compared, capsys):
+    assert compare(arguments(compared, "--seed", "5", "--num-iterations", "1")) == 2
+    assert "holds another run (seed was 1, now 5): choose another --output-dir" in capsys.readouterr().err
