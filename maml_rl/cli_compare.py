@@ -243,7 +243,12 @@ def _write(
     if published is None:
         print(f"no published numbers for {base.env_id}: the plot has no reference lines", file=sys.stderr)
     else:
-        lines.append(LabelledCurve("MAML, published", list(published.maml), None, reference=True))
+        for name, values in (
+            ("MAML", published.maml),
+            ("pretrained", published.pretrained),
+            ("random", published.random),
+        ):
+            lines.append(LabelledCurve(f"{name}, published", list(values), None, reference=True))
         lines.append(LabelledCurve("oracle, published", [published.oracle] * longest, None, reference=True))
     figure = adaptation_plot(lines, "return", f"{base.env_id.split('/')[-1]}: {command.num_tasks} fresh tasks")
     save_figure(figure, command.output_dir / "comparison.png")

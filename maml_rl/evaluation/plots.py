@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 # Told apart by people with any kind of colour vision, and in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#6B6B6B"
+MOST_INSIDE = 4  # curves whose legend finds a place among them; that of more stands beside
 METRIC_LABELS = {"return": "return [reward per episode]", "mse": "mean squared error", "accuracy": "accuracy"}
 
 
@@ -39,9 +40,10 @@ def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) ->
     """
     if not curves:
         raise ValueError("adaptation_plot needs at least one curve, got none")
-    figure, axes = _figure(title)
+    is_crowded = len(curves) > MOST_INSIDE
+    figure, axes = _figure(title, width=8.5 if is_crowded else 6.0)
     own = 0
-    dashes = [(0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2))]
+    dashes = [(0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1))]
     for place, curve in enumerate(curves):
         steps = range(len(curve.mean))
         if not curve.mean or (curve.ci95 is not None and len(curve.ci95) != len(curve.mean)):
@@ -57,7 +59,7 @@ def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) ->
             _band(axes, steps, curve.mean, curve.ci95, colour)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("gradient steps on the task")
-    _label_scores(axes, metric, any(curve.ci95 is not None and not curve.reference for curve in curves))
+    _label_scores(axes, metric, any(curve.ci95 is not None and not curve.reference for curve in curves), is_crowded)
     return figure
 
 
@@ -235,9 +237,11 @@ def _clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _label_scores(axes: Axes, metric: str, has_bands: bool) -> None:
+def _label_scores(axes: Axes, metric: str, has_bands: bool, is_crowded: bool) -> None:
     axes.set_ylabel(METRIC_LABELS.get(metric, metric))
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if is_crowded else {}
     axes.legend(
+        **beside,
         frameon=False,
         handlelength=3.5,
         title="bands: 95 % interval of the mean" if has_bands else None,
