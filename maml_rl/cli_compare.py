@@ -22,6 +22,7 @@ from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfi
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.presets import PRESETS
+from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training.atomic import write_atomically
 from maml_rl.training.checkpoint import CheckpointError, load_latest
@@ -87,8 +88,9 @@ def compare(arguments: Sequence[str] | None = None) -> int:
         command = tyro.cli(CompareCommand, args=arguments)
         base = base_config(command)
         configs = {method: method_config(method, base) for method in command.methods}
-        for method, run_dir in command.load.items():
-            _require_loadable(method, run_dir, base)
+        for method, config in configs.items():
+            if method in command.load:
+                _require_loadable(method, command.load[method], config)
         for method, config in configs.items():
             if method not in command.load:
                 signum = _train(config, command.output_dir / method)
@@ -98,7 +100,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
         curves = {method: _score(method, config, command) for method, config in configs.items()}
         result = _described(command, base, configs, curves)
         _write(command, base, curves, result)
-    except (CheckpointError, LogError, TrainingError) as error:
+    except (CheckpointError, LogError, TrainingError, SamplingError) as error:
         return _fail(error, 1)
     except (ValueError, OSError) as error:
         return _fail(error, 2)
@@ -138,7 +140,8 @@ def method_config(method: Method, base: RunConfig) -> RunConfig:
         return dataclasses.replace(without, oracle=True, evaluation=dataclasses.replace(evaluation, num_steps=0))
     if published:
         size = published.pretrained_step_size if method == "pretrained" else published.random_step_size
-        evaluation = dataclasses.replace(evaluation, first_step_size=size, later_step_size=size / 2)
+        later = size * base.evaluation.later_step_size / base.evaluation.first_step_size  # shortened as MAML's are
+        evaluation = dataclasses.replace(evaluation, first_step_size=size, later_step_size=later)
     iterations = base.training.num_iterations if method == "pretrained" else 0
     return dataclasses.replace(
         without, evaluation=evaluation, training=dataclasses.replace(base.training, num_iterations=iterations)
@@ -176,10 +179,18 @@ def _train(config: RunConfig, folder: Path) -> int | None:
         built.close()
 
 
-def _require_loadable(method: str, run_dir: Path, base: RunConfig) -> None:
-    found = read_config(run_dir).env_id
-    if found != base.env_id:
-        raise ValueError(f"load must name runs of {base.env_id}, but {method}'s {run_dir} is one of {found}")
+def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:
+    """A loaded run must be of the environment and the method that it stands for."""
+    found = read_config(run_dir)
+    wanted = {
+        "env": (found.env_id, config.env_id),
+        "oracle": (found.oracle, config.oracle),
+        "inner.num_steps of 0": (found.inner.num_steps == 0, config.inner.num_steps == 0),
+        "inner.first_order": (found.inner.first_order, config.inner.first_order),
+    }
+    for name, (is_now, must_be) in wanted.items():
+        if is_now != must_be:
+            raise ValueError(f"load must name a run of {method}, but in {run_dir} {name} is {is_now}, not {must_be}")
 
 
 def _score(method: Method, config: RunConfig, command: CompareCommand) -> AdaptationCurve:

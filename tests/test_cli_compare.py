@@ -8,6 +8,7 @@ import pytest
 from maml_rl import cli_compare
 from maml_rl.cli_compare import CompareCommand, base_config, compare, method_config
 from maml_rl.evaluation.published import PUBLISHED
+from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training.trainer import TrainingResult
 
 NAVIGATION = "maml/Navigation2D-v0"
@@ -75,6 +76,21 @@ def test_finished_runs_may_be_loaded(compared, tmp_path, capsys):
     before = json.loads((compared / "comparison.json").read_text())["methods"]["maml"]
     assert found["mean"] == before["mean"]
     assert not (tmp_path / "maml").exists()
+
+
+def test_a_run_of_another_method_is_not_loaded(compared, tmp_path, capsys):
+    assert compare(arguments(tmp_path / "new", "--load", "maml", str(compared / "oracle"))) == 2
+    assert "load must name a run of maml, but in" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_episode_that_fails_ends_in_a_sentence(compared, monkeypatch, capsys):
+    def fail(*_):
+        raise SamplingError("task 1, episode 2, step 3: action is not finite", 1, 2)
+
+    monkeypatch.setattr(cli_compare, "adaptation_curve", fail)
+    assert compare(arguments(compared, "--num-iterations", "1")) == 1
+    assert "error: task 1, episode 2, step 3: action is not finite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("env", [*PUBLISHED, "maml/AntGoal-rllab-v0", "maml/HalfCheetahDir-gym-v0"])

@@ -16,7 +16,7 @@ class Published(NamedTuple):
     pretrained: tuple[float, ...]
     random: tuple[float, ...]
     oracle: float  # without a gradient step
-    pretrained_step_size: float  # of the first step; later ones are half of it
+    pretrained_step_size: float  # of the first step; later ones are shortened as MAML's are
     random_step_size: float
 
 
