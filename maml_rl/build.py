@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -166,9 +167,7 @@ def _reinforcement(
     task_range: tuple[float, float] | None,
     mean_actions: bool,
 ) -> _Families:
-    def make_env(num_envs: int) -> TaskVectorEnv:
-        return make_world(config, num_envs)
-
+    make_env = functools.partial(make_world, config)
     probe = make_env(1)
     if task_range is not None:
         if probe.task_range is None:
