@@ -26,7 +26,7 @@ _PRESETS = (
         env="maml/Navigation2D-v0",
         training=TrainingConfig(num_iterations=15, num_tasks=20),
         inner=InnerConfig(step_size=0.5, estimator="log_prob"),
-        evaluation=EvaluationConfig(first_step_size=0.5, later_step_size=0.25),
+        evaluation=EvaluationConfig(first_step_size=0.5, later_step_size=0.25, episodes_per_task=40),  # appendix A.2
     ),
     RunConfig(  # the inner step of the published command, not of the paper's text (docs/findings.md)
         env=SINUSOID,
