@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -277,13 +278,14 @@ def _reference(method: Method, base: RunConfig) -> tuple[float, ...]:
 
 def _print_table(base: RunConfig, curves: dict[Method, AdaptationCurve]) -> None:
     longest = max(len(curve.mean) for curve in curves.values())
-    table = Table(title=f"{base.env_id}: return after 0, 1, ... gradient steps (below: published)")
+    print(f"{base.env_id}: return after 0, 1, ... gradient steps; below it the published one", file=sys.stderr)
+    table = Table(box=SIMPLE_HEAD, padding=0)  # narrow: five columns fit into a terminal of 80
     table.add_column("method")
     for step in range(longest):
         table.add_column(str(step), justify="right")
     for method, curve in curves.items():
-        cells = [f"{mean:.1f} +- {half:.1f}" for mean, half in zip(curve.mean, curve.ci95, strict=True)]
-        table.add_row(LABELS[method], *cells)
+        cells = [f" {mean:.1f} +- {half:.1f}" for mean, half in zip(curve.mean, curve.ci95, strict=True)]
+        table.add_row(method, *cells)
         if _reference(method, base):
             table.add_row("", *(f"{value:.1f}" for value in _reference(method, base)[:longest]), style="dim")
     Console(stderr=True).print(table)
