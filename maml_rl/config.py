@@ -69,7 +69,7 @@ class RunConfig:
         return self.env.replace(f"-{other}-", f"-{self.physics}-")
 
 
-ADDED = {"config.oracle", "config.outer.trust_region.fisher_share"}
+ADDED = {"config.oracle", "config.outer.trust_region.fisher_share", "config.evaluation.split"}
 """Settings that runs of earlier versions were saved without; what they did then is the default now."""
 
 MAY_CHANGE = {

@@ -1,9 +1,13 @@
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
 import envs  # noqa: F401 - registers the ids
+from envs.navigation import Navigation2DVectorEnv
+from envs.tasks import Goal
 from maml_rl.core.inner import adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import stack
@@ -13,6 +17,7 @@ from maml_rl.evaluation.adaptation_curve import (
     EvaluationConfig,
     adaptation,
     adaptation_curve,
+    evaluation_tasks,
     query_key,
 )
 from maml_rl.policies import GaussianPolicy, PolicyConfig, acting_by_mean
@@ -37,9 +42,9 @@ class Recorded:
     def __getattr__(self, name):
         return getattr(self._family, name)
 
-    def sample_tasks(self, num_tasks, rng):
+    def sample_test_tasks(self, num_tasks, rng):
         self.generator_state = rng.bit_generator.state
-        self.tasks = self._family.sample_tasks(num_tasks, rng)
+        self.tasks = self._family.sample_test_tasks(num_tasks, rng)
         return self.tasks
 
     def collect(self, tasks, params, key):
@@ -141,6 +146,7 @@ def test_the_first_step_has_a_size_of_its_own(num_steps, sizes):
     [
         ({"num_tasks": 0}, r"evaluation\.num_tasks must be at least 1, got 0"),
         ({"num_steps": -1}, r"evaluation\.num_steps must be at least 0, got -1"),
+        ({"split": "validation"}, "evaluation.split must be test or train, got 'validation'"),
         ({"later_step_size": 0.0}, r"evaluation\.later_step_size must be positive and finite, got 0.0"),
         ({"seed": -1}, r"evaluation\.seed must be at least 0, got -1"),
     ],
@@ -175,3 +181,57 @@ def test_gain_and_the_share_of_tasks_made_worse():
     assert returns.share_worse == pytest.approx([0.0, 1 / 3]) and errors.share_worse == pytest.approx([0.0, 1 / 3])
     lost = AdaptationCurve("mse", torch.tensor([[1.0, 1.0], [0.5, float("nan")]]), False)
     assert lost.share_worse[1] == 0.5
+
+
+class Reaching(Navigation2DVectorEnv):
+    """Goals with x > 0 are set aside for tests; whoever is on the goal's side of the y axis has success."""
+
+    reports_success = True
+
+    def sample_tasks(self, num_tasks, rng):
+        return [Goal(-abs(goal.x), goal.y) for goal in super().sample_tasks(num_tasks, rng)]
+
+    def sample_test_tasks(self, num_tasks, rng):
+        return [Goal(-goal.x, goal.y) for goal in self.sample_tasks(num_tasks, rng)]
+
+    def _step_rows(self, actions, alive):
+        *step, _ = super()._step_rows(actions, alive)
+        return *step, {"success": (self._positions * self._goals)[:, 0] > 0}
+
+
+def reaching(threads):
+    policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(8,)))
+    probe = Reaching(1, horizon=10)
+    sampler = LocalSampler(lambda n: Reaching(n, horizon=10), policy, 3, 10, threads, reports_success=True)
+    config, device = AdvantageConfig(), torch.device("cpu")
+    return RLFamily(probe.sample_tasks, sampler, policy, config, "ratio", threads, device, probe.sample_test_tasks)
+
+
+def test_success_is_scored_beside_the_return_over_the_same_episodes(threads):
+    family = Recorded(reaching(threads))
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    curve = adaptation_curve(family, theta, CONFIG, 5, threads)
+    first = family.collect(family.tasks, stack(theta, 4), Key(9, EVALUATION, 5))
+    # Observations are positions before each step, so they lack the last one: drop no episode that it decides.
+    sides = first.observations[..., 0] * torch.tensor([task.x for task in family.tasks]).view(4, 1, 1)
+    seen = (sides > 0).any(dim=-1)
+    assert (first.successes[..., 0] >= seen).all() and 0 < seen.sum() < seen.numel()
+    own, success = curve.measures
+    assert own.metric == "return" and torch.equal(own.per_task, curve.per_task)
+    assert success.metric == "success" and success.higher_is_better and success.per_task.shape == (4, 4)
+    assert torch.equal(success.per_task[0], first.successes.double().mean(dim=(1, 2)))
+    assert success.mean == pytest.approx(success.per_task.mean(dim=1).tolist())
+
+
+def test_worlds_that_report_no_success_have_one_measure(threads):
+    for family in (sinusoid(), navigation(threads)):
+        curve = adaptation_curve(family, family.init_params(Key(1, INITIALISATION, 0)), CONFIG, 0, threads)
+        assert [each.metric for each in curve.measures] == [family.metric]
+
+
+def test_tasks_are_those_set_aside_unless_those_of_training_are_asked_for(threads):
+    family = reaching(threads)
+    tasks = {split: evaluation_tasks(family, dataclasses.replace(CONFIG, split=split)) for split in ("test", "train")}
+    assert all(task.x > 0 for task in tasks["test"]) and all(task.x < 0 for task in tasks["train"])
+    for family in (sinusoid(), navigation(threads)):
+        assert evaluation_tasks(family, CONFIG) == evaluation_tasks(family, dataclasses.replace(CONFIG, split="train"))
