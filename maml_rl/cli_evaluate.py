@@ -131,7 +131,8 @@ def _print_table(
     curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
 ) -> None:
     evaluation = trained.config.evaluation
-    title = f"{trained.config.env_id}, iteration {trained.checkpoint.iteration}, {evaluation.num_tasks} fresh tasks"
+    kind = "fresh tasks" if evaluation.split == "test" else "tasks of training"
+    title = f"{trained.config.env_id}, iteration {trained.checkpoint.iteration}, {evaluation.num_tasks} {kind}"
     if task_range is not None:
         title += f" from {task_range[0]:g} to {task_range[1]:g}"
     table = Table(title=title, caption=f"Each number rests on {episodes}.")

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 import envs  # noqa: F401 - registers the ids
-from envs.navigation import Navigation2DVectorEnv
-from envs.tasks import Goal
 from maml_rl.core.inner import adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import stack
@@ -183,28 +181,16 @@ def test_gain_and_the_share_of_tasks_made_worse():
     assert lost.share_worse[1] == 0.5
 
 
-class Reaching(Navigation2DVectorEnv):
-    """Goals with x > 0 are set aside for tests; whoever is on the goal's side of the y axis has success."""
-
-    reports_success = True
-
-    def sample_tasks(self, num_tasks, rng):
-        return [Goal(-abs(goal.x), goal.y) for goal in super().sample_tasks(num_tasks, rng)]
-
-    def sample_test_tasks(self, num_tasks, rng):
-        return [Goal(-goal.x, goal.y) for goal in self.sample_tasks(num_tasks, rng)]
-
-    def _step_rows(self, actions, alive):
-        *step, _ = super()._step_rows(actions, alive)
-        return *step, {"success": (self._positions * self._goals)[:, 0] > 0}
-
-
 def reaching(threads):
-    policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(8,)))
-    probe = Reaching(1, horizon=10)
-    sampler = LocalSampler(lambda n: Reaching(n, horizon=10), policy, 3, 10, threads, reports_success=True)
+    policy = GaussianPolicy(3, 1, PolicyConfig(hidden_sizes=(8,)))
+
+    def make_env(num_envs):
+        return gymnasium.make_vec("test/Reach-v0", num_envs=num_envs)
+
+    sampler = LocalSampler(make_env, policy, 3, 10, threads, reports_success=True)
+    sample, sample_test = make_env(1).sample_tasks, make_env(1).sample_test_tasks
     config, device = AdvantageConfig(), torch.device("cpu")
-    return RLFamily(probe.sample_tasks, sampler, policy, config, "ratio", threads, device, probe.sample_test_tasks)
+    return RLFamily(sample, sampler, policy, config, "ratio", threads, device, sample_test)
 
 
 def test_success_is_scored_beside_the_return_over_the_same_episodes(threads):
@@ -212,10 +198,12 @@ def test_success_is_scored_beside_the_return_over_the_same_episodes(threads):
     theta = family.init_params(Key(1, INITIALISATION, 0))
     curve = adaptation_curve(family, theta, CONFIG, 5, threads)
     first = family.collect(family.tasks, stack(theta, 4), Key(9, EVALUATION, 5))
-    # Observations are positions before each step, so they lack the last one: drop no episode that it decides.
-    sides = first.observations[..., 0] * torch.tensor([task.x for task in family.tasks]).view(4, 1, 1)
-    seen = (sides > 0).any(dim=-1)
-    assert (first.successes[..., 0] >= seen).all() and 0 < seen.sum() < seen.numel()
+    # Observed before each step but the first: all distances after a step except the last one's.
+    near = (
+        first.returns.new_tensor([task.x for task in family.tasks]).view(4, 1, 1) - first.observations[..., 0]
+    ).abs()
+    assert (first.successes[..., 0] >= (near[..., 1:] < 0.5).any(dim=-1)).all()
+    assert 0 < first.successes.sum() < first.successes.numel()
     own, success = curve.measures
     assert own.metric == "return" and torch.equal(own.per_task, curve.per_task)
     assert success.metric == "success" and success.higher_is_better and success.per_task.shape == (4, 4)
@@ -232,6 +220,6 @@ def test_worlds_that_report_no_success_have_one_measure(threads):
 def test_tasks_are_those_set_aside_unless_those_of_training_are_asked_for(threads):
     family = reaching(threads)
     tasks = {split: evaluation_tasks(family, dataclasses.replace(CONFIG, split=split)) for split in ("test", "train")}
-    assert all(task.x > 0 for task in tasks["test"]) and all(task.x < 0 for task in tasks["train"])
+    assert all(abs(task.x) > 1 for task in tasks["test"]) and all(abs(task.x) <= 1 for task in tasks["train"])
     for family in (sinusoid(), navigation(threads)):
         assert evaluation_tasks(family, CONFIG) == evaluation_tasks(family, dataclasses.replace(CONFIG, split="train"))
