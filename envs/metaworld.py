@@ -55,7 +55,8 @@ def load_metaworld() -> ModuleType:
             f"Meta-World cannot be imported ({error}): take "
             "pip install --no-deps -r requirements-metaworld.txt, see docs/metaworld.md"
         ) from error
-    written_for_11_columns = SawyerMocapBase.reset_mocap_welds
+    mocap_base: Any = SawyerMocapBase
+    written_for_11_columns = mocap_base.reset_mocap_welds
 
     def reset_mocap_welds(self: Any) -> None:
         """As theirs, where a weld has a twelfth number: that its pose is to be computed anew, which it is not."""
@@ -64,7 +65,7 @@ def load_metaworld() -> ModuleType:
         else:
             written_for_11_columns(self)
 
-    SawyerMocapBase.reset_mocap_welds = reset_mocap_welds
+    mocap_base.reset_mocap_welds = reset_mocap_welds
     return metaworld
 
 
