@@ -26,7 +26,7 @@ MAX_IDLE = 40  # simulations that stand by for their class to come again; each h
 _HAND = [[-0.525, 0.348, -0.0525], [0.525, 1.025, 0.7]]  # the gripper's range [m]
 _FRAME = [[*_HAND[i], sign, *[sign * np.inf] * 14] for i, sign in enumerate((-1.0, 1.0))]  # opening, two objects
 _LOW, _HIGH = (np.array([*frame, *frame, 0.0, 0.0, 0.0]) for frame in _FRAME)  # now, one step ago, no goal
-# Meta-World's weld of hand and mocap: anchor, relative position and quaternion, torque scale; the pose is not recomputed
+# anchor, relative position and quaternion, torque scale, as Meta-World has them; "the pose is to be recomputed": no
 _WELD = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0, 0.0]
 
 
