@@ -24,11 +24,11 @@ class EvaluationConfig:
     """Held-out evaluation."""
 
     num_tasks: int = 20  # drawn once, the same at every evaluation
-    split: Literal["test", "train"] = "test"  # of worlds that set tasks aside (Meta-World); the same for all others
     num_steps: int = 3  # gradient steps on each task
     first_step_size: float = 0.1  # of the first gradient step
     later_step_size: float = 0.05  # the paper halves the step after the first
     seed: int = 0  # of the evaluation's own random stream, whatever the run's seed
+    split: Literal["test", "train"] = "test"  # of worlds that set tasks aside (Meta-World); the same for all others
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "train"):
