@@ -22,6 +22,7 @@ class SingleFromVector(TaskEnv):
             raise ValueError(f"SingleFromVector needs num_envs = 1, got {vector.num_envs}")
         self._vector = vector
         self.horizon = vector.horizon
+        self.reports_success = vector.reports_success
         self.render_mode = vector.render_mode
         self.metadata = {key: vector.metadata[key] for key in ("render_modes", "render_fps")}
         self.observation_space = vector.single_observation_space
@@ -29,6 +30,9 @@ class SingleFromVector(TaskEnv):
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._vector.sample_tasks(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._vector.sample_test_tasks(num_tasks, rng)
 
     def set_task(self, task: Task) -> None:
         self._vector.set_tasks([task])
@@ -69,6 +73,7 @@ class VectorFromSingle(TaskVectorEnv):
         self._task_envs = [cast(TaskEnv, env.unwrapped) for env in self.envs]
         first = self.envs[0]
         self.metadata = {**type(self).metadata, **first.metadata}
+        self.reports_success = getattr(first.unwrapped, "reports_success", False)
         super().__init__(
             num_envs=num_envs,
             horizon=self._task_envs[0].horizon,
@@ -82,6 +87,9 @@ class VectorFromSingle(TaskVectorEnv):
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._task_envs[0].sample_tasks(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return getattr(self.envs[0].unwrapped, "sample_test_tasks", self.sample_tasks)(num_tasks, rng)
 
     @property
     def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
@@ -118,7 +126,7 @@ class VectorFromSingle(TaskVectorEnv):
                 raise SimulationError(int(row), error.reason) from error
             self._observations[row], rewards[row], terminated[row], truncated[row], info = result
             for name, value in info.items():
-                if isinstance(value, (int, float, np.number)):
+                if isinstance(value, (int, float, np.number, np.bool_)):
                     infos.setdefault(name, np.zeros(self.num_envs))[row] = value
         return self._observe(), rewards, terminated, truncated, infos
 

@@ -48,14 +48,20 @@ class TaskEnv(gymnasium.Env, ABC):
         horizon: steps until the environment itself reports `truncated`.
         task_range: `sample_tasks` draws its numbers uniformly from here, and from elsewhere once this is set anew;
             None if tasks have no range.
+        reports_success: each step's infos hold "success", above 0 where the task is done at that step.
     """
 
     horizon: int
     task_range: tuple[float, float] | None = None
+    reports_success: bool = False
 
     @abstractmethod
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         """`num_tasks` independent draws from the task distribution; all randomness comes from `rng`."""
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """As `sample_tasks`, of tasks that it never draws, where the environment sets some aside."""
+        return self.sample_tasks(num_tasks, rng)
 
     @abstractmethod
     def set_task(self, task: Task) -> None:
@@ -77,6 +83,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     }
     task_type: type = object  # what set_tasks accepts
     task_range: tuple[float, float] | None = None
+    """See `TaskEnv`."""
+    reports_success: bool = False
     """See `TaskEnv`."""
     position_columns: tuple[int, int] | None = None
     """Of the observation: a position in the plane [m], with goals (task.x, task.y) in it; for pictures of paths."""
@@ -124,6 +132,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     @abstractmethod
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         """`num_tasks` independent draws from the task distribution; all randomness comes from `rng`."""
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """As `sample_tasks`, of tasks that it never draws, where the environment sets some aside."""
+        return self.sample_tasks(num_tasks, rng)
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Give sub-environment i the task `tasks[i]` from its next `reset` on.
@@ -191,6 +203,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         observations, rewards, terminated, truncated, infos = self._step_rows(actions, None if everyone else alive)
         self._check_finite("observation", observations, alive)
         self._check_finite("reward", rewards, alive)
+        if self.reports_success and "success" not in infos:
+            raise ValueError(
+                f"{type(self).__name__} says reports_success, but its infos {sorted(infos)} have no success"
+            )
         self._elapsed += alive
         truncated |= self._elapsed >= self.horizon
         if not everyone:

@@ -88,8 +88,11 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
 
     def evaluate(state: State, iteration: int) -> dict[str, float]:
         curve = adaptation_curve(evaluated, params_of(state), config.evaluation, iteration, threads, evaluation_judge)
-        means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
-        return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
+        columns: dict[str, float] = {}
+        for each in curve.measures:
+            columns |= {f"eval_{each.metric}_{step}": mean for step, mean in enumerate(each.mean)}
+            columns |= {f"eval_{each.metric}_{step}_ci95": half for step, half in enumerate(each.ci95)}
+        return columns
 
     return Built(learner, family, evaluate, threads, device, [threads.close, *closers], judge)
 
@@ -183,9 +186,19 @@ def _reinforcement(
     closers: list[Callable[[], None]] = [probe.close]
 
     def make_family(policy: Policy) -> TaskFamily:
-        sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
+        episodes = config.sampling.episodes_per_task
+        sampler = LocalSampler(make_env, policy, episodes, probe.horizon, threads, probe.reports_success)
         closers.append(sampler.close)
-        return RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads, device)
+        return RLFamily(
+            probe.sample_tasks,
+            sampler,
+            policy,
+            config.advantage,
+            config.inner.estimator,
+            threads,
+            device,
+            probe.sample_test_tasks,
+        )
 
     policy = make_policy(probe, config)
     return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
@@ -238,6 +251,8 @@ def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode
         settings["render_mode"] = render_mode
     try:
         env = gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ValueError(str(error)) from None
     except gymnasium.error.Error as error:
         known = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -35,6 +36,8 @@ class EvaluateCommand:
     """The best by training score, as the paper chooses, or the last."""
     num_tasks: int = 40
     """Fresh tasks."""
+    split: Literal["test", "train"] | None = None
+    """Of worlds that set tasks aside for evaluation; by default as in the run's own, test."""
     num_steps: int = 3
     """Gradient steps on each."""
     first_step_size: float | None = None
@@ -85,10 +88,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 def evaluation_config(command: EvaluateCommand) -> RunConfig:
     """The run's settings with the command's in place of those they override."""
     saved = read_config(command.run)
-    own = {"num_tasks": command.num_tasks, "num_steps": command.num_steps, "seed": command.seed}
+    own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": command.num_steps, "seed": command.seed}
     own |= {
         name: getattr(command, name)
-        for name in ("first_step_size", "later_step_size", "episodes_per_task")
+        for name in ("split", "first_step_size", "later_step_size", "episodes_per_task")
         if getattr(command, name) is not None
     }
     sinusoid = saved.sinusoid
@@ -130,11 +133,14 @@ def _print_table(
     curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
 ) -> None:
     evaluation = trained.config.evaluation
-    title = f"{trained.config.env_id}, iteration {trained.checkpoint.iteration}, {evaluation.num_tasks} fresh tasks"
+    kind = "fresh tasks" if evaluation.split == "test" else "tasks of training"
+    title = f"{trained.config.env_id}, iteration {trained.checkpoint.iteration}, {evaluation.num_tasks} {kind}"
     if task_range is not None:
         title += f" from {task_range[0]:g} to {task_range[1]:g}"
     table = Table(title=title, caption=f"Each number rests on {episodes}.")
-    for name in ("gradient steps", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse"):
+    own = ("gradient steps", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse")
+    others = curve.measures[1:]
+    for name in (*own, *(other.metric for other in others)):
         table.add_column(name, justify="right")
     sizes = ["", *(f"{size:g}" for size in evaluation.step_sizes)]
     spread = curve.per_task.std(dim=1, correction=0).tolist()
@@ -142,7 +148,8 @@ def _print_table(
     columns = (sizes, curve.mean, curve.ci95, spread, gains, curve.share_worse)
     for step, row in enumerate(zip(*columns, strict=True)):
         change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if step else ("", "")
-        table.add_row(str(step), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change)
+        more = [f"{other.mean[step]:.3g} +- {other.ci95[step]:.2g}" for other in others]
+        table.add_row(str(step), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change, *more)
     Console(stderr=True).print(table)
 
 
@@ -153,6 +160,7 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "metric": curve.metric,
         "mean": _finite(curve.mean),
         "ci95": _finite(curve.ci95),
+        "further": {each.metric: {"mean": each.mean, "ci95": each.ci95} for each in curve.measures[1:]},
         "num_tasks": evaluation.num_tasks,
         "gain": _finite(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
@@ -160,6 +168,7 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "episodes": data_in_words(trained.config, trained.built.judge is not None),
         "actions": command.actions,
         "task_range": command.task_range,
+        "split": evaluation.split,
         "checkpoint": command.checkpoint,
         "iteration": checkpoint.iteration,
         "env_steps": checkpoint.counters.get("env_steps", 0),
@@ -185,12 +194,12 @@ def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [_task_columns(task) for task in curve.tasks]
-    scores = [f"{curve.metric}_{step}" for step in range(len(curve.per_task))]
-    writer.writerow(["task", *columns[0], *scores, "gain"])
+    scores, *more = ([f"{each.metric}_{step}" for step in range(len(each.per_task))] for each in curve.measures)
+    writer.writerow(["task", *columns[0], *scores, "gain", *itertools.chain(*more)])
     for index, described_task in enumerate(columns):
-        writer.writerow(
-            [index, *described_task.values(), *curve.per_task[:, index].tolist(), curve.gain[-1, index].item()]
-        )
+        own, *others = (each.per_task[:, index].tolist() for each in curve.measures)
+        gain = curve.gain[-1, index].item()
+        writer.writerow([index, *described_task.values(), *own, gain, *itertools.chain(*others)])
     write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
     data = json.dumps(described, indent=1, allow_nan=False) + "\n"
     write_atomically(output.with_name(f"{output.name}.json"), data.encode())

@@ -142,7 +142,7 @@ def _config(command: VisualizeCommand) -> RunConfig:
         raise ValueError(f"the run must be named: {SHIPPED_RUN} comes only with a checkout of the source")
     saved = read_config(command.run)
     num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
-    own = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
+    own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
     return dataclasses.replace(
         saved,
         device=command.device,

@@ -77,7 +77,12 @@ class RunConfig:
         return dataclasses.replace(self, sampling=sampling)
 
 
-ADDED = {"config.oracle", "config.outer.trust_region.fisher_share", "config.evaluation.episodes_per_task"}
+ADDED = {
+    "config.oracle",
+    "config.outer.trust_region.fisher_share",
+    "config.evaluation.episodes_per_task",
+    "config.evaluation.split",
+}
 """Settings that runs of earlier versions were saved without; what they did then is the default now."""
 
 MAY_CHANGE = {

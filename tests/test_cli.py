@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from envs.metaworld import load_metaworld
 from maml_rl import drawing
 from maml_rl.cli import train
 from maml_rl.config import SINUSOID, RunConfig
@@ -291,3 +292,13 @@ def test_every_preset_runs(script, tmp_path):
     )
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["iteration"] == 1
+
+
+def test_without_metaworld_one_sentence_says_how_to_install_it(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "metaworld", None)  # as if it were not there
+    load_metaworld.cache_clear()
+    assert train(RunConfig(env="maml/ML1-reach-v0"), ["--output-dir", str(tmp_path / "run")]) == 2
+    error = capfd.readouterr().err
+    assert "pip install --no-deps -r requirements-metaworld.txt" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    load_metaworld.cache_clear()

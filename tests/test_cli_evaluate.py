@@ -27,10 +27,10 @@ TINY = [
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    for env in ("maml/Navigation2D-v0", SINUSOID):
+    for env in ("maml/Navigation2D-v0", SINUSOID, "test/Reach-v0"):
         flags = [*TINY, "--outer.step", "gradient", "--output-dir", str(folder / env.split("/")[-1])]
         assert train(RunConfig(env=env), flags) == 0
-    return {"return": folder / "Navigation2D-v0", "mse": folder / SINUSOID}
+    return {"return": folder / "Navigation2D-v0", "mse": folder / SINUSOID, "success": folder / "Reach-v0"}
 
 
 @pytest.mark.parametrize("metric", ["return", "mse"])
@@ -161,3 +161,39 @@ def test_diverging_adaptation_ends_in_a_sentence_or_in_null(runs, tmp_path, capf
     assert "is not finite" in capfd.readouterr().err
     found = result(runs["mse"], capfd, *flags)
     assert found["mean"][1] is None and found["share_worse"][1] == 1.0
+
+
+def test_success_stands_beside_the_return(runs, tmp_path, capfd):
+    assert (
+        evaluate(
+            [str(runs["success"]), "--num-tasks", "6", "--num-steps", "1", "--output", str(tmp_path / "a"), "--json"]
+        )
+        == 0
+    )
+    out, err = capfd.readouterr()
+    found = json.loads(out)
+    assert found["metric"] == "return" and found["further"].keys() == {"success"} and "success" in err
+    rows = table(tmp_path / "a.csv")
+    for step in (0, 1):
+        rates = [row[f"success_{step}"] for row in rows]
+        assert set(rates) <= {0.0, 0.5, 1.0}  # of two episodes each
+        assert sum(rates) / 6 == pytest.approx(found["further"]["success"]["mean"][step])
+    assert result(runs["return"], capfd)["further"] == {}
+
+
+def test_tasks_are_those_set_aside_unless_those_of_training_are_asked_for(runs, tmp_path, capfd):
+    for flags, is_aside in (([], True), (["--split", "train"], False)):
+        found = result(runs["success"], capfd, *flags, "--output", str(tmp_path / "a"))
+        assert found["split"] == ("test" if is_aside else "train")
+        assert all((abs(row["x"]) > 1.0) == is_aside for row in table(tmp_path / "a.csv"))
+
+
+def test_success_is_in_the_log_of_training(tmp_path):
+    flags = [*TINY, "--outer.step", "gradient", "--output-dir", str(tmp_path / "run"), "--evaluate-every", "1"]
+    assert (
+        train(RunConfig(env="test/Reach-v0"), [*flags, "--evaluation.num-steps", "1", "--evaluation.num-tasks", "2"])
+        == 0
+    )
+    (last,) = table(tmp_path / "run" / "metrics.csv")[-1:]
+    assert {"success_before", "success_after", "eval_success_0", "eval_success_1_ci95"} <= last.keys()
+    assert 0.0 <= last["success_after"] <= 1.0

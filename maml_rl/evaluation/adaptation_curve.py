@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +29,11 @@ class EvaluationConfig:
     later_step_size: float = 0.05  # the paper halves the step after the first
     episodes_per_task: int | None = None  # to adapt to and score, for each number of steps; by default as in training
     seed: int = 0  # of the evaluation's own random stream, whatever the run's seed
+    split: Literal["test", "train"] = "test"  # of worlds that set tasks aside (Meta-World); the same for all others
 
     def __post_init__(self) -> None:
+        if self.split not in ("test", "train"):
+            raise ValueError(f"evaluation.split must be test or train, got {self.split!r}")
         if self.num_tasks < 1:
             raise ValueError(f"evaluation.num_tasks must be at least 1, got {self.num_tasks}")
         if self.num_steps < 0:
@@ -54,6 +58,15 @@ class AdaptationCurve(NamedTuple):
     per_task: Tensor  # [K + 1, N], each task's mean over its episodes or examples
     higher_is_better: bool = True
     tasks: Sequence[Any] = ()  # the N tasks
+    further: Mapping[str, Tensor] = MappingProxyType({})  # as per_task, of other measures: "success", ...
+
+    @property
+    def measures(self) -> list[AdaptationCurve]:
+        """A curve for each measure: this one, then the further ones, of which more is better."""
+        others = [
+            self._replace(metric=name, per_task=rows, higher_is_better=True) for name, rows in self.further.items()
+        ]
+        return [self, *others]
 
     @property
     def mean(self) -> list[float]:
@@ -89,7 +102,8 @@ class Adapted(NamedTuple):
 
 def evaluation_tasks(family: TaskFamily, config: EvaluationConfig) -> Sequence[Any]:
     """The tasks of every evaluation with this seed."""
-    return family.sample_tasks(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(TASKS))
+    sample = family.sample_test_tasks if config.split == "test" else family.sample_tasks
+    return sample(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(TASKS))
 
 
 def query_key(key: Key, phase: int, is_judged: bool) -> Key:
@@ -134,6 +148,13 @@ def score_tasks(family: TaskFamily, adapted: Adapted) -> Tensor:
         return torch.vmap(family.score)(adapted.params, adapted.query).double()
 
 
+def further_scores(family: TaskFamily, adapted: Adapted) -> dict[str, Tensor]:
+    """[N, E] for each further measure."""
+    with torch.no_grad():
+        scores = torch.vmap(family.further_scores)(adapted.params, adapted.query)
+    return {name: values.double() for name, values in scores.items()}
+
+
 def adaptation_curve(
     family: TaskFamily,
     theta: Params,
@@ -144,11 +165,18 @@ def adaptation_curve(
 ) -> AdaptationCurve:
     """Adapt to `config.num_tasks` fresh tasks and score before the first and after every step; see `adaptation`.
 
+    A score is a mean over tasks of each task's mean over its episodes or examples, which are as many for every task.
+
     Args:
         iteration: names the evaluation's noise; the tasks are the same for all iterations.
     """
     tasks = evaluation_tasks(family, config)
     key = Key(config.seed, EVALUATION, iteration)
-    adapting = adaptation(family, theta, tasks, config.step_sizes, key, threads, judge)
-    rows = [score_tasks(family, adapted).mean(dim=1) for adapted in adapting]
-    return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks))
+    rows: list[Tensor] = []  # one for each number of steps
+    further: dict[str, list[Tensor]] = {}
+    for adapted in adaptation(family, theta, tasks, config.step_sizes, key, threads, judge):
+        rows.append(score_tasks(family, adapted).mean(dim=1))
+        for name, scores in further_scores(family, adapted).items():
+            further.setdefault(name, []).append(scores.mean(dim=1))
+    others = {name: torch.stack(each) for name, each in further.items()}
+    return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks), others)

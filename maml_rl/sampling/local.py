@@ -11,15 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, take_tasks
 from maml_rl.core.protocols import Key
 from maml_rl.policies import Policy
 from maml_rl.sampling.rollout import VectorWorld, rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import Trajectory
+from maml_rl.sampling.trajectory import Trajectory, empty_trajectory
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,17 @@ class LocalSampler:
         num_episodes: int,
         horizon: int,
         threads: Threads,
+        reports_success: bool = False,
     ):
         """
         Args:
             make_env: number of sub-environments -> a vector environment on one thread.
             num_episodes: E, per task.
             horizon: T, steps after which the environment truncates.
+            reports_success: whether the environment does.
         """
         self._make_env, self._policy, self._threads = make_env, policy, threads
-        self._num_episodes, self._horizon = num_episodes, horizon
+        self._num_episodes, self._horizon, self._reports_success = num_episodes, horizon, reports_success
         self._own = threading.local()  # environments of the present thread, by size
         self._all_envs: list[VectorWorld] = []
         self._adding = threading.Lock()
@@ -66,19 +66,14 @@ class LocalSampler:
     def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
         """E episodes of every task, each under its own parameters (stacked: [N, ...])."""
         n, e, t = len(tasks), self._num_episodes, self._horizon
-        trajectory = Trajectory(
-            torch.zeros(n, e, t, self._policy.observation_size),
-            torch.zeros(n, e, t, self._policy.action_width),
-            torch.zeros(n, e, t),
-            torch.zeros(n, e, t),
-            torch.zeros(n, e, dtype=torch.bool),
-        )
+        policy = self._policy
+        trajectory = empty_trajectory(n, e, t, policy.observation_size, policy.action_width, self._reports_success)
 
         def one_block(start: int, stop: int) -> None:
-            noise = episode_noise(key, start, stop - start, e, t, self._policy)
+            noise = episode_noise(key, start, stop - start, e, t, policy)
             rollout(
                 self._env((stop - start) * e),
-                self._policy,
+                policy,
                 take_tasks(params, start, stop),
                 tasks[start:stop],
                 noise,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -15,6 +16,23 @@ class Trajectory(NamedTuple):
     rewards: Tensor  # [N, E, T] float32
     mask: Tensor  # [N, E, T] float32: 1 where a step was taken
     terminated: Tensor  # [N, E] bool: the world ended the episode (otherwise the clock did)
+    successes: Tensor  # [N, E, 1] bool: the task was done at some step; [N, E, 0] in worlds that do not report it
+
+
+def empty_trajectory(
+    num_tasks: int, num_episodes: int, horizon: int, observation_size: int, action_width: int, reports_success: bool
+) -> Trajectory:
+    """All zeros, for `rollout` to write into."""
+    episodes = (num_tasks, num_episodes)
+    steps = (*episodes, horizon)
+    return Trajectory(
+        torch.zeros(*steps, observation_size),
+        torch.zeros(*steps, action_width),
+        torch.zeros(steps),
+        torch.zeros(steps),
+        torch.zeros(episodes, dtype=torch.bool),
+        torch.zeros(*episodes, int(reports_success), dtype=torch.bool),
+    )
 
 
 class SamplingError(RuntimeError):
