@@ -21,7 +21,7 @@ def _choose_drawing() -> None:
     os.environ["MUJOCO_GL"] = "egl"
 
 
-def _register(name: str, module: str, body: str, **settings: str) -> None:
+def _register(name: str, module: str, body: str, **settings: str | int) -> None:
     """Register one id for `gymnasium.make` and `gymnasium.make_vec`.
 
     Without `max_episode_steps`: each environment keeps its own clock, set by `horizon`. Gymnasium's TimeLimit would
@@ -42,3 +42,6 @@ for _physics in ("rllab", "gym"):
     for _task in ("Vel", "Dir", "Goal"):
         _register(f"Ant{_task}-{_physics}", "ant", f"Ant{_task}", physics=_physics)
 _register("Navigation2D", "navigation", "Navigation2D")
+for _num_arms in (5, 10, 50):
+    _register(f"Bandit-K{_num_arms}", "bandit", "BernoulliBandit", num_arms=_num_arms)
+_register("TabularMDP", "tabular_mdp", "TabularMDP")

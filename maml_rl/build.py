@@ -222,25 +222,12 @@ def make_world(
 
 
 def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:
-    """`num_envs` sub-environments of a registered task environment.
+    """`num_envs` sub-environments of a registered environment, or of a user's own, `module:Class`.
 
     Raises:
-        ValueError: if there is none of that name, or it has no tasks.
+        ValueError: if there is none of that name, it cannot be made, or it has no tasks.
     """
-    settings: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
-    if render_mode is not None:
-        settings["render_mode"] = render_mode
-    try:
-        env = gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
-    except gymnasium.error.Error as error:
-        known = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
-        raise ValueError(
-            f"env must be a registered task environment, got {env_id!r} ({error}); known: {known}"
-        ) from None
-    if not isinstance(env, TaskVectorEnv):
-        env.close()
-        raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {env_id!r} is not")
-    return env
+    return make_batch(find_world(env_id), num_envs, horizon, render_mode)
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
