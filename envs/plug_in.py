@@ -236,7 +236,9 @@ def _made(world: World, **settings: Any) -> Any:
     try:
         return world.make(**settings)
     except Exception as error:
-        if world.is_registered and isinstance(error, ValueError):  # a setting is refused, in the environment's own words
+        if world.is_registered and isinstance(
+            error, ValueError
+        ):  # a setting is refused, in the environment's own words
             raise
         given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         raise ValueError(

@@ -14,8 +14,11 @@ import numpy as np
 import torch
 
 import envs  # noqa: F401 - registers its ids
+from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.oracle import Oracle
+from envs.plug_in import find_world as find_world
+from envs.plug_in import make_batch
 from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
@@ -218,7 +221,13 @@ def make_world(
     env = make_vector_env(config.env_id, config.sampling.horizon, num_envs, render_mode)
     if picture_size is not None and isinstance(env, MujocoTaskVectorEnv):
         env.picture_size = picture_size
-    return Oracle(env) if config.oracle else env
+    if not config.oracle:
+        return env
+    try:
+        return Oracle(env)
+    except TypeError as error:
+        env.close()
+        raise ValueError(f"oracle must be left out: {error} of {config.env_id}") from None
 
 
 def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:
@@ -228,6 +237,21 @@ def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode
         ValueError: if there is none of that name, it cannot be made, or it has no tasks.
     """
     return make_batch(find_world(env_id), num_envs, horizon, render_mode)
+
+
+def environment_remarks(config: RunConfig) -> list[str]:
+    """What training should be told about a user's environment: the cheap part of its check.
+
+    Raises:
+        ValueError: if it cannot be trained on, in one sentence that names the remedy.
+    """
+    if config.env == SINUSOID or config.env_id.startswith("maml/"):
+        return []
+    findings = check_world(find_world(config.env_id), config.sampling.horizon, thorough=False)
+    for finding in findings:
+        if finding.severity == "error":
+            raise ValueError(f"{config.env_id}: {finding} (all that is wrong: scripts/check_env.py {config.env_id})")
+    return [str(finding) for finding in findings]
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:

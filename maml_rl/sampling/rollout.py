@@ -35,7 +35,7 @@ def action_mapping(space: Any) -> Callable[[Tensor], NDArray]:
         start = int(space.start)
         return lambda actions: actions[:, 0].numpy().astype(np.int64) + start
     shape = (-1, *space.shape)
-    low, high = (torch.from_numpy(np.asarray(bound, dtype=np.float32)).flatten() for bound in (space.low, space.high))
+    low, high = (torch.from_numpy(bound.copy()).flatten() for bound in (space.low, space.high))
     centre, half_width = (high + low) / 2, (high - low) / 2
     if bool((centre == 0).all()) and bool((half_width == 1).all()):
         return lambda actions: actions.clamp(-1.0, 1.0).view(shape).numpy()
