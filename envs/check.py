@@ -20,7 +20,6 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import CloudpickleWrapper
-from numpy.typing import NDArray
 
 from .adapters import own_horizon
 from .plug_in import (
@@ -36,7 +35,7 @@ from .plug_in import (
 from .task_env import Task, TaskVectorEnv
 
 FEW_STEPS = 10  # played for the contract
-MANY_STEPS = 200  # played for the rest, over as many episodes as they take
+MANY_STEPS = 100  # played for the rest, over as many episodes as they take
 NUM_TASKS = 8  # drawn to find two that differ
 SEED = 2**40  # of the first episode: episodes of training have seeds of 64 bits
 

@@ -226,9 +226,8 @@ def _registered(name: str, env_id: str) -> World:
 
 def _makes_batches(spec: EnvSpec) -> bool:
     """Whether it is registered with a `TaskVectorEnv`, or with a function that may make one."""
-    maker = spec.vector_entry_point
-    if isinstance(maker, str):
-        maker = load_env_creator(maker)
+    entry = spec.vector_entry_point
+    maker = load_env_creator(entry) if isinstance(entry, str) else entry
     return maker is not None and (not isinstance(maker, type) or issubclass(maker, TaskVectorEnv))
 
 

@@ -1,4 +1,4 @@
-"""Meta-train on any task environment: `python scripts/train.py --env maml/Navigation2D-v0`, or `--env my_module:MyEnv`."""
+"""Meta-train on any task environment, your own too: `python scripts/train.py --env my_module:MyEnv`."""
 
 import sys
 
