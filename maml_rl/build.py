@@ -249,7 +249,7 @@ def environment_remarks(config: RunConfig) -> list[str]:
     findings = check_world(find_world(config.env_id), config.sampling.horizon, thorough=False)
     for finding in findings:
         if finding.severity == "error":
-            raise ValueError(f"{config.env_id}: {finding} (all that is wrong: scripts/check_env.py {config.env_id})")
+            raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env_id})")
     return [str(finding) for finding in findings]
 
 
