@@ -1,19 +1,17 @@
 """The properties that every task environment must have: what is missing or wrong, in words, and how to mend it.
 
-A property is a function from a `Candidate` to findings. Those of `CONTRACT` are cheap, and training cannot do without
-them; those of `BEHAVIOUR` make its numbers mean something.
+A property is a function from a `Candidate` to findings. Those of `FORM` and `CONTRACT` are cheap, and training cannot
+do without them; those of `BEHAVIOUR` make its numbers mean something.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import functools
 import itertools
 import pickle
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -22,22 +20,18 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from .adapters import own_horizon
+from .candidate import NUM_TASKS, SEED, Candidate, first_difference, is_same, play, short
 from .plug_in import (
     TASK_METHODS,
     World,
     flattened,
     located,
-    make_batch,
-    make_single,
     missing_methods,
-    with_tasks,
 )
-from .task_env import Task, TaskVectorEnv
+from .task_env import Task
 
 FEW_STEPS = 10  # played for the contract
 MANY_STEPS = 100  # played for the rest, over as many episodes as they take
-NUM_TASKS = 8  # drawn to find two that differ
-SEED = 2**40  # of the first episode: episodes of training have seeds of 64 bits
 
 
 class Finding(NamedTuple):
@@ -52,110 +46,8 @@ class Finding(NamedTuple):
         return f"{self.what}: {self.remedy}"
 
 
-class Played(NamedTuple):
-    """A few episodes of one task, step by step."""
-
-    observations: list[Any]  # copies, made at once; of resets and steps
-    held: list[Any]  # the same, as they were handed out
-    rewards: list[Any]
-    ends: list[Any]  # (terminated, truncated)
-
-
-class Single:
-    """An environment as its author made it."""
-
-    rows: tuple[int, ...] = ()  # the shape of its rewards
-
-    def __init__(self, env: gymnasium.Env):
-        self.env = env
-        self.observation_space, self.action_space = env.observation_space, env.action_space
-
-    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Any:
-        return self.env.get_wrapper_attr("sample_tasks")(num_tasks, rng)
-
-    def set_task(self, task: Task) -> None:
-        self.env.get_wrapper_attr("set_task")(task)
-
-    def reset(self, seed: int) -> Any:
-        return self.env.reset(seed=seed)
-
-    def step(self, action: Any) -> Any:
-        return self.env.step(action)
-
-
-class Batch:
-    """Three sub-environments of a `TaskVectorEnv`, with the same task."""
-
-    rows: tuple[int, ...] = (3,)
-
-    def __init__(self, env: TaskVectorEnv):
-        self.env = env
-        self.observation_space, self.action_space = env.observation_space, env.action_space
-
-    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Any:
-        return self.env.sample_tasks(num_tasks, rng)
-
-    def set_task(self, task: Task) -> None:
-        self.env.set_tasks([task] * self.env.num_envs)
-
-    def reset(self, seed: int) -> Any:
-        return self.env.reset(seed=[seed + row for row in range(self.env.num_envs)])
-
-    def step(self, action: Any) -> Any:
-        return self.env.step(action)
-
-
-class Candidate:
-    """A world that is looked at, and what was made of it, to be closed."""
-
-    def __init__(self, world: World, horizon: int | None, num_steps: int):
-        self.world, self.horizon, self.num_steps = world, horizon, num_steps
-        self._made: list[Any] = []
-
-    def single(self) -> gymnasium.Env:
-        env = make_single(self.world, self.horizon, None)
-        self._made.append(env)
-        return env
-
-    def batch(self, num_envs: int) -> TaskVectorEnv:
-        env = make_batch(self.world, num_envs, self.horizon, None)
-        self._made.append(env)
-        return env
-
-    def subject(self) -> Single | Batch:
-        """A fresh one."""
-        if self.world.is_batch:
-            return Batch(self.batch(3))
-        return Single(with_tasks(self.world, self.single()))
-
-    def actions(self, subject: Single | Batch) -> list[Any]:
-        """The same ones every time."""
-        space = copy.deepcopy(subject.action_space)
-        space.seed(0)
-        return [space.sample() for _ in range(self.num_steps)]
-
-    def tasks(self) -> list[Task]:
-        return list(self.subject().sample_tasks(NUM_TASKS, np.random.default_rng(0)))
-
-    @functools.cached_property
-    def two_that_differ(self) -> tuple[Task, Task] | None:
-        """Two tasks in which equal seeds and actions do not lead to the same."""
-        tasks = self.tasks()
-        first = self.play(tasks[0])
-        return next(((tasks[0], task) for task in tasks[1:] if _first_difference(first, self.play(task))), None)
-
-    def play(self, task: Task, seed: int = SEED) -> Played:
-        """Episodes of a fresh environment."""
-        subject = self.subject()
-        return play(subject, self.actions(subject), task, seed)
-
-    def close(self) -> None:
-        for env in self._made:
-            env.close()
-
-
 def check_world(world: World, horizon: int | None, thorough: bool) -> list[Finding]:
-    """What is wrong with a world; errors of the contract hide whatever else there is.
+    """What is wrong with a world; errors of one stage hide what the next would find.
 
     Args:
         horizon: [steps] of an episode at most; None for the environment's own.
@@ -169,12 +61,11 @@ def check_world(world: World, horizon: int | None, thorough: bool) -> list[Findi
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium's, about what is said here
             candidate.batch(1) if world.is_batch else candidate.single()
-            for check in CONTRACT:
-                findings += _found(check, candidate)
+            for stage in (FORM, CONTRACT, BEHAVIOUR if thorough else ()):
+                for check in stage:
+                    findings += _found(check, candidate)
                 if any(finding.severity == "error" for finding in findings):
-                    return findings  # the next would stumble over it
-            for check in BEHAVIOUR if thorough else ():
-                findings += _found(check, candidate)
+                    break  # the next stage would stumble over it
     finally:
         candidate.close()
     return findings
@@ -198,51 +89,6 @@ def _error(check: Property, what: str, remedy: str) -> Finding:
 
 def _warning(check: Property, what: str, remedy: str) -> Finding:
     return Finding(check.__name__, "warning", what, remedy)
-
-
-def play(subject: Single | Batch, actions: Sequence[Any], task: Task, seed: int) -> Played:
-    """Take the actions one after the other; when an episode is over, begin another."""
-    subject.set_task(task)
-    seeds = itertools.count(seed, 100)
-    played = Played([], [], [], [])
-
-    def see(observation: Any) -> None:
-        played.held.append(observation)
-        played.observations.append(copy.deepcopy(observation))
-
-    see(subject.reset(next(seeds))[0])
-    for action in actions:
-        observation, reward, terminated, truncated, _ = subject.step(copy.deepcopy(action))
-        see(observation)
-        played.rewards.append(copy.deepcopy(reward))
-        played.ends.append(copy.deepcopy((terminated, truncated)))
-        if np.any(terminated) or np.any(truncated):
-            see(subject.reset(next(seeds))[0])
-    return played
-
-
-def is_same(one: Any, other: Any) -> bool:
-    """Whether two nests of numbers are equal, nan included; dataclasses by their fields."""
-    if dataclasses.is_dataclass(one) and type(one) is type(other):
-        return all(is_same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
-    try:
-        np.testing.assert_equal(one, other)
-    except AssertionError:
-        return False
-    return True
-
-
-def _first_difference(one: Played, other: Played) -> str | None:
-    for name in ("observations", "rewards", "ends"):
-        for number, (a, b) in enumerate(zip(getattr(one, name), getattr(other, name), strict=False)):
-            if not is_same(a, b):
-                return f"{name[:-1]} {number} is {_short(a)} once and {_short(b)} then"
-    return None
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # --- the contract ----------------------------------------------------------------------------------------------
@@ -269,7 +115,7 @@ def tasks_can_be_drawn(candidate: Candidate) -> Iterator[Finding]:
         if not hasattr(tasks, "__len__") or not hasattr(tasks, "__getitem__") or len(tasks) != number:
             yield _error(
                 tasks_can_be_drawn,
-                f"sample_tasks({number}, rng) returned {_short(tasks)} in place of {number} tasks",
+                f"sample_tasks({number}, rng) returned {short(tasks)} in place of {number} tasks",
                 "return a list with num_tasks tasks in it",
             )
             return
@@ -278,9 +124,10 @@ def tasks_can_be_drawn(candidate: Candidate) -> Iterator[Finding]:
 def spaces_are_known(candidate: Candidate) -> Iterator[Finding]:
     """Policies can be made for the spaces."""
     env: Any = candidate.batch(1) if candidate.world.is_batch else candidate.single()
-    observations = env.single_observation_space if candidate.world.is_batch else env.observation_space
-    actions = env.single_action_space if candidate.world.is_batch else env.action_space
-    for name, space in (("observation_space", observations), ("action_space", actions)):
+    prefix = "single_" if candidate.world.is_batch else ""
+    names = (f"{prefix}observation_space", f"{prefix}action_space")
+    observations, actions = spaces = [getattr(env, name, None) for name in names]  # the class only announces them
+    for name, space in zip(names, spaces, strict=True):
         if not isinstance(space, gymnasium.Space):
             yield _error(spaces_are_known, f"{name} is {space!r}", f"set self.{name} to one of gymnasium.spaces")
             return
@@ -299,7 +146,7 @@ def spaces_are_known(candidate: Candidate) -> Iterator[Finding]:
         yield _error(spaces_are_known, f"action_space is {actions}", remedy)
 
 
-def is_supported(actions: gymnasium.Space) -> bool:
+def is_supported(actions: object) -> bool:
     """Whether there is a policy for such actions."""
     if isinstance(actions, gymnasium.spaces.Box):
         return np.issubdtype(actions.dtype, np.floating) and bool(np.isfinite([actions.low, actions.high]).all())
@@ -329,7 +176,7 @@ def steps_return_what_they_must(candidate: Candidate) -> Iterator[Finding]:
         result = subject.reset(seed)
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
             remedy = "return the observation and a dict, which may be empty"
-            yield _error(steps_return_what_they_must, f"reset returned {_short(result)}", remedy)
+            yield _error(steps_return_what_they_must, f"reset returned {short(result)}", remedy)
         else:
             yield from _outside(space, result[0], "the observation of reset")
 
@@ -340,16 +187,16 @@ def steps_return_what_they_must(candidate: Candidate) -> Iterator[Finding]:
         result = subject.step(action)
         if not isinstance(result, tuple) or len(result) != 5:
             remedy = "return observation, reward, terminated, truncated and a dict"
-            findings.append(_error(steps_return_what_they_must, f"step {number} returned {_short(result)}", remedy))
+            findings.append(_error(steps_return_what_they_must, f"step {number} returned {short(result)}", remedy))
             break
         observation, reward, terminated, truncated, _ = result
         findings += _outside(space, observation, f"the observation of step {number}")
         findings += _no_number(reward, subject.rows, number)
         for name, value in (("terminated", terminated), ("truncated", truncated)):
             if np.shape(value) != subject.rows or np.asarray(value).dtype != bool:
-                what = f"{name} of step {number} is {_short(value)}"
+                what = f"{name} of step {number} is {short(value)}"
                 findings.append(_error(steps_return_what_they_must, what, "let it be True or False"))
-        if not findings and (np.any(terminated) or np.any(truncated)):
+        if not findings and (np.any(terminated) or np.any(truncated) or subject.is_at_limit):
             findings += begun(SEED + number + 1)
     yield from findings
 
@@ -361,7 +208,7 @@ def _no_number(reward: Any, rows: tuple[int, ...], number: int) -> Iterator[Find
         yield _error(steps_return_what_they_must, f"the reward of step {number} is {reward!r}", f"return {wanted}")
     elif not np.isfinite(reward).all():
         remedy = "look for a division by zero, or a state that leaves all bounds"
-        yield _error(steps_return_what_they_must, f"the reward of step {number} is {_short(reward)}", remedy)
+        yield _error(steps_return_what_they_must, f"the reward of step {number} is {short(reward)}", remedy)
 
 
 def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]:
@@ -380,17 +227,17 @@ def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]
                 yield from _outside(part, found[key], f"{name}, entry {key!r},")
     elif not isinstance(space, gymnasium.spaces.Box):
         if not space.contains(value):
-            yield wrong(f"is {_short(value)}, which is not in {space}", "return what observation_space says")
+            yield wrong(f"is {short(value)}, which is not in {space}", "return what observation_space says")
     else:
         array = np.asarray(value)
         if array.shape != space.shape:
             remedy = "let every reset and step return the shape of observation_space"
             yield wrong(f"has shape {array.shape} in place of {space.shape}", remedy)
         elif array.dtype.kind not in "biuf":
-            yield wrong(f"is {_short(value)}", "return numbers")
+            yield wrong(f"is {short(value)}", "return numbers")
         elif not np.isfinite(array).all():
             yield wrong(
-                f"is not finite: {_short(value)}", "look for a division by zero, or a state that leaves all bounds"
+                f"is not finite: {short(value)}", "look for a division by zero, or a state that leaves all bounds"
             )
         elif isinstance(value, np.ndarray) and not np.can_cast(array.dtype, space.dtype):
             remedy = (
@@ -412,9 +259,9 @@ def a_seed_decides_everything(candidate: Candidate) -> Iterator[Finding]:
     """Same seed, same task, same actions: the same episodes, of the same object and of another one."""
     task, subject = candidate.tasks()[0], candidate.subject()
     actions = candidate.actions(subject)
-    first, again = (play(subject, actions, task, SEED) for _ in range(2))
+    first, again = (play(subject, actions, task) for _ in range(2))
     for other, whose in ((again, "of the same environment"), (candidate.play(task), "of another one")):
-        difference = _first_difference(first, other)
+        difference = first_difference(first, other)
         if difference:
             yield _error(
                 a_seed_decides_everything,
@@ -433,7 +280,7 @@ def tasks_depend_on_rng_alone(candidate: Candidate) -> Iterator[Finding]:
         if not all(_is_same_task(a, b) for a, b in zip(first, again, strict=True)):
             yield _error(
                 tasks_depend_on_rng_alone,
-                f"sample_tasks drew {_short(first)} and then, with an equal rng, {_short(again)}",
+                f"sample_tasks drew {short(first)} and then, with an equal rng, {short(again)}",
                 "draw from rng alone, and let tasks be values: numbers, tuples or frozen dataclasses",
             )
             return
@@ -476,7 +323,7 @@ def observations_keep(candidate: Candidate) -> Iterator[Finding]:
         if not is_same(held, copied):
             yield _error(
                 observations_keep,
-                f"observation {number} was handed out as {_short(copied)} and has become {_short(held)}",
+                f"observation {number} was handed out as {short(copied)} and has become {short(held)}",
                 "return a copy: observation.copy()",
             )
             return
@@ -504,7 +351,7 @@ def a_task_waits_for_reset(candidate: Candidate) -> Iterator[Finding]:
                 "let set_task keep the task aside, and reset take it up",
             )
             return
-        if np.any(expected[2]) or np.any(expected[3]):
+        if np.any(expected[2]) or np.any(expected[3]) or quiet.is_at_limit:
             return
 
 
@@ -525,7 +372,7 @@ def tasks_can_be_sent(candidate: Candidate) -> Iterator[Finding]:
     if _pickled(task) is None:
         yield _warning(
             tasks_can_be_sent,
-            f"task {_short(task)} cannot be pickled, so that workers in other processes cannot be given it",
+            f"task {short(task)} cannot be pickled, so that workers in other processes cannot be given it",
             "let tasks be values: numbers, tuples or frozen dataclasses",
         )
 
@@ -593,15 +440,11 @@ def gymnasium_agrees(candidate: Candidate) -> Iterator[Finding]:
     try:
         check_env(env, skip_render_check=True)
     except (AssertionError, gymnasium.error.Error) as error:
-        yield _warning(gymnasium_agrees, f"Gymnasium's own checker says: {_short(error)}", "mend it if you can")
+        yield _warning(gymnasium_agrees, f"Gymnasium's own checker says: {short(error)}", "mend it if you can")
 
 
-CONTRACT: tuple[Property, ...] = (
-    tasks_can_be_drawn,
-    spaces_are_known,
-    the_horizon_is_known,
-    steps_return_what_they_must,
-)
+FORM: tuple[Property, ...] = (tasks_can_be_drawn, spaces_are_known, the_horizon_is_known)
+CONTRACT: tuple[Property, ...] = (steps_return_what_they_must,)
 BEHAVIOUR: tuple[Property, ...] = (
     a_seed_decides_everything,
     tasks_depend_on_rng_alone,

@@ -14,6 +14,7 @@ import torch
 
 import envs  # noqa: F401 - registers its ids
 from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
+from envs.check import is_supported
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.oracle import Oracle
 from envs.plug_in import find_world as find_world
@@ -261,6 +262,6 @@ def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
     size = int(np.prod(observations.shape))
     if isinstance(actions, gymnasium.spaces.Discrete):
         return CategoricalPolicy(size, int(actions.n), config.policy)
-    if isinstance(actions, gymnasium.spaces.Box) and np.isfinite([actions.low, actions.high]).all():
+    if isinstance(actions, gymnasium.spaces.Box) and is_supported(actions):
         return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy)
-    raise ValueError(f"actions must be Discrete or a Box with finite bounds, got {actions}")
+    raise ValueError(f"actions must be Discrete or a Box of floating-point numbers with finite bounds, got {actions}")

@@ -1,5 +1,6 @@
 """The command that checks an environment, as a user meets it."""
 
+import csv
 import json
 import sys
 
@@ -41,6 +42,25 @@ class Growing(Idle):
         super().step(action)
         return np.zeros(2 + (self.time > 20), np.float32), 0.0, False, False, {}
 
+class Rich(Idle):
+    observation_space = gymnasium.spaces.Dict(
+        place=gymnasium.spaces.Box(-1, 1, (2, 2)), gear=gymnasium.spaces.Discrete(3)
+    )
+    action_space = gymnasium.spaces.Box(np.float32([[-0.1, 0], [2, -4]]), np.float32([[0.3, 1], [3, 8]]))
+    horizon = 20
+
+    def seen(self):
+        return {"place": np.zeros((2, 2), np.float32), "gear": self.time % 3}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.seen(), {}
+
+    def step(self, action):
+        self.time += 1
+        assert self.action_space.contains(action), action
+        return self.seen(), float(action.sum()), bool(self.np_random.random() < 0.2), False, {}
+
 class Angry(Idle):
     def step(self, action):
         raise KeyError("anger")
@@ -72,7 +92,7 @@ def here(tmp_path, monkeypatch):
             "error: users:Untasked has no sample_tasks: give it sample_tasks(self, num_tasks, rng)",
         ),
         (["users:Growing"], 1, "error: the observation of step 20 has shape (3,) in place of (2,): let every reset"),
-        (["users:Angry"], 1, "failed with KeyError: 'anger' (users.py, line 35): mend what raises it"),
+        (["users:Angry"], 1, "failed with KeyError: 'anger' (users.py, line 56): mend what raises it"),
         (["users:Absent"], 2, "error: env must name a class, but users ("),
         (["absent:Idle"], 2, "error: env must name a module that can be found, but 'absent' is neither"),
         (["Nowhere-v0"], 2, "error: env must be a registered task environment, got 'Nowhere-v0'"),
@@ -108,7 +128,7 @@ TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--num-iterations", "1",
         ("Untasked", "error: users:Untasked has no sample_tasks: give it"),
         (
             "Angry",
-            "failed with KeyError: 'anger' (users.py, line 35): mend what raises it (all that is wrong: scripts/",
+            "failed with KeyError: 'anger' (users.py, line 56): mend what raises it (all that is wrong: scripts/",
         ),
     ],
 )
@@ -120,6 +140,16 @@ def test_training_runs_the_cheap_part_before_it_makes_a_folder(name, message, he
 def test_training_goes_on_with_a_warning(here, capfd):
     assert train(RunConfig(env="CartPole-v1"), [*TINY, "--horizon", "5", "--output-dir", "run"]) == 0
     assert "warning: CartPole-v1 has no tasks and is taken as a family of one" in capfd.readouterr().err
+
+
+def test_spaces_of_several_parts_and_episodes_of_unequal_length(here):
+    flags = [*TINY, "--episodes-per-task", "20", "--output-dir", "run"]
+    assert train(RunConfig(env="users:Rich"), flags) == 0
+    with open("run/metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    # Two tasks, before and after, 20 episodes: the mean length is (1 - 0.8^20) / 0.2 = 4.94 of 20 steps, and the mean
+    # of 80 lengths, each of a deviation of at most 4.5, lies within 4 * 4.5 / sqrt(80) = 2 of it.
+    assert 80 * 2.9 < float(row["env_steps"]) < 80 * 7.0
 
 
 def test_a_shape_that_changes_in_training_ends_the_run_with_its_place(here, capfd):

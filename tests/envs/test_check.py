@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 
-from envs.check import BEHAVIOUR, CONTRACT, check_world
+from envs.check import BEHAVIOUR, CONTRACT, FORM, check_world
 from envs.plug_in import World, find_world
 from envs.task_env import TaskVectorEnv
 
@@ -77,6 +77,7 @@ def reset_without_super(self, *, seed=None, options=None):
             "seen": lambda self: {"place": Valley.seen(self), "parity": (self.time % 2,)},
         },
         {"reward": lambda self: np.float32(Valley.reward(self))},
+        {"reward": lambda self: [0.0, *range(20)][self.time] + self.valley},  # knows of no time past its horizon
     ],
 )
 def test_a_sound_environment_has_every_property(changes):
@@ -312,7 +313,9 @@ def test_a_fault_is_found(changes, name, severity, words):
 
 
 def test_every_property_has_a_fault():
-    assert {name for _, name, _, _ in FAULTS} | {"episodes_end"} == {each.__name__ for each in (*CONTRACT, *BEHAVIOUR)}
+    assert {name for _, name, _, _ in FAULTS} | {"episodes_end"} == {
+        each.__name__ for each in (*FORM, *CONTRACT, *BEHAVIOUR)
+    }
 
 
 @pytest.mark.parametrize("name", ["sample_tasks", "set_task"])
