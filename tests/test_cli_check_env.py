@@ -65,6 +65,7 @@ class Angry(Idle):
     def step(self, action):
         raise KeyError("anger")
 """
+ANGER = SOURCE.splitlines().index('        raise KeyError("anger")') + 1  # its line
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +93,7 @@ def here(tmp_path, monkeypatch):
             "error: users:Untasked has no sample_tasks: give it sample_tasks(self, num_tasks, rng)",
         ),
         (["users:Growing"], 1, "error: the observation of step 20 has shape (3,) in place of (2,): let every reset"),
-        (["users:Angry"], 1, "failed with KeyError: 'anger' (users.py, line 56): mend what raises it"),
+        (["users:Angry"], 1, f"failed with KeyError: 'anger' (users.py, line {ANGER}): mend what raises it"),
         (["users:Absent"], 2, "error: env must name a class, but users ("),
         (["absent:Idle"], 2, "error: env must name a module that can be found, but 'absent' is neither"),
         (["Nowhere-v0"], 2, "error: env must be a registered task environment, got 'Nowhere-v0'"),
@@ -128,7 +129,7 @@ TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--num-iterations", "1",
         ("Untasked", "error: users:Untasked has no sample_tasks: give it"),
         (
             "Angry",
-            "failed with KeyError: 'anger' (users.py, line 56): mend what raises it (all that is wrong: scripts/",
+            f"failed with KeyError: 'anger' (users.py, line {ANGER}): mend what raises it (all that is wrong: scripts/",
         ),
     ],
 )

@@ -82,6 +82,19 @@ def test_a_run_of_the_guide_s_environment_is_read_again(env, guide):
     assert (guide / "pictures" / "learning_curve.png").exists()
 
 
+def test_a_run_of_a_module_that_cannot_be_found(guide, tmp_path_factory, monkeypatch, capfd):
+    assert train(RunConfig(env="my_module:Valley"), [*TINY, "--output-dir", "run"]) == 0
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(guide)])
+    sys.modules.pop("my_module")
+    for again in (
+        lambda: evaluate([str(guide / "run")]),
+        lambda: train(RunConfig(), ["--resume", str(guide / "run")]),
+    ):
+        assert again() == 2
+        assert "'my_module' is neither on sys.path nor in" in capfd.readouterr().err
+
+
 def test_the_guide_s_environment_is_compared(guide):
     flags = ["--methods", "random", "oracle", "--num-iterations", "1", "--num-tasks", "2"]
     assert compare(["--env", "my_module:Valley", *flags, "--output-dir", "comparison"]) == 0
