@@ -81,10 +81,16 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
     threads = Threads(config.sampling.num_threads)
     make_families = _sinusoid if config.env == SINUSOID else _reinforcement
     family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
+    evaluated, evaluation_judge = family, judge
+    if config.as_evaluated != config:
+        evaluated, evaluation_judge, more = make_families(
+            config.as_evaluated, device, threads, task_range, mean_actions
+        )
+        closers.extend(more)
     learner = MAML(family, config.inner, config.outer, threads)
 
     def evaluate(state: State, iteration: int) -> dict[str, float]:
-        curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads, judge)
+        curve = adaptation_curve(evaluated, params_of(state), config.evaluation, iteration, threads, evaluation_judge)
         means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
         return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.presets import Preset, with_preset
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -29,6 +31,8 @@ class TrainCommand:
     """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
     resume: Path | None = None
     """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
+    preset: Preset = "paper"
+    """What holds where nothing is given: the protocol of the paper or, where there is one, one that learns faster."""
     film_every: int = 0
     """Iterations from film to film in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
 
@@ -59,10 +63,15 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
-    """Parse twice when resuming: the saved settings are the defaults then."""
+    """Parse twice when resuming or with a preset: the saved or the preset's settings are the defaults then."""
     command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
     if command.resume is None:
-        return command
+        if command.preset == "paper":
+            return command
+        default = with_preset(dataclasses.replace(default, env=command.run.env_id, physics=None), command.preset)
+        return tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+    if command.preset != "paper":
+        raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
     saved = from_dict(RunFolder.read_config(command.resume))
     command = tyro.cli(TrainCommand, default=TrainCommand(saved), args=arguments)
     changes = forbidden_changes(saved, command.run)

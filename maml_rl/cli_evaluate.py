@@ -41,6 +41,8 @@ class EvaluateCommand:
     """Of the first step; by default as in the run's own evaluation."""
     later_step_size: float | None = None
     """Of the steps after it; by default as in the run's own evaluation."""
+    episodes_per_task: int | None = None
+    """To adapt to and score, for each number of steps; by default as in the run's own evaluation."""
     actions: Literal["sampled", "mean"] = "sampled"
     """Score episodes under the policy as it is, as the paper does, or without its noise, in episodes of their own."""
     task_range: tuple[float, float] | None = None
@@ -86,7 +88,7 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
     own = {"num_tasks": command.num_tasks, "num_steps": command.num_steps, "seed": command.seed}
     own |= {
         name: getattr(command, name)
-        for name in ("first_step_size", "later_step_size")
+        for name in ("first_step_size", "later_step_size", "episodes_per_task")
         if getattr(command, name) is not None
     }
     sinusoid = saved.sinusoid

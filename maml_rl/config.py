@@ -74,8 +74,16 @@ class RunConfig:
         """What folders and titles are called: the id without namespace, the class without module."""
         return re.split("[/:]", self.env_id)[-1]
 
+    @property
+    def as_evaluated(self) -> RunConfig:
+        """The same with the evaluation's number of episodes in place of training's."""
+        if self.evaluation.episodes_per_task is None:
+            return self
+        sampling = dataclasses.replace(self.sampling, episodes_per_task=self.evaluation.episodes_per_task)
+        return dataclasses.replace(self, sampling=sampling)
 
-ADDED = {"config.oracle", "config.outer.trust_region.fisher_share"}
+
+ADDED = {"config.oracle", "config.outer.trust_region.fisher_share", "config.evaluation.episodes_per_task"}
 """Settings that runs of earlier versions were saved without; what they did then is the default now."""
 
 MAY_CHANGE = {

@@ -86,6 +86,10 @@ def assert_same_run(one, other):
         (["--env", "Nowhere"], "env must be a registered task environment, got 'maml/Nowhere-rllab-v0'"),
         (["--num-taks", "3"], "--num-taks"),
         (["--resume", "nowhere"], "nowhere is no run folder"),
+        (
+            ["--preset", "fast", "--env", "AntDir"],
+            "preset fast exists for ['maml/HalfCheetahVel-rllab-v0'], not for maml/A",
+        ),
         (["--film-every", "-1"], "film_every must be at least 1, or 0 for no films, got -1"),
         (["--env", "sinusoid", "--film-every", "1"], "film_every must be 0: sinusoid has no episodes to film"),
     ],
@@ -100,6 +104,27 @@ def test_wrong_settings_are_refused_before_anything_is_made(flags, message, tmp_
     assert status == 2
     assert message in " ".join(capfd.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preset_is_what_holds_where_nothing_is_said(tmp_path, capfd):
+    run = tmp_path / "run"
+    flags = [
+        "--preset",
+        "fast",
+        "--outer.trust-region.max-kl",
+        "0.5",
+        "--num-iterations",
+        "0",
+        "--env",
+        "HalfCheetahVel",
+    ]
+    assert train(RunConfig(seed=3), [*flags, "--output-dir", str(run)]) == 0
+    saved = json.loads((run / "config.json").read_text())["config"]
+    assert saved["sampling"]["episodes_per_task"] == 10 and saved["evaluation"]["episodes_per_task"] == 20
+    assert saved["outer"]["trust_region"]["max_kl"] == 0.5 and saved["seed"] == 3
+    capfd.readouterr()
+    assert train(RunConfig(), ["--resume", str(run), "--preset", "fast"]) == 2
+    assert "preset fast must be left out with resume" in capfd.readouterr().err
 
 
 def test_films_every_other_iteration_leave_the_run_as_it_is(tmp_path):

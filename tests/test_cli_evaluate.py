@@ -54,10 +54,30 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(runs, capfd
     assert found[0] == found[1] != found[2]
 
 
+def test_the_number_of_episodes_is_the_evaluations_own(runs, tmp_path, capfd):
+    # what training writes in its evaluation columns is what the command finds at that iteration and seed
+    run = tmp_path / "run"
+    own = ["--evaluation.episodes-per-task", "3", "--evaluation.num-tasks", "2", "--evaluation.num-steps", "1"]
+    flags = [*TINY, "--evaluate-every", "2", *own, "--output-dir", str(run)]
+    assert train(RunConfig(env="maml/Navigation2D-v0"), flags) == 0
+    row = list(csv.DictReader((run / "metrics.csv").open()))[-1]
+    capfd.readouterr()
+    found = {}
+    for count in (None, 3, 4):
+        more = [] if count is None else ["--episodes-per-task", str(count)]
+        arguments = [str(run), "--num-tasks", "2", "--num-steps", "1", "--seed", "0", "--json", *more]
+        assert evaluate(arguments) == 0
+        found[count] = json.loads(capfd.readouterr().out)
+        assert f"{count or 3} new episodes per task" in found[count]["episodes"]
+    assert found[None]["mean"] == [float(row["eval_return_0"]), float(row["eval_return_1"])]
+    assert found[None]["mean"] == found[3]["mean"] != found[4]["mean"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--num-steps", "-1"], "evaluation.num_steps must be at least 0, got -1"),
+        (["--episodes-per-task", "0"], "evaluation.episodes_per_task must be at least 1, got 0"),
         (["--num-tasks", "0"], "evaluation.num_tasks must be at least 1, got 0"),
         (["--first-step-size", "0"], "evaluation.first_step_size must be positive and finite, got 0.0"),
         (["--num-examples", "5"], "num_examples applies to sinusoid alone"),

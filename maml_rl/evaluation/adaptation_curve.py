@@ -26,6 +26,7 @@ class EvaluationConfig:
     num_steps: int = 3  # gradient steps on each task
     first_step_size: float = 0.1  # of the first gradient step
     later_step_size: float = 0.05  # the paper halves the step after the first
+    episodes_per_task: int | None = None  # to adapt to and score, for each number of steps; by default as in training
     seed: int = 0  # of the evaluation's own random stream, whatever the run's seed
 
     def __post_init__(self) -> None:
@@ -36,6 +37,8 @@ class EvaluationConfig:
         for name, size in (("first_step_size", self.first_step_size), ("later_step_size", self.later_step_size)):
             if not 0.0 < size < float("inf"):
                 raise ValueError(f"evaluation.{name} must be positive and finite, got {size}")
+        if self.episodes_per_task is not None and self.episodes_per_task < 1:
+            raise ValueError(f"evaluation.episodes_per_task must be at least 1, got {self.episodes_per_task}")
         if self.seed < 0:
             raise ValueError(f"evaluation.seed must be at least 0, got {self.seed}")
 
