@@ -21,7 +21,7 @@ def _choose_drawing() -> None:
     os.environ["MUJOCO_GL"] = "egl"
 
 
-def _register(name: str, module: str, body: str, **settings: str) -> None:
+def _register(name: str, module: str, body: str, **settings: str | int) -> None:
     """Register one id for `gymnasium.make` and `gymnasium.make_vec`.
 
     Without `max_episode_steps`: each environment keeps its own clock, set by `horizon`. Gymnasium's TimeLimit would
@@ -57,3 +57,6 @@ _register("Navigation2D", "navigation", "Navigation2D")
 _register("ML10", "metaworld", "MetaWorld", benchmark="ML10")
 for _class in METAWORLD_CLASSES:
     _register(f"ML1-{_class}", "metaworld", "MetaWorld", benchmark=f"{_class}-v3")
+for _num_arms in (5, 10, 50):
+    _register(f"Bandit-K{_num_arms}", "bandit", "BernoulliBandit", num_arms=_num_arms)
+_register("TabularMDP", "tabular_mdp", "TabularMDP")

@@ -189,6 +189,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         Raises:
             SimulationError: for an action, observation or reward that is not finite. After one in an observation or
                 reward, every sub-environment stepped needs a reset; after one in an action nothing was stepped.
+            ValueError: for actions of the wrong shape, or that are none of a Discrete space's.
             ResetNeeded: if an episode that is over, or was never begun, is stepped.
         """
         actions = self._checked_actions(actions)
@@ -199,6 +200,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         if (self._needs_reset & alive).any():
             self._refuse_to_step(int(np.argmax(self._needs_reset & alive)))
         self._check_finite("action", actions, alive)
+        self._check_choices(actions, alive)
         self._needs_reset |= alive  # and stays so, should the step fail
         observations, rewards, terminated, truncated, infos = self._step_rows(actions, None if everyone else alive)
         self._check_finite("observation", observations, alive)
@@ -223,6 +225,12 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         """Give the sub-environment a new generator, or with None let it go on with the one it has."""
         if seed is not None or self.generators[row] is None:
             self.generators[row] = seeding.np_random(seed)[0]
+
+    def _generator(self, row: int) -> np.random.Generator:
+        """The sub-environment's own, which `reset` has seen to."""
+        generator = self.generators[row]
+        assert generator is not None
+        return generator
 
     @abstractmethod
     def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
@@ -282,6 +290,15 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions must have shape {self.action_space.shape}, got {actions.shape}")
         return actions
+
+    def _check_choices(self, actions: NDArray, alive: NDArray[np.bool_]) -> None:
+        """Numpy would take -1 for the last action."""
+        space = self.single_action_space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            chosen = actions[alive]
+            known = (chosen >= space.start) & (chosen < space.start + space.n)
+            if actions.dtype.kind not in "iu" or not known.all():
+                raise ValueError(f"actions must be whole numbers in {space}, got {actions.dtype} {chosen.tolist()}")
 
     def _checked_alive(self, alive: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         if alive is None:

@@ -7,15 +7,18 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
 import envs  # noqa: F401 - registers its ids
+from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
+from envs.check import is_supported
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.oracle import Oracle
+from envs.plug_in import find_world as find_world
+from envs.plug_in import make_batch
 from envs.task_env import TaskVectorEnv
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
@@ -237,31 +240,37 @@ def make_world(
     env = make_vector_env(config.env_id, config.sampling.horizon, num_envs, render_mode)
     if picture_size is not None and isinstance(env, MujocoTaskVectorEnv):
         env.picture_size = picture_size
-    return Oracle(env) if config.oracle else env
+    if not config.oracle:
+        return env
+    try:
+        return Oracle(env)
+    except ValueError as error:
+        env.close()
+        raise ValueError(f"oracle must be left out: {error} of {config.env_id}") from None
 
 
 def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:
-    """`num_envs` sub-environments of a registered task environment.
+    """`num_envs` sub-environments of a registered environment, or of a user's own, `module:Class`.
 
     Raises:
-        ValueError: if there is none of that name, or it has no tasks.
+        ValueError: if there is none of that name, it cannot be made, or it has no tasks.
     """
-    settings: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
-    if render_mode is not None:
-        settings["render_mode"] = render_mode
-    try:
-        env = gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ValueError(str(error)) from None
-    except gymnasium.error.Error as error:
-        known = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
-        raise ValueError(
-            f"env must be a registered task environment, got {env_id!r} ({error}); known: {known}"
-        ) from None
-    if not isinstance(env, TaskVectorEnv):
-        env.close()
-        raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {env_id!r} is not")
-    return env
+    return make_batch(find_world(env_id), num_envs, horizon, render_mode)
+
+
+def environment_remarks(config: RunConfig) -> list[str]:
+    """What training should be told about a user's environment: the cheap part of its check.
+
+    Raises:
+        ValueError: if it cannot be trained on, in one sentence that names the remedy.
+    """
+    if config.env == SINUSOID or config.env_id.startswith("maml/"):
+        return []
+    findings = check_world(find_world(config.env_id), config.sampling.horizon, thorough=False)
+    for finding in findings:
+        if finding.severity == "error":
+            raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env_id})")
+    return [str(finding) for finding in findings]
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
@@ -272,6 +281,6 @@ def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
     size = int(np.prod(observations.shape))
     if isinstance(actions, gymnasium.spaces.Discrete):
         return CategoricalPolicy(size, int(actions.n), config.policy)
-    if isinstance(actions, gymnasium.spaces.Box) and np.isfinite([actions.low, actions.high]).all():
+    if isinstance(actions, gymnasium.spaces.Box) and is_supported(actions):
         return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy)
-    raise ValueError(f"actions must be Discrete or a Box with finite bounds, got {actions}")
+    raise ValueError(f"actions must be Discrete or a Box of floating-point numbers with finite bounds, got {actions}")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, with_film
+from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import Preset, with_preset
 from maml_rl.training.checkpoint import CheckpointError
@@ -82,6 +82,8 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
 
 def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
+    for remark in environment_remarks(command.run):
+        print(f"warning: {remark}", file=sys.stderr)
     built = build(command.run)
     try:
         if command.film_every:
@@ -106,7 +108,7 @@ def _folder(command: TrainCommand) -> RunFolder:
 
 def default_folder(config: RunConfig) -> Path:
     """runs/<task>-<time>, to the second."""
-    return Path("runs") / f"{config.env_id.split('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{config.env_name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResult:

@@ -264,7 +264,7 @@ def _write(
         ):
             lines.append(LabelledCurve(f"{name}, published", list(values), None, reference=True))
         lines.append(LabelledCurve("oracle, published", [published.oracle] * longest, None, reference=True))
-    figure = adaptation_plot(lines, "return", f"{base.env_id.split('/')[-1]}: {command.num_tasks} fresh tasks")
+    figure = adaptation_plot(lines, "return", f"{base.env_name}: {command.num_tasks} fresh tasks")
     save_figure(figure, command.output_dir / "comparison.png")
     write_atomically(command.output_dir / "comparison.csv", text.getvalue().encode())
     write_atomically(command.output_dir / "comparison.json", f"{json.dumps(result, indent=1)}\n".encode())

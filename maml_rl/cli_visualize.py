@@ -164,7 +164,7 @@ def _adapt(trained: Trained) -> Adaptation:
     family = built.family
     means = torch.stack([each.mean(dim=1) for each in scores])
     curve = AdaptationCurve(family.metric, means, family.higher_is_better, tuple(tasks))
-    subject = f"{config.env_id.split('/')[-1]}, iteration {trained.checkpoint.iteration}"
+    subject = f"{config.env_name}, iteration {trained.checkpoint.iteration}"
     if built.judge is not None:
         subject += ", mean actions"
     return Adaptation(trained, key, curve, params, supports, scores, subject)

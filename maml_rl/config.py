@@ -29,7 +29,8 @@ class RunConfig:
     """Meta-train on a family of tasks. The defaults are the HalfCheetah-Vel protocol of Finn et al. 2017."""
 
     env: str = "maml/HalfCheetahVel-rllab-v0"
-    """A registered Gymnasium id of a task environment, a short name such as AntVel, or "sinusoid"."""
+    """A registered Gymnasium id of a task environment, a short name such as AntVel, a class of your own as
+    module:Class, or "sinusoid"."""
     physics: Literal["rllab", "gym"] | None = None
     """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By default a short
     name means rllab."""
@@ -67,6 +68,11 @@ class RunConfig:
             return self.env
         other = {"rllab": "gym", "gym": "rllab"}[self.physics]
         return self.env.replace(f"-{other}-", f"-{self.physics}-")
+
+    @property
+    def env_name(self) -> str:
+        """What folders and titles are called: the id without namespace, the class without module."""
+        return re.split("[/:]", self.env_id)[-1]
 
     @property
     def as_evaluated(self) -> RunConfig:

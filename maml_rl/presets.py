@@ -10,6 +10,7 @@ from maml_rl.core.inner import InnerConfig
 from maml_rl.core.maml import OuterConfig
 from maml_rl.core.outer.trust_region import TrustRegionConfig
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
+from maml_rl.rl.family import AdvantageConfig
 from maml_rl.sampling.local import SamplingConfig
 from maml_rl.training.trainer import TrainingConfig
 
@@ -30,6 +31,25 @@ _PRESETS = (
         training=TrainingConfig(num_iterations=15, num_tasks=20),
         inner=InnerConfig(step_size=0.5),
         evaluation=EvaluationConfig(first_step_size=0.5, later_step_size=0.25, episodes_per_task=40),  # appendix A.2
+    ),
+    *(
+        RunConfig(  # n = 100 pulls, or 500 of 50 arms: two of the numbers in Duan et al. 2016
+            env=f"maml/Bandit-K{num_arms}-v0",
+            training=TrainingConfig(num_iterations=20, num_tasks=20),
+            sampling=SamplingConfig(episodes_per_task=num_pulls),
+            advantage=AdvantageConfig(discount=0.95),
+            inner=InnerConfig(step_size=0.5),
+            evaluation=EvaluationConfig(num_tasks=40, first_step_size=0.5, later_step_size=0.25),
+        )
+        for num_arms, num_pulls in ((5, 100), (10, 100), (50, 500))
+    ),
+    RunConfig(
+        env="maml/TabularMDP-v0",
+        training=TrainingConfig(num_iterations=30, num_tasks=20),
+        sampling=SamplingConfig(episodes_per_task=25),
+        advantage=AdvantageConfig(discount=0.95),
+        inner=InnerConfig(step_size=0.5),
+        evaluation=EvaluationConfig(num_tasks=40, first_step_size=0.5, later_step_size=0.25),
     ),
     RunConfig(  # the inner step of the published command, not of the paper's text (docs/findings.md)
         env=SINUSOID,

@@ -19,6 +19,7 @@ from envs.metaworld import load_metaworld
 from maml_rl import drawing
 from maml_rl.cli import train
 from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--evaluation.num-tasks", "2"]
@@ -64,7 +65,23 @@ def assert_same_run(one, other):
         (["--outer.step", "reptile", "--inner.num-steps", "0"], "needs inner.num_steps of at least 1, got 0"),
         (["--physics", "moon"], "invalid choice 'moon'"),
         (["--env", "maml/Nowhere-v0"], "env must be a registered task environment, got 'maml/Nowhere-v0'"),
-        (["--env", "CartPole-v1"], "env must be a TaskVectorEnv"),
+        (
+            ["--env", "nowhere:Walk"],
+            "env must name a module that can be found, but 'nowhere' is neither on sys.path nor in",
+        ),
+        (["--env", "json:loads"], "json:loads must be made by its name(), but that fails with TypeError"),
+        (
+            ["--env", "json:JSONDecoder"],
+            "json:JSONDecoder is <class 'json.decoder.JSONDecoder'>: derive it from one of them",
+        ),
+        (
+            ["--env", "push:Pash"],
+            "has no 'Pash' and registers no id of that name; its environments are ['PushVectorEnv', 'ReachVectorEnv']",
+        ),
+        (
+            ["--env", "Blackjack-v1"],
+            "Blackjack-v1 does not say how many steps an episode may take: give it an attribute",
+        ),
         (["--env", SINUSOID, "--oracle"], "oracle applies to task environments, not to sinusoid"),
         (["--env", "AntVel", "--physics", "moon"], "invalid choice 'moon'"),
         (["--env", "Nowhere"], "env must be a registered task environment, got 'maml/Nowhere-rllab-v0'"),
@@ -278,10 +295,12 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, tmp_path):
         "train_ant_vel",
         "train_ant_dir",
         "train_navigation",
+        "train_bandit",
+        "train_tabular_mdp",
         "train_sinusoid",
     ],
 )
-def test_every_preset_runs(script, tmp_path):
+def test_every_preset_of_a_script_runs(script, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *TINY, "--num-iterations", "1"]
     finished = subprocess.run(
         [*command, "--output-dir", str(tmp_path / "run")],
@@ -302,3 +321,31 @@ def test_without_metaworld_one_sentence_says_how_to_install_it(tmp_path, capfd, 
     assert "pip install --no-deps -r requirements-metaworld.txt" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
     load_metaworld.cache_clear()
+
+
+@pytest.mark.parametrize("env_id", ["maml/Bandit-K5-v0", "maml/Bandit-K10-v0", "maml/TabularMDP-v0"])
+def test_adaptation_finds_out_what_nobody_is_told(env_id, tmp_path, capfd):
+    # Nobody who knows nothing expects more than 0.5 a pull, or 1 a step of a tabular process.
+    ignorant, better = {"maml/TabularMDP-v0": (10.0, 11.0)}.get(env_id, (0.5, 0.6))
+    flags = ["--num-iterations", "6", "--evaluate-every", "6", "--evaluation.num-steps", "2"]
+    assert train(PRESETS[env_id], [*flags, "--output-dir", str(tmp_path / "run")]) == 0
+    row = rows(tmp_path / "run")[-1]
+    before, after = (float(row[f"eval_return_{step}"]) for step in (0, 2))
+    assert before == pytest.approx(ignorant, rel=0.15) and after > better and after > before + 0.1 * ignorant
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env_id", "least"),
+    # of 1 a pull: the best arm of K is worth K / (K + 1), 0.83, 0.91 and 0.98; of 10 steps of 1 on average
+    [
+        ("maml/Bandit-K5-v0", 0.75),
+        ("maml/Bandit-K10-v0", 0.8),
+        ("maml/Bandit-K50-v0", 0.75),
+        ("maml/TabularMDP-v0", 13),
+    ],
+)
+def test_a_preset_beats_the_policy_that_is_not_adapted(env_id, least, tmp_path):
+    assert train(PRESETS[env_id], ["--output-dir", str(tmp_path / "run")]) == 0
+    row = rows(tmp_path / "run")[-1]
+    assert float(row["eval_return_3"]) > least > 1.2 * float(row["eval_return_0"])

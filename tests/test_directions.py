@@ -18,7 +18,7 @@ LEVELS = [
     {"config"},
     {"build"},
     {"trained", "presets"},
-    {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize"},
+    {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize", "cli_check_env"},
     {"cli_compare"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

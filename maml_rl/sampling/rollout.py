@@ -29,15 +29,18 @@ class VectorWorld(Protocol):
 
 
 def action_mapping(space: Any) -> Callable[[Tensor], NDArray]:
-    """Policy actions to environment actions: +-1 is the Box's bound, beyond is clipped; indices for Discrete."""
+    """Policy actions [n, A] to environment actions [n, *shape]: +-1 is the Box's bound, beyond is clipped; indices [n]
+    for Discrete."""
     if hasattr(space, "n"):
         start = int(space.start)
         return lambda actions: actions[:, 0].numpy().astype(np.int64) + start
-    low, high = (torch.from_numpy(np.asarray(bound, dtype=np.float32)) for bound in (space.low, space.high))
+    shape = (-1, *space.shape)
+    low, high = (torch.from_numpy(bound.copy()).flatten() for bound in (space.low, space.high))
     centre, half_width = (high + low) / 2, (high - low) / 2
     if bool((centre == 0).all()) and bool((half_width == 1).all()):
-        return lambda actions: actions.clamp(-1.0, 1.0).numpy()
-    return lambda actions: (centre + half_width * actions.clamp(-1.0, 1.0)).numpy()
+        return lambda actions: actions.clamp(-1.0, 1.0).view(shape).numpy()
+    # rounding may put centre + half_width past the bound, which an environment may refuse
+    return lambda actions: (centre + half_width * actions.clamp(-1.0, 1.0)).clamp(low, high).view(shape).numpy()
 
 
 def rollout(

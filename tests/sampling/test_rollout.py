@@ -94,6 +94,25 @@ def test_the_policy_s_unit_interval_is_the_box(bounds):
         np.testing.assert_allclose(to_env(torch.full((1, 2), unit))[0], bound, rtol=1e-6)
 
 
+def test_actions_of_several_axes_take_the_box_s_shape():
+    low, high = np.array([[-1, 0, 1], [-2, -4, 0]], np.float32), np.array([[1, 1, 3], [2, 4, 8]], np.float32)
+    unit = torch.tensor([[1.0, 1.0, -1.0, 0.5, 0.0, -1.0], [0.0] * 6])
+    assert action_mapping(box(low, high))(unit)[0].tolist() == [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
+    for bound in (np.ones((2, 3), np.float32), np.float32(1.0)):
+        mapped = action_mapping(box(-bound, bound))(unit[:, : bound.size])
+        assert mapped.shape == (2, *bound.shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_action_lies_in_the_box_to_the_last_bit(dtype):
+    # -0.1 + 0.4 and the like round past the bound in single precision
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-1.0, 0.0, 200).astype(dtype)
+    space = gymnasium.spaces.Box(low, (low + rng.uniform(0.0, 2.0, 200)).astype(dtype), dtype=dtype)
+    for unit in (-1.0, 0.3, 1.0):
+        assert space.contains(action_mapping(space)(torch.full((1, 200), unit))[0])
+
+
 def test_indices_reach_a_discrete_world_from_its_start_on():
     to_env = action_mapping(gymnasium.spaces.Discrete(3, start=5))
     assert to_env(torch.tensor([[0.0], [2.0]])).tolist() == [5, 7]
