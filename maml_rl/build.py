@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
@@ -32,8 +33,10 @@ from maml_rl.evaluation.adaptation_curve import (
 from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, record
 from maml_rl.evaluation.video import Panel, compose, encode_gif
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
-from maml_rl.rl.family import RLFamily
-from maml_rl.sampling.local import LocalSampler
+from maml_rl.rl.family import RLFamily, Sampler
+from maml_rl.sampling.local import LocalSampler, SamplingConfig
+from maml_rl.sampling.processes import ProcessCrew
+from maml_rl.sampling.work import Recipe, WorkSampler, pickled
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
 
@@ -167,7 +170,7 @@ def _reinforcement(
     task_range: tuple[float, float] | None,
     mean_actions: bool,
 ) -> _Families:
-    make_env = functools.partial(make_world, config)
+    make_env = functools.partial(_make_world_anywhere, gymnasium.registry.get(config.env_id), config)
     probe = make_env(1)
     if task_range is not None:
         if probe.task_range is None:
@@ -177,12 +180,37 @@ def _reinforcement(
     closers: list[Callable[[], None]] = [probe.close]
 
     def make_family(policy: Policy) -> TaskFamily:
-        sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
+        sampler = make_sampler(config.sampling, make_env, probe, policy, threads)
         closers.append(sampler.close)
         return RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads, device)
 
-    policy = make_policy(probe, config)
-    return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+    try:
+        policy = make_policy(probe, config)
+        return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+    except BaseException:
+        for close in closers:
+            close()
+        raise
+
+
+def make_sampler(
+    config: SamplingConfig,
+    make_env: Callable[[int], TaskVectorEnv],
+    probe: TaskVectorEnv,
+    policy: Policy,
+    threads: Threads,
+) -> Sampler:
+    """Where sampling runs. probe: one of these environments.
+
+    Raises:
+        ValueError: if the environment or its tasks cannot be sent to workers, or there is nobody to send them to.
+    """
+    recipe = Recipe(make_env, policy, config.episodes_per_task, probe.horizon)
+    if config.sampler == "local":
+        return LocalSampler(make_env, policy, recipe.num_episodes, recipe.horizon, threads)
+    pickled(probe.sample_tasks(1, np.random.default_rng(0))[0], f"a task of {type(probe).__name__}")
+    crew = ProcessCrew(recipe, config.num_workers, config.task_timeout)
+    return WorkSampler(crew, policy, recipe.num_episodes, recipe.horizon)
 
 
 def _check_range(task_range: tuple[float, float] | None) -> None:
@@ -219,6 +247,13 @@ def make_world(
     if picture_size is not None and isinstance(env, MujocoTaskVectorEnv):
         env.picture_size = picture_size
     return Oracle(env) if config.oracle else env
+
+
+def _make_world_anywhere(spec: EnvSpec | None, config: RunConfig, num_envs: int) -> TaskVectorEnv:
+    """The same also in a worker, which never ran the program that registered the id."""
+    if spec is not None:
+        gymnasium.registry.setdefault(spec.id, spec)
+    return make_world(config, num_envs)
 
 
 def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:

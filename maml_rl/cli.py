@@ -127,5 +127,7 @@ def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[st
 
 
 def _fail(error: Exception, status: int) -> int:
+    for note in getattr(error.__cause__, "__notes__", []):  # what happened in a worker
+        print(note, file=sys.stderr)
     print(f"error: {error}", file=sys.stderr)
     return status

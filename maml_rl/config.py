@@ -69,7 +69,13 @@ class RunConfig:
         return self.env.replace(f"-{other}-", f"-{self.physics}-")
 
 
-ADDED = {"config.oracle", "config.outer.trust_region.fisher_share"}
+ADDED = {
+    "config.oracle",
+    "config.outer.trust_region.fisher_share",
+    "config.sampling.num_workers",
+    "config.sampling.task_timeout",
+    "config.sampling.ray_address",
+}
 """Settings that runs of earlier versions were saved without; what they did then is the default now."""
 
 MAY_CHANGE = {
@@ -77,6 +83,9 @@ MAY_CHANGE = {
     ("device",),
     ("sampling", "num_threads"),
     ("sampling", "sampler"),
+    ("sampling", "num_workers"),
+    ("sampling", "task_timeout"),
+    ("sampling", "ray_address"),
 }
 """Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""
 

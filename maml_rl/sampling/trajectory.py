@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from maml_rl.policies import Policy
 
 
 class Trajectory(NamedTuple):
@@ -17,9 +20,22 @@ class Trajectory(NamedTuple):
     terminated: Tensor  # [N, E] bool: the world ended the episode (otherwise the clock did)
 
 
-class SamplingError(RuntimeError):
-    """Sampling met a number that is not finite, or physics that diverged. Says which task and episode."""
+def blank_trajectory(num_tasks: int, num_episodes: int, horizon: int, policy: Policy) -> Trajectory:
+    """A trajectory in which no step has been taken yet."""
+    n, e, t = num_tasks, num_episodes, horizon
+    return Trajectory(
+        torch.zeros(n, e, t, policy.observation_size),
+        torch.zeros(n, e, t, policy.action_width),
+        torch.zeros(n, e, t),
+        torch.zeros(n, e, t),
+        torch.zeros(n, e, dtype=torch.bool),
+    )
 
-    def __init__(self, message: str, task: int, episode: int):
+
+class SamplingError(RuntimeError):
+    """Sampling cannot go on: a number that is not finite, physics that diverged, a worker's error. Says which task
+    and which episode, if it was one."""
+
+    def __init__(self, message: str, task: int | None, episode: int | None):
         super().__init__(message)
         self.task, self.episode = task, episode
