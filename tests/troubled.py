@@ -37,7 +37,7 @@ class TroubledEnv(PushVectorEnv):
         return super()._step_rows(actions, alive)
 
     def _get_into_trouble(self, marker):
-        if self._trouble == "killed" and happens_first(marker) or self._trouble == "always killed":
+        if (self._trouble == "killed" and happens_first(marker)) or self._trouble == "always killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if self._trouble == "hung" and happens_first(marker):
             time.sleep(1000)

@@ -190,9 +190,9 @@ def test_an_environment_that_reaches_no_worker_is_refused_at_once(troubles, make
 
 
 def test_a_task_that_cannot_be_pickled_is_named(troubles):
-    with Sampling(troubles.recipe(), num_workers=1) as sampling:
-        with pytest.raises(SamplingError, match="task 0 must be picklable to reach a worker, but lock is not"):
-            sampling._sampler.sample([threading.Lock()], troubles.params(1), troubles.key)
+    message = "task 0 must be picklable to reach a worker, but lock is not"
+    with Sampling(troubles.recipe(), num_workers=1) as sampling, pytest.raises(SamplingError, match=message):
+        sampling._sampler.sample([threading.Lock()], troubles.params(1), troubles.key)
 
 
 # --- as programs ---------------------------------------------------------------------------------------------------
