@@ -36,7 +36,8 @@ from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_b
 from maml_rl.rl.family import RLFamily, Sampler
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
-from maml_rl.sampling.work import Recipe, WorkSampler, pickled
+from maml_rl.sampling.ray import RayCrew
+from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
 
@@ -209,7 +210,11 @@ def make_sampler(
     if config.sampler == "local":
         return LocalSampler(make_env, policy, recipe.num_episodes, recipe.horizon, threads)
     pickled(probe.sample_tasks(1, np.random.default_rng(0))[0], f"a task of {type(probe).__name__}")
-    crew = ProcessCrew(recipe, config.num_workers, config.task_timeout)
+    crew: Crew
+    if config.sampler == "ray":
+        crew = RayCrew(recipe, config.ray_address, config.num_workers, config.task_timeout)
+    else:
+        crew = ProcessCrew(recipe, config.num_workers, config.task_timeout)
     return WorkSampler(crew, policy, recipe.num_episodes, recipe.horizon)
 
 

@@ -1,5 +1,7 @@
 """What the tests of samplers share: a recipe of trouble, and an end to waiting."""
 
+import logging
+import os
 import signal
 
 import pytest
@@ -16,6 +18,8 @@ POLICY = GaussianPolicy(3, 1, PolicyConfig((8,)))
 NUM_EPISODES, HORIZON = 2, 10
 SECONDS = 200  # for one test on a busy machine
 
+os.environ["RAY_USAGE_STATS_ENABLED"] = os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+
 
 @pytest.fixture(autouse=True)
 def limit():
@@ -29,6 +33,16 @@ def limit():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray of two CPUs, which all tests share: crews find it and leave it."""
+    ray = pytest.importorskip("ray")
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, **quiet)
+    yield ray
+    ray.shutdown()
 
 
 class Troubles:
