@@ -210,12 +210,18 @@ def make_sampler(
     if config.sampler == "local":
         return LocalSampler(make_env, policy, recipe.num_episodes, recipe.horizon, threads)
     pickled(probe.sample_tasks(1, np.random.default_rng(0))[0], f"a task of {type(probe).__name__}")
-    crew: Crew
+    return WorkSampler(make_crew(config, recipe), policy, recipe.num_episodes, recipe.horizon)
+
+
+def make_crew(config: SamplingConfig, recipe: Recipe) -> Crew:
+    """Workers in other processes.
+
+    Raises:
+        ValueError: if the environment cannot be sent to them, or there is nobody to send it to.
+    """
     if config.sampler == "ray":
-        crew = RayCrew(recipe, config.ray_address, config.num_workers, config.task_timeout)
-    else:
-        crew = ProcessCrew(recipe, config.num_workers, config.task_timeout)
-    return WorkSampler(crew, policy, recipe.num_episodes, recipe.horizon)
+        return RayCrew(recipe, config.ray_address, config.num_workers, config.task_timeout)
+    return ProcessCrew(recipe, config.num_workers, config.task_timeout)
 
 
 def _check_range(task_range: tuple[float, float] | None) -> None:
