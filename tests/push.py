@@ -41,5 +41,15 @@ class PushVectorEnv(TaskVectorEnv):
         return self._state.copy()
 
 
-if "test/Push-v0" not in gymnasium.registry:
-    gymnasium.register("test/Push-v0", vector_entry_point=PushVectorEnv)
+class FragileVectorEnv(PushVectorEnv):
+    """Fails far to the right."""
+
+    def _step_rows(self, actions, alive):
+        if self._place.max() > 0.95:
+            raise ValueError(f"the ice breaks at {self._place.max()}")
+        return super()._step_rows(actions, alive)
+
+
+for _name, _world in (("test/Push-v0", PushVectorEnv), ("test/Fragile-v0", FragileVectorEnv)):
+    if _name not in gymnasium.registry:
+        gymnasium.register(_name, vector_entry_point=_world)
