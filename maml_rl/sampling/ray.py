@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -196,15 +197,24 @@ def _connect(ray: Any, address: str | None, num_workers: int | None) -> None:
         if address is None:
             ray.init(address="local", num_cpus=num_workers or available_cores(), include_dashboard=False, **quiet)
             return
-        if address != "auto":
-            host, _, port = address.rpartition(":")
+        host, _, port = _where(address).rpartition(":")
+        if host:
             socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()  # Ray itself tries for minutes
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.RayError) as error:
         raise ValueError(
             f"ray_address must be that of a running Ray cluster, but {address or 'this machine'} gives no answer "
-            f"({said(error)}): start one with `ray start --head`, or leave the address out for one on this machine"
+            f"({said(error)}): start one with `ray start --head`, with the same token here as there, or leave the "
+            "address out for one on this machine"
         ) from error
+
+
+def _where(address: str) -> str:
+    """host:port, which for "auto" is what Ray has noted on this machine; nothing if it has not."""
+    if address != "auto":
+        return address
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    return os.environ.get("RAY_ADDRESS") or (note.read_text().strip() if note.exists() else "")
 
 
 def _last_line(error: BaseException) -> str:
