@@ -73,3 +73,9 @@ class Troubles:
 @pytest.fixture
 def troubles(tmp_path):
     return Troubles(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """Recipes without trouble, for what several tests share."""
+    return Troubles(tmp_path_factory.mktemp("calm"))

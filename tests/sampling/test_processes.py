@@ -56,20 +56,16 @@ class Sampling:
 
     def __init__(self, recipe, num_workers=2, task_timeout=SECONDS):
         self.crew = ProcessCrew(recipe, num_workers, task_timeout)
-        self._sampler = WorkSampler(self.crew, recipe.policy, recipe.num_episodes, recipe.horizon)
+        self.sampler = WorkSampler(self.crew, recipe.policy, recipe.num_episodes, recipe.horizon)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._sampler.close()
+        self.sampler.close()
 
     def sample(self, troubles, count):
-        return self._sampler.sample(troubles.tasks(count), troubles.params(count), troubles.key)
-
-    @property
-    def worker_seconds(self):
-        return self._sampler.worker_seconds
+        return self.sampler.sample(troubles.tasks(count), troubles.params(count), troubles.key)
 
 
 def test_a_worker_killed_at_work_is_replaced_and_its_task_played_again(troubles, caplog):
@@ -113,7 +109,7 @@ def test_a_worker_that_reads_only_half_a_message_is_killed(troubles):
     with Sampling(recipe, num_workers=1, task_timeout=3.0) as sampling:
         stopped = sampling.crew.pids
         os.kill(stopped[0], signal.SIGSTOP)
-        assert sampling._sampler.sample(troubles.tasks(1), params, troubles.key).mask.all()
+        assert sampling.sampler.sample(troubles.tasks(1), params, troubles.key).mask.all()
         assert sampling.crew.pids != stopped
 
 
@@ -137,25 +133,28 @@ def test_an_error_of_the_environment_comes_back_whole_and_is_not_tried_again(tro
         assert_bit_equal(sampling.sample(troubles, 2), expected(troubles, 2))
 
 
-def test_numbers_that_are_not_finite_are_told_as_by_the_local_sampler(troubles):
-    params = troubles.params(2)
+@pytest.fixture(scope="module")
+def untroubled(calm):
+    with Sampling(calm.recipe(), num_workers=1) as sampling:
+        yield sampling
+
+
+def test_numbers_that_are_not_finite_are_told_as_by_the_local_sampler(calm, untroubled):
+    params, recipe = calm.params(2), calm.recipe()
     params["log_std"][1] = float("nan")
-    recipe = troubles.recipe()
-    with Sampling(recipe, num_workers=1) as sampling:
-        messages = []
-        local = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, Threads(1))
-        for sampler in (local, sampling._sampler):
-            with pytest.raises(SamplingError) as caught:
-                sampler.sample(troubles.tasks(2), params, troubles.key)
-            messages.append((str(caught.value), caught.value.task, caught.value.episode))
+    messages = []
+    local = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, Threads(1))
+    for sampler in (local, untroubled.sampler):
+        with pytest.raises(SamplingError) as caught:
+            sampler.sample(calm.tasks(2), params, calm.key)
+        messages.append((str(caught.value), caught.value.task, caught.value.episode))
     assert messages[0] == messages[1]
 
 
-def test_the_workers_time_is_added_up(troubles):
-    with Sampling(troubles.recipe(), num_workers=1) as sampling:
-        begun = time.perf_counter()
-        sampling.sample(troubles, 4)
-        assert 0 < sampling.worker_seconds < time.perf_counter() - begun
+def test_the_workers_time_is_added_up(calm, untroubled):
+    begun = time.perf_counter()
+    untroubled.sample(calm, 4)
+    assert 0 < untroubled.sampler.worker_seconds < time.perf_counter() - begun
 
 
 def test_closing_leaves_no_process(troubles):
@@ -189,10 +188,9 @@ def test_an_environment_that_reaches_no_worker_is_refused_at_once(troubles, make
         ProcessCrew(troubles.with_env(make_env), 1, SECONDS)
 
 
-def test_a_task_that_cannot_be_pickled_is_named(troubles):
-    message = "task 0 must be picklable to reach a worker, but lock is not"
-    with Sampling(troubles.recipe(), num_workers=1) as sampling, pytest.raises(SamplingError, match=message):
-        sampling._sampler.sample([threading.Lock()], troubles.params(1), troubles.key)
+def test_a_task_that_cannot_be_pickled_is_named(calm, untroubled):
+    with pytest.raises(SamplingError, match="task 0 must be picklable to reach a worker, but lock is not"):
+        untroubled.sampler.sample([threading.Lock()], calm.params(1), calm.key)
 
 
 # --- as programs ---------------------------------------------------------------------------------------------------
