@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
 from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
@@ -35,8 +36,11 @@ from maml_rl.evaluation.adaptation_curve import (
 from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, record
 from maml_rl.evaluation.video import Panel, compose, encode_gif
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
-from maml_rl.rl.family import RLFamily
-from maml_rl.sampling.local import LocalSampler
+from maml_rl.rl.family import RLFamily, Sampler
+from maml_rl.sampling.local import LocalSampler, SamplingConfig
+from maml_rl.sampling.processes import ProcessCrew
+from maml_rl.sampling.ray import RayCrew
+from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
 
@@ -179,7 +183,7 @@ def _reinforcement(
     task_range: tuple[float, float] | None,
     mean_actions: bool,
 ) -> _Families:
-    make_env = functools.partial(make_world, config)
+    make_env = functools.partial(_make_world_anywhere, gymnasium.registry.get(config.env_id), config)
     probe = make_env(1)
     if task_range is not None:
         if probe.task_range is None:
@@ -189,8 +193,7 @@ def _reinforcement(
     closers: list[Callable[[], None]] = [probe.close]
 
     def make_family(policy: Policy) -> TaskFamily:
-        episodes = config.sampling.episodes_per_task
-        sampler = LocalSampler(make_env, policy, episodes, probe.horizon, threads, probe.reports_success)
+        sampler = make_sampler(config.sampling, make_env, probe, policy, threads)
         closers.append(sampler.close)
         return RLFamily(
             probe.sample_tasks,
@@ -203,8 +206,43 @@ def _reinforcement(
             probe.sample_test_tasks,
         )
 
-    policy = make_policy(probe, config)
-    return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+    try:
+        policy = make_policy(probe, config)
+        return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+    except BaseException:
+        for close in closers:
+            close()
+        raise
+
+
+def make_sampler(
+    config: SamplingConfig,
+    make_env: Callable[[int], TaskVectorEnv],
+    probe: TaskVectorEnv,
+    policy: Policy,
+    threads: Threads,
+) -> Sampler:
+    """Where sampling runs. probe: one of these environments.
+
+    Raises:
+        ValueError: if the environment or its tasks cannot be sent to workers, or there is nobody to send them to.
+    """
+    recipe = Recipe(make_env, policy, config.episodes_per_task, probe.horizon, probe.reports_success)
+    if config.sampler == "local":
+        return LocalSampler(make_env, policy, recipe.num_episodes, recipe.horizon, threads, recipe.reports_success)
+    pickled(probe.sample_tasks(1, np.random.default_rng(0))[0], f"a task of {type(probe).__name__}")
+    return WorkSampler(make_crew(config, recipe), recipe)
+
+
+def make_crew(config: SamplingConfig, recipe: Recipe) -> Crew:
+    """Workers in other processes.
+
+    Raises:
+        ValueError: if the environment cannot be sent to them, or there is nobody to send it to.
+    """
+    if config.sampler == "ray":
+        return RayCrew(recipe, config.ray_address, config.num_workers, config.task_timeout)
+    return ProcessCrew(recipe, config.num_workers, config.task_timeout)
 
 
 def _check_range(task_range: tuple[float, float] | None) -> None:
@@ -247,6 +285,13 @@ def make_world(
     except ValueError as error:
         env.close()
         raise ValueError(f"oracle must be left out: {error} of {config.env_id}") from None
+
+
+def _make_world_anywhere(spec: EnvSpec | None, config: RunConfig, num_envs: int) -> TaskVectorEnv:
+    """The same also in a worker, which never ran the program that registered the id."""
+    if spec is not None:
+        gymnasium.registry.setdefault(spec.id, spec)
+    return make_world(config, num_envs)
 
 
 def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:

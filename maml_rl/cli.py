@@ -138,5 +138,7 @@ def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[st
 
 
 def _fail(error: Exception, status: int) -> int:
+    for note in getattr(error.__cause__, "__notes__", []):  # what a worker met
+        print(note, file=sys.stderr)
     print(f"error: {error}", file=sys.stderr)
     return status

@@ -104,7 +104,7 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
         device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sinusoid=sinusoid,
-        sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
+        sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
     )
 
 

@@ -147,7 +147,7 @@ def _config(command: VisualizeCommand) -> RunConfig:
         saved,
         device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
-        sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
+        sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
     )
 
 

@@ -88,6 +88,9 @@ ADDED = {
     "config.outer.trust_region.fisher_share",
     "config.evaluation.episodes_per_task",
     "config.evaluation.split",
+    "config.sampling.num_workers",
+    "config.sampling.task_timeout",
+    "config.sampling.ray_address",
 }
 """Settings that runs of earlier versions were saved without; what they did then is the default now."""
 
@@ -96,6 +99,9 @@ MAY_CHANGE = {
     ("device",),
     ("sampling", "num_threads"),
     ("sampling", "sampler"),
+    ("sampling", "num_workers"),
+    ("sampling", "task_timeout"),
+    ("sampling", "ray_address"),
 }
 """Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""
 

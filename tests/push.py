@@ -54,6 +54,15 @@ class ReachVectorEnv(PushVectorEnv):
         return *step, {"success": np.abs(self._state[:, 0] - self._place) < 0.5}
 
 
-if "test/Push-v0" not in gymnasium.registry:
-    gymnasium.register("test/Push-v0", vector_entry_point=PushVectorEnv)
-    gymnasium.register("test/Reach-v0", vector_entry_point=ReachVectorEnv)
+class FragileVectorEnv(PushVectorEnv):
+    """Fails far to the right."""
+
+    def _step_rows(self, actions, alive):
+        if self._place.max() > 0.95:
+            raise ValueError(f"the ice breaks at {self._place.max()}")
+        return super()._step_rows(actions, alive)
+
+
+for _name, _world in (("Push", PushVectorEnv), ("Reach", ReachVectorEnv), ("Fragile", FragileVectorEnv)):
+    if f"test/{_name}-v0" not in gymnasium.registry:
+        gymnasium.register(f"test/{_name}-v0", vector_entry_point=_world)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,12 @@ def assert_same_run(one, other):
         (["--horizon", "0"], "horizon must be at least 1 step, got 0"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--num-threads", "-2"], "num_threads must be at least 1, or 0 for one per core, got -2"),
+        (
+            ["--sampler", "processes", "--num-workers", "0"],
+            "num_workers must be at least 1, or left out for one per core",
+        ),
+        (["--task-timeout", "0"], "task_timeout must be positive and finite [s], got 0.0"),
+        (["--ray-address", "ray://head:10001"], "ray_address must be auto or host:port, got 'ray://head:10001'"),
         (["--inner.step-size", "-0.1"], "inner.step_size must be positive and finite, got"),
         (["--inner.step-size", "nan"], "inner.step_size must be positive and finite, got"),
         (["--outer.trust-region.max-kl", "0"], "trust_region.max_kl must be positive and finite, got"),
@@ -188,6 +195,37 @@ def test_stopped_and_resumed_equals_uninterrupted(flags, tmp_path):
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
+def test_a_run_may_go_on_in_other_processes(tmp_path):
+    common = ["--env", "maml/Navigation2D-v0", *TINY, "--evaluate-every", "2"]
+    assert train(RunConfig(), [*common, "--num-iterations", "4", "--output-dir", str(tmp_path / "one")]) == 0
+    assert train(RunConfig(), [*common, "--num-iterations", "2", "--output-dir", str(tmp_path / "two")]) == 0
+    resume = [
+        "--resume",
+        str(tmp_path / "two"),
+        "--num-iterations",
+        "4",
+        "--sampler",
+        "processes",
+        "--num-workers",
+        "1",
+    ]
+    assert train(RunConfig(), resume) == 0
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_an_error_in_a_worker_ends_the_run_and_says_where(tmp_path, capfd):
+    # one task in forty lies where this world fails
+    folder = tmp_path / "run"
+    flags = [*TINY, "--sampler", "processes", "--num-workers", "1", "--num-iterations", "1000", "--evaluate-every", "0"]
+    assert train(RunConfig(env="test/Fragile-v0"), [*flags, "--output-dir", str(folder)]) == 1
+    error = capfd.readouterr().err
+    assert 'raise ValueError(f"the ice breaks at {self._place.max()}")' in error  # the worker's own traceback
+    last = error.splitlines()[-1]
+    found = re.fullmatch(r"error: iteration (\d+), task . \(Place\(x=0\.9\d+\)\) under Key\(seed=1.*intact", last)
+    assert found is not None, last
+    assert (folder / "checkpoints" / "latest").read_text().strip() == f"iteration-{int(found[1]) - 1:06d}"
+
+
 def test_a_resumed_run_keeps_its_settings(tmp_path, capfd):
     folder = tmp_path / "run"
     assert train(RunConfig(), [*TINY, "--num-iterations", "1", "--output-dir", str(folder)]) == 0
@@ -263,23 +301,30 @@ def test_sampling_that_fails_stops_the_run_and_keeps_the_checkpoint(tmp_path, ca
     assert (folder / "checkpoints" / "latest").read_text().strip() == "iteration-000000"
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "status", "flags"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, ["--sampler", "processes"])],
+)
+def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, flags, tmp_path):
+    # Ctrl-C reaches every process of a terminal: a process group of its own, here.
     folder = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "scripts" / "train_navigation.py"), *TINY, "--output-dir", str(folder)]
+    script = str(ROOT / "scripts" / "train_navigation.py")
+    command = [sys.executable, script, *TINY, *flags, "--output-dir", str(folder)]
     process = subprocess.Popen(
         [*command, "--num-iterations", "100000"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not (folder / "checkpoints" / "iteration-000003.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signum)
+    os.killpg(process.pid, signum)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
+    assert "Traceback" not in err
     assert f"--resume {folder}" in err
     assert json.loads(out)["interrupted_by"] == signum
     done = json.loads(out)["iteration"]

@@ -14,7 +14,7 @@ LEVELS = [
     {"policies"},
     {"sampling"},
     {"rl", "supervised", "fewshot"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "scaling"},
     {"config"},
     {"build"},
     {"trained", "presets"},

@@ -82,6 +82,19 @@ def test_a_run_of_the_guide_s_environment_is_read_again(env, guide):
     assert (guide / "pictures" / "learning_curve.png").exists()
 
 
+@pytest.mark.parametrize("sampler", ["processes", "ray"])
+def test_the_guide_s_environment_gives_the_same_numbers_in_workers(sampler, guide):
+    if sampler == "ray":
+        pytest.importorskip("ray")
+    flags = [*TINY, "--num-iterations", "3"]
+    for name, where in (("here", []), ("there", ["--sampler", sampler, "--num-workers", "2"])):
+        assert train(RunConfig(env="my_module:Valley"), [*flags, *where, "--output-dir", name]) == 0
+    for name in ("here", "there"):
+        assert (guide / name / "checkpoints" / "latest").read_text().strip() == "iteration-000003"
+    here, there = (guide / n / "checkpoints" / "iteration-000003.safetensors" for n in ("here", "there"))
+    assert here.read_bytes() == there.read_bytes()
+
+
 def test_a_run_of_a_module_that_cannot_be_found(guide, tmp_path_factory, monkeypatch, capfd):
     assert train(RunConfig(env="my_module:Valley"), [*TINY, "--output-dir", "run"]) == 0
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))

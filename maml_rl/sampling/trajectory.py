@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maml_rl.policies import Policy
+
 
 class Trajectory(NamedTuple):
     """Episodes of N tasks: E episodes a task, T steps at most. After an episode's end its rows are zero and masked."""
@@ -19,15 +21,15 @@ class Trajectory(NamedTuple):
     successes: Tensor  # [N, E, 1] bool: the task was done at some step; [N, E, 0] in worlds that do not report it
 
 
-def empty_trajectory(
-    num_tasks: int, num_episodes: int, horizon: int, observation_size: int, action_width: int, reports_success: bool
+def blank_trajectory(
+    num_tasks: int, num_episodes: int, horizon: int, policy: Policy, reports_success: bool
 ) -> Trajectory:
-    """All zeros, for `rollout` to write into."""
+    """A trajectory in which no step has been taken yet, for `rollout` to write into."""
     episodes = (num_tasks, num_episodes)
     steps = (*episodes, horizon)
     return Trajectory(
-        torch.zeros(*steps, observation_size),
-        torch.zeros(*steps, action_width),
+        torch.zeros(*steps, policy.observation_size),
+        torch.zeros(*steps, policy.action_width),
         torch.zeros(steps),
         torch.zeros(steps),
         torch.zeros(episodes, dtype=torch.bool),
@@ -36,8 +38,9 @@ def empty_trajectory(
 
 
 class SamplingError(RuntimeError):
-    """Sampling met a number that is not finite, or physics that diverged. Says which task and episode."""
+    """Sampling cannot go on: a number that is not finite, physics that diverged, a worker's error. Says which task
+    and which episode, if it was one."""
 
-    def __init__(self, message: str, task: int, episode: int):
+    def __init__(self, message: str, task: int | None, episode: int | None):
         super().__init__(message)
         self.task, self.episode = task, episode

@@ -13,7 +13,7 @@ from maml_rl.policies import CategoricalPolicy, GaussianPolicy, PolicyConfig
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.sampling.rollout import action_mapping, rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import SamplingError, empty_trajectory
+from maml_rl.sampling.trajectory import SamplingError, blank_trajectory
 
 KEY = Key(1, TRAINING, 0)
 
@@ -67,7 +67,7 @@ def constant_policy(*mean, observation_size=1, std=1e-6):
 def play(world, policy, params, tasks, num_episodes, horizon, first_task=0, reports_success=False):
     noise = episode_noise(KEY, first_task, len(tasks), num_episodes, horizon, policy)
     shape = (len(tasks), num_episodes, horizon)
-    out = empty_trajectory(*shape, policy.observation_size, policy.action_width, reports_success)
+    out = blank_trajectory(*shape, policy, reports_success)
     rollout(world, policy, stack(params, len(tasks)), tasks, noise, out, first_task)
     return out
 
