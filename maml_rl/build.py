@@ -17,23 +17,33 @@ import envs  # noqa: F401 - registers its ids
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.oracle import Oracle
 from envs.task_env import TaskVectorEnv
-from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
 from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
+    AdaptationCurve,
     adaptation,
     adaptation_curve,
     evaluation_tasks,
     query_key,
     score_tasks,
 )
+from maml_rl.evaluation.few_shot import accuracy_curve
 from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, record
 from maml_rl.evaluation.video import Panel, compose, encode_gif
+from maml_rl.fewshot.gradient import JointClassifier, MAMLClassifier
+from maml_rl.fewshot.matching import Matching
+from maml_rl.fewshot.pixels import PixelNeighbour
+from maml_rl.fewshot.protocol import FewShotLearner
+from maml_rl.fewshot.prototypical import Prototypical
+from maml_rl.fewshot.reptile import ReptileClassifier
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler
+from maml_rl.supervised.classification import ClassificationFamily
+from maml_rl.supervised.episodes import make_streams
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
 
@@ -47,7 +57,7 @@ class Built:
 
     learner: Learner
     family: TaskFamily
-    evaluate: Callable[[State, int], dict[str, float]]  # (state, iteration) -> columns for the log
+    curve: Callable[[State, int], AdaptationCurve]  # (state, iteration) -> scores on held-out tasks
     threads: Threads
     device: torch.device
     closers: Sequence[Callable[[], None]]
@@ -58,6 +68,14 @@ class Built:
     def headline(self) -> tuple[str, ...]:
         metric = self.family.metric
         return (f"{metric}_before", f"{metric}_after", "kl", "steps_per_s")
+
+    def evaluate(self, state: State, iteration: int) -> dict[str, float]:
+        """The curve as columns for the log."""
+        curve = self.curve(state, iteration)
+        means = {f"eval_{curve.metric}_{step}": mean for step, mean in zip(curve.steps, curve.mean, strict=True)}
+        return means | {
+            f"eval_{curve.metric}_{step}_ci95": half for step, half in zip(curve.steps, curve.ci95, strict=True)
+        }
 
     def close(self) -> None:
         for close in self.closers:
@@ -76,16 +94,92 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
     _check_range(task_range)
     device = find_device(config.device)
     threads = Threads(config.sampling.num_threads)
+    require_learner(config)
+    if config.is_few_shot:
+        if task_range is not None or mean_actions:
+            raise ValueError(f"task ranges and mean actions do not apply to {config.env}: leave them out")
+        return build_few_shot(config, device, threads)
     make_families = _sinusoid if config.env == SINUSOID else _reinforcement
     family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
     learner = MAML(family, config.inner, config.outer, threads)
 
-    def evaluate(state: State, iteration: int) -> dict[str, float]:
-        curve = adaptation_curve(family, params_of(state), config.evaluation, iteration, threads, judge)
-        means = {f"eval_{curve.metric}_{step}": mean for step, mean in enumerate(curve.mean)}
-        return means | {f"eval_{curve.metric}_{step}_ci95": half for step, half in enumerate(curve.ci95)}
+    def curve(state: State, iteration: int) -> AdaptationCurve:
+        sizes = learner.step_sizes(state, config.evaluation.step_sizes)
+        return adaptation_curve(family, params_of(state), config.evaluation, iteration, threads, judge, sizes)
 
-    return Built(learner, family, evaluate, threads, device, [threads.close, *closers], judge)
+    return Built(learner, family, curve, threads, device, [threads.close, *closers], judge)
+
+
+def require_learner(config: RunConfig) -> None:
+    """
+    Raises:
+        ValueError: if the learner is asked for what it cannot do, or the settings are another learner's.
+    """
+    name, inner = config.learner, config.inner
+    if name not in INNER_STEPS and not config.is_few_shot:
+        raise ValueError(
+            f"learner {name} classifies pictures, but the run's environment is {config.env}: take --env omniglot, or a "
+            f"learner among {list(INNER_STEPS)}"
+        )
+    wanted = INNER_STEPS.get(name, {})
+    found = {setting: getattr(inner, setting) for setting in wanted}
+    if found != wanted:
+        raise ValueError(
+            f"learner {name} needs {_in_words(wanted)} in inner, got {_in_words(found)}: set that, or name another learner"
+        )
+    if config.is_few_shot and name not in ("prototypical", "matching") and config.network.norm == "running":
+        raise ValueError(
+            f"norm must be batch, support or none for learner {name}, got running: averages from before adaptation do "
+            "not fit the adapted weights"
+        )
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    return " and ".join(f"{name} {value}" for name, value in settings.items())
+
+
+INNER_STEPS: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "fomaml": {"first_order": True},
+    "anil": {"only": ("head",)},
+    "meta-sgd": {"learn_step_sizes": True},
+}
+"""The core's learner under its names, with the settings of `inner` that tell one from the others."""
+
+
+def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) -> Built:
+    """A learner of few-shot classification with its episodes.
+
+    Raises:
+        ValueError: if the data are missing, damaged or too few, or the settings do not fit.
+    """
+    if device.type != "cpu" and config.learner in ("prototypical", "matching", "pixels"):
+        raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
+    streams = make_streams(config.episodes, config.env == OMNIGLOT)
+    family = ClassificationFamily(streams.training, config.network, device)
+    learner = _few_shot_learner(config, family, threads)
+    held_out = streams.test if config.episodes.evaluate_on == "test" else streams.validation
+
+    def curve(state: State, iteration: int) -> AdaptationCurve:
+        return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
+
+    return Built(learner, family, curve, threads, device, [threads.close])
+
+
+def _few_shot_learner(config: RunConfig, family: ClassificationFamily, threads: Threads) -> FewShotLearner:
+    stream, network, inner, outer = family.stream, config.network, config.inner, config.outer
+    sizes = config.evaluation.step_sizes
+    if config.learner == "reptile":
+        return ReptileClassifier(family, inner, config.inner_optimiser, outer.reptile, sizes, threads)
+    if config.learner == "joint":
+        return JointClassifier(family, inner, outer.gradient, sizes, threads)
+    if config.learner == "prototypical":
+        return Prototypical(stream, network, outer.gradient, threads)
+    if config.learner == "matching":
+        return Matching(stream, network, outer.gradient, config.matching, threads)
+    if config.learner == "pixels":
+        return PixelNeighbour(stream)
+    return MAMLClassifier(family, inner, outer, sizes, threads)
 
 
 def find_device(name: str) -> torch.device:
@@ -126,7 +220,9 @@ def with_film(built: Built, config: RunConfig) -> Built:
     def film(state: State, iteration: int) -> Film:
         key = Key(evaluation.seed, EVALUATION, iteration)
         tasks = evaluation_tasks(family, evaluation)
-        adapting = adaptation(family, params_of(state), tasks, evaluation.step_sizes, key, built.threads, judge=None)
+        assert isinstance(built.learner, MAML)
+        sizes = built.learner.step_sizes(state, evaluation.step_sizes)
+        adapting = adaptation(family, params_of(state), tasks, sizes, key, built.threads, judge=None)
         panels = []
         for phase, adapted in enumerate(adapting):
             if phase in (0, evaluation.num_steps):

@@ -14,6 +14,7 @@ import tyro
 
 from maml_rl.build import Built, build, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.presets import omniglot
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -58,6 +59,16 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
     return 0 if result.interrupted_by is None else 128 + result.interrupted_by
 
 
+def train_omniglot(arguments: Sequence[str] | None = None) -> int:
+    """The same, with the protocol of the learner that the arguments name as the defaults."""
+    try:
+        first = _parse(omniglot("maml", 5, 1), arguments).run
+        chosen = omniglot(first.learner, first.episodes.ways, first.episodes.shots)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    return train(chosen, arguments)
+
+
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     """Parse twice when resuming: the saved settings are the defaults then."""
     command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
@@ -97,7 +108,8 @@ def _folder(command: TrainCommand) -> RunFolder:
 
 def default_folder(config: RunConfig) -> Path:
     """runs/<task>-<time>, to the second."""
-    return Path("runs") / f"{config.env_id.split('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{config.env}-{config.learner}" if config.is_few_shot else config.env_id.split("/")[-1]
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResult:

@@ -119,7 +119,7 @@ class _Bench:
         """Seconds of the outer step's parts, once more on fresh data: gradient, all Fisher products, one candidate."""
         learner, theta = self.built.learner, params_of(self.state)
         assert isinstance(learner, MAML)
-        data = learner.collect(theta, self.tasks, Key(0, TRAINING, 0), Clock())
+        data = learner.collect(theta, self.tasks, Key(0, TRAINING, 0), Clock(), learner.inner.step_sizes)
         objective = MetaObjective(self.family, learner.inner, data.supports, data.query, learner.threads)
         times = [perf_counter()]
         at = objective.linearize(theta, learner.outer.trust_region.fisher_share)

@@ -10,10 +10,11 @@ ROOT = Path(__file__).parents[1]
 # Rooms of one line know nothing of each other.
 LEVELS = [
     {"version", "runtime", "drawing", "core"},
-    {"networks"},
+    {"networks", "convnet"},
     {"policies"},
     {"sampling"},
-    {"rl", "supervised", "fewshot"},
+    {"rl", "supervised"},
+    {"fewshot"},
     {"training", "evaluation"},
     {"config"},
     {"build"},

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.inner import adapt_tasks
+from maml_rl.core.inner import StepSize, adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, stack
 from maml_rl.core.protocols import EVALUATION, TASKS, Key, TaskFamily
@@ -51,6 +51,11 @@ class AdaptationCurve(NamedTuple):
     per_task: Tensor  # [K + 1, N], each task's mean over its episodes or examples
     higher_is_better: bool = True
     tasks: Sequence[Any] = ()  # the N tasks
+    recorded: Sequence[int] = ()  # the numbers of steps that the rows stand for, if not 0, 1, ... K
+
+    @property
+    def steps(self) -> Sequence[int]:
+        return self.recorded or range(len(self.per_task))
 
     @property
     def mean(self) -> list[float]:
@@ -98,7 +103,7 @@ def adaptation(
     family: TaskFamily,
     theta: Params,
     tasks: Sequence[Any],
-    step_sizes: Sequence[float],
+    step_sizes: Sequence[StepSize],
     key: Key,
     threads: Threads,
     judge: TaskFamily | None,
@@ -138,14 +143,17 @@ def adaptation_curve(
     iteration: int,
     threads: Threads,
     judge: TaskFamily | None = None,
+    step_sizes: Sequence[StepSize] | None = None,
 ) -> AdaptationCurve:
     """Adapt to `config.num_tasks` fresh tasks and score before the first and after every step; see `adaptation`.
 
     Args:
         iteration: names the evaluation's noise; the tasks are the same for all iterations.
+        step_sizes: in place of those of `config`.
     """
     tasks = evaluation_tasks(family, config)
     key = Key(config.seed, EVALUATION, iteration)
-    adapting = adaptation(family, theta, tasks, config.step_sizes, key, threads, judge)
+    sizes = config.step_sizes if step_sizes is None else step_sizes
+    adapting = adaptation(family, theta, tasks, sizes, key, threads, judge)
     rows = [score_tasks(family, adapted).mean(dim=1) for adapted in adapting]
     return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks))

@@ -65,6 +65,9 @@ class EpisodeConfig:
             if value is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
+    evaluate_on: Literal["validation", "test"] = "validation"
+    """What evaluates during training. Results are made on the test classes, by scripts/evaluate.py."""
+
     @property
     def training(self) -> EpisodeSize:
         return EpisodeSize(self.train_ways or self.ways, self.train_shots or self.shots, self.queries)
@@ -109,7 +112,7 @@ class EpisodeStream:
         Raises:
             DataError: if a class has too few pictures, or there are too few classes.
         """
-        self.data, self.size, self._classes, self._rotations = data, size, classes, rotations
+        self.data, self.classes, self.size, self._rotations = data, classes, size, rotations
         self.num_classes = len(classes) * (NUM_ROTATIONS if rotations == "classes" else 1)
         if self.num_classes < size.ways:
             raise DataError(f"ways must be at most the number of classes, {self.num_classes}, got {size.ways}")
@@ -130,7 +133,7 @@ class EpisodeStream:
             chosen, quarters = chosen // NUM_ROTATIONS, chosen % NUM_ROTATIONS
         elif self._rotations == "random":
             quarters = rng.integers(NUM_ROTATIONS, size=chosen.shape)
-        classes = self._classes[chosen]
+        classes = self.classes[chosen]
         order = rng.random((*classes.shape, self._most))
         order[np.arange(self._most) >= self.data.class_sizes[classes][..., None]] = 2.0  # these do not exist: sort last
         pictures = order.argsort(axis=-1)[..., : shots + queries].tolist()
