@@ -62,6 +62,7 @@ class Built:
     device: torch.device
     closers: Sequence[Callable[[], None]]
     judge: TaskFamily | None = None  # collects the episodes that evaluation scores, if they are not the learner's own
+    few_shot: FewShotLearner | None = None  # the learner again, if it is one of these
     film: Callable[[State, int], Film] | None = None  # (state, iteration) -> one task before and after adaptation
 
     @property
@@ -125,7 +126,7 @@ def require_learner(config: RunConfig) -> None:
     found = {setting: getattr(inner, setting) for setting in wanted}
     if found != wanted:
         raise ValueError(
-            f"learner {name} needs {_in_words(wanted)} in inner, got {_in_words(found)}: set that, or name another learner"
+            f"learner {name} needs {_in_words(wanted)} in inner, got {_in_words(found)}: set that or leave it"
         )
     if config.is_few_shot and name not in ("prototypical", "matching") and config.network.norm == "running":
         raise ValueError(
@@ -163,7 +164,7 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     def curve(state: State, iteration: int) -> AdaptationCurve:
         return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
 
-    return Built(learner, family, curve, threads, device, [threads.close])
+    return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
 
 
 def _few_shot_learner(config: RunConfig, family: ClassificationFamily, threads: Threads) -> FewShotLearner:

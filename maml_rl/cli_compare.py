@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from maml_rl.cli import TrainCommand, prepare, run
-from maml_rl.config import SINUSOID, RunConfig, forbidden_changes
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, adaptation_curve
+from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig, forbidden_changes
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.presets import PRESETS
@@ -113,8 +113,8 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 def base_config(command: CompareCommand) -> RunConfig:
     """The preset of the environment, in the physics that is asked for, or else the defaults."""
     env_id = RunConfig(env=command.env, physics=command.physics).env_id
-    if env_id == SINUSOID:
-        raise ValueError(f"env must be a task environment: {SINUSOID} has no oracle and no published comparison")
+    if env_id in (SINUSOID, *FEW_SHOT):
+        raise ValueError(f"env must be a task environment: {env_id} has no oracle and no published comparison")
     preset = PRESETS.get(_rllab(env_id), RunConfig())
     iterations = preset.training.num_iterations if command.num_iterations is None else command.num_iterations
     return dataclasses.replace(
@@ -201,9 +201,7 @@ def _score(method: Method, config: RunConfig, command: CompareCommand) -> Adapta
     trained = load_trained(run_dir, settings, which, None, False)
     built = trained.built
     try:
-        return adaptation_curve(
-            built.family, trained.theta, evaluation, trained.checkpoint.iteration, built.threads, built.judge
-        )
+        return built.curve(trained.state, trained.checkpoint.iteration)
     finally:
         built.close()
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maml_rl.build import make_film_world, make_vector_env, needs_backend
 from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.core.maml import MAML
 from maml_rl.core.params import Params, take_task
 from maml_rl.core.protocols import EVALUATION, Key
 from maml_rl.drawing import NO_BACKEND, DrawingError
@@ -139,6 +140,8 @@ def _config(command: VisualizeCommand) -> RunConfig:
     if command.run == SHIPPED_RUN and not SHIPPED_RUN.exists():
         raise ValueError(f"the run must be named: {SHIPPED_RUN} comes only with a checkout of the source")
     saved = read_config(command.run)
+    if saved.is_few_shot:
+        raise ValueError(f"run must be of tasks with films or curves, but {command.run} is of {saved.env}")
     num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
     own = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
     return dataclasses.replace(
@@ -154,7 +157,8 @@ def _adapt(trained: Trained) -> Adaptation:
     key = Key(config.evaluation.seed, EVALUATION, trained.checkpoint.iteration)
     tasks = evaluation_tasks(built.family, config.evaluation)
     params, supports, scores = [], [], []
-    sizes = config.evaluation.step_sizes
+    assert isinstance(built.learner, MAML)
+    sizes = built.learner.step_sizes(trained.state, config.evaluation.step_sizes)
     for adapted in adaptation(built.family, trained.theta, tasks, sizes, key, built.threads, built.judge):
         params.append(adapted.params)
         supports.append(adapted.support)

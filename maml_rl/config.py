@@ -28,9 +28,7 @@ from maml_rl.training.trainer import TrainingConfig
 SINUSOID, OMNIGLOT, IMAGES = "sinusoid", "omniglot", "images"
 FEW_SHOT = (OMNIGLOT, IMAGES)
 
-LearnerName = Literal[
-    "maml", "fomaml", "anil", "meta-sgd", "reptile", "joint", "prototypical", "matching", "pixels"
-]
+LearnerName = Literal["maml", "fomaml", "anil", "meta-sgd", "reptile", "joint", "prototypical", "matching", "pixels"]
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ class ConvConfig:
     features: Literal["mean", "flatten"] = "mean"
     """What becomes of the last map: its mean over all places, or all its numbers."""
     norm: NormPolicy = "batch"
-    """Where normalisation takes its statistics from. batch: the pictures that are computed together, so that predictions
-    depend on the other queries (transductive). support: the support and one query. running: averages over training.
-    none: no normalisation."""
+    """Where normalisation takes its statistics from. batch: the pictures computed together, so that predictions depend
+    on the other queries (transductive). support: the support and one query. running: averages over training. none: no
+    normalisation."""
     head_std: float = 1.0
     """Of the normal distribution that the linear layer's initial weights are drawn from."""
 
@@ -126,7 +126,7 @@ def conv3x3(images: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor
 
 
 class Patches(torch.autograd.Function):
-    """The 3 x 3 surroundings of every place: [M, H, W, C] to [M, h, w, 9 C]. Linear, with `_Overlay` as its transpose."""
+    """The 3 x 3 surroundings of every place: [M, H, W, C] to [M, h, w, 9 C]. Linear; `_Overlay` is its transpose."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, stride: int) -> Tensor:

@@ -63,9 +63,7 @@ def omniglot(learner: LearnerName, ways: int, shots: int) -> RunConfig:
             num_iterations=60_000, num_tasks=32 if few else 16, evaluate_every=500, checkpoint_every=100
         ),
         # the published code's loss is the mean over a class's pictures and the sum over classes: 0.4 of 5, 0.1 of 20
-        inner=InnerConfig(
-            num_steps=1 if few else 5, step_size=0.4 * ways if few else 0.1 * ways, **_inner_of(learner)
-        ),
+        inner=InnerConfig(num_steps=1 if few else 5, step_size=0.4 * ways if few else 0.1 * ways, **_inner_of(learner)),
         outer=OuterConfig(step="gradient"),
         evaluation=_steps(3 if few else 5, 0.4 * ways if few else 0.1 * ways),
         episodes=episodes,

@@ -1,4 +1,4 @@
-"""Few-shot classification, by the protocol of the learner's paper: `python scripts/train_omniglot.py --learner maml`."""
+"""Few-shot classification by the protocol of a learner's paper: `python scripts/train_omniglot.py --learner maml`."""
 
 import sys
 

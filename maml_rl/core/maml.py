@@ -53,7 +53,7 @@ class MAML:
         if inner.learn_step_sizes and outer.step != "gradient":
             raise ValueError(f"inner.learn_step_sizes needs outer.step gradient, got {outer.step}")
         if inner.learn_step_sizes and inner.only:
-            raise ValueError(f"inner.learn_step_sizes decides what adapts: leave out inner.only, got {list(inner.only)}")
+            raise ValueError(f"inner.only must be left out where step sizes are learned, got {list(inner.only)}")
         self.family, self.inner, self.outer, self.threads = family, inner, outer, threads
 
     def init(self, key: Key) -> State:

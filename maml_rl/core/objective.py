@@ -82,9 +82,7 @@ class MetaObjective:
             fisher_share: 1 for the exact matrix, 0 for none.
         """
         chunks = self._threads.map(
-            lambda data: _Chunk(
-                self._family, self._inner, self._step_sizes, theta, data[0], data[1], fisher_share
-            ),
+            lambda data: _Chunk(self._family, self._inner, self._step_sizes, theta, data[0], data[1], fisher_share),
             self._data,
         )
         self._old_outputs = [chunk.old_outputs for chunk in chunks]

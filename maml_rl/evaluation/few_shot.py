@@ -28,7 +28,7 @@ def accuracy_curve(
     config: EvaluationConfig,
     device: torch.device,
 ) -> AdaptationCurve:
-    """Share of right answers in each of `config.num_tasks` episodes, after the numbers of steps that the learner records.
+    """Share of right answers in each of `config.num_tasks` episodes, after each number of steps that is recorded.
 
     The episodes depend on the seed of `config` alone: all learners are asked the same.
     """

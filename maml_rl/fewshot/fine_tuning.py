@@ -16,7 +16,7 @@ from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import Examples
 
 Direction = Callable[[Params, Any], Params]
-"""(params, batch) -> where one step leads, downhill being positive: the inner gradient, or what an optimiser makes of it."""
+"""(params, batch) -> what one step takes off the parameters: the inner gradient, or what an optimiser makes of it."""
 
 
 class Plan(NamedTuple):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from maml_rl.core.inner import InnerConfig, inner_gradient
 from maml_rl.core.lift import Threads

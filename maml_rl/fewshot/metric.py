@@ -1,4 +1,4 @@
-"""What learners share that compare pictures by their features: training by episodes, and the encoder's normalisation."""
+"""What learners share that compare pictures by their features: training by episodes, normalisation of the encoder."""
 
 from __future__ import annotations
 
@@ -130,9 +130,7 @@ class MetricLearner:
         one_hot = torch.nn.functional.one_hot(support.labels).to(support.images.dtype)
         if network.norm == "support":
             features = encode_presented(params, support.images, support.context, network, normalise)
-            return Encoded(
-                features, one_hot, encode_presented(params, query.images, query.context, network, normalise)
-            )
+            return Encoded(features, one_hot, encode_presented(params, query.images, query.context, network, normalise))
         both = torch.cat([support.images, query.images], dim=-4)  # one batch, as far as normalisation is concerned
         features = encode_presented(params, both, support.context, network, normalise)
         return Encoded(features[..., :size, :], one_hot, features[..., size:, :])

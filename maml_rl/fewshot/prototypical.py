@@ -9,7 +9,7 @@ from maml_rl.fewshot.metric import Encoded, MetricLearner, squared_distance
 
 
 class Prototypical(MetricLearner):
-    """p(class | x) is the softmax of -|f(x) - c|^2, c being the mean of f over the class's support (their equation 2)."""
+    """p(class | x) is the softmax of -|f(x) - c|^2, c being the mean of f over the class's support (equation 2)."""
 
     def log_probs(self, params: Params, encoded: Encoded) -> Tensor:
         return (-squared_distance(encoded.query, prototypes(encoded))).log_softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Reptile (Nichol, Achiam and Schulman 2018) as its authors run it: mini-batches, and an inner optimiser with memory."""
+"""Reptile (Nichol, Achiam and Schulman 2018) as its authors run it: mini-batches, an inner optimiser with memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class InnerOptimiserConfig:
 
 
 class AdamWithoutMomentum:
-    """Adam with beta1 = 0 (Kingma and Ba 2015) as a direction for `adapt`: the gradient over the root of its moments."""
+    """Adam with beta1 = 0 (Kingma and Ba 2015) as a direction for `adapt`: the gradient over the root of its square."""
 
     def __init__(self, gradient: Direction, second: Params, num_steps: int, config: InnerOptimiserConfig):
         """
@@ -129,8 +129,9 @@ class ReptileClassifier(FineTuned):
             direction = start(last - first)
             own = [take_tasks(batch, first, last) for batch in batches]
             adapted = adapt(direction, stack(theta, last - first), own, sizes)
-            moments = direction.second if isinstance(direction, AdamWithoutMomentum) else map_params(torch.zeros_like, adapted)
-            return adapted, moments
+            if isinstance(direction, AdamWithoutMomentum):
+                return adapted, direction.second
+            return adapted, map_params(torch.zeros_like, adapted)
 
         return concatenate_tasks(self.threads.map(one_chunk, *zip(*chunk_tasks(batches[0]), strict=True)))
 

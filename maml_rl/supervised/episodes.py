@@ -13,6 +13,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_rl.convnet import ConvConfig
 from maml_rl.supervised.images import (
     DataError,
     ImageConfig,
@@ -37,7 +38,7 @@ class EpisodeConfig:
     holds train/ and test/, each with a folder of pictures for every class."""
     images: Annotated[ImageConfig, tyro.conf.arg(name="")] = field(default_factory=ImageConfig)
     split: SplitName = "vinyals"
-    """Of Omniglot: the published one of Vinyals et al. 2016, 1,200 characters at random, or the data set's two parts."""
+    """Of Omniglot: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two parts."""
     train_on: Literal["train", "trainval"] = "train"
     """trainval: on the validation classes too, for final results. What evaluates during training is then the test."""
     rotations: Rotations = "classes"
@@ -208,8 +209,11 @@ def _load_folder(data_root: str | None, config: ImageConfig) -> ImageSet:
     if root is None:
         raise DataError("--data-root must name the folder that holds train/ and test/, but it is left out")
     if missing := [name for name in ("train", "test") if not (Path(root) / name).is_dir()]:
-        raise DataError(f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there")
-    files = class_folders(Path(root))
+        raise DataError(
+            f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there"
+        )
+    parts = [Path(root) / name for name in ("train", "val", "test") if (Path(root) / name).is_dir()]
+    files = [f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)]
     return cached_images(Path(root).resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
 
 
@@ -218,8 +222,8 @@ def _split_by_folder(names: tuple[str, ...]) -> Split:
     return Split(*(np.flatnonzero(top == wanted) for wanted in ("train", "val", "test")))
 
 
-def one_shot_examples(run: OneShotRun) -> tuple[Examples, Examples]:
-    """Support and query of one of Lake's runs, as one episode each."""
+def one_shot_examples(run: OneShotRun, network: ConvConfig) -> tuple[Examples, Examples]:
+    """Support and query of one of Lake's runs, as one episode."""
     support, query = as_input(run.support)[None], as_input(run.query)[None]
-    labels = torch.arange(len(run.support))[None]
-    return Examples(support, labels, support[:, :0]), Examples(query, torch.from_numpy(run.labels)[None], support)
+    labels, context = torch.arange(len(run.support))[None], support if network.norm == "support" else support[:, :0]
+    return Examples(support, labels, support[:, :0]), Examples(query, torch.from_numpy(run.labels)[None], context)

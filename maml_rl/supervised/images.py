@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -112,7 +112,9 @@ def class_folders(root: Path) -> list[ImageFile]:
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     paths.sort(key=lambda path: (path.parent, path.name))  # a class's pictures together, whatever folders lie beside
     if not paths:
-        raise DataError(f"{root} must hold a folder of pictures for each class, but no picture ({ENDINGS[0]}, ...) is there")
+        raise DataError(
+            f"{root} must hold a folder of pictures for each class, but no picture ({ENDINGS[0]}, ...) is there"
+        )
     return [ImageFile(path.parent.relative_to(root).as_posix(), str(path), path.read_bytes) for path in paths]
 
 
@@ -144,7 +146,7 @@ def cached_images(name: str, state: str, config: ImageConfig, files: Callable[[]
     found = _load(path)
     if found is None:
         found = read_images(files(), config)
-        tensors = {"images": found.images, "first": found.first}
+        tensors: dict[str, NDArray[Any]] = {"images": found.images, "first": found.first}
         put_aside(path, safetensors.numpy.save(tensors, {"names": json.dumps(found.names)}))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import random
@@ -98,7 +99,9 @@ def _part(folder: Path | None, name: str) -> Path:
     for path in (folder / f"{name}.zip", folder / name):
         if path.exists():
             return path
-    raise DataError(f"{folder} must hold {name}.zip or {name}/, but neither is there: download it from {ADDRESS}{name}.zip")
+    raise DataError(
+        f"{folder} must hold {name}.zip or {name}/, but neither is there: download it from {ADDRESS}{name}.zip"
+    )
 
 
 def _downloaded(name: str) -> Path:
@@ -133,7 +136,9 @@ def _files(part: Path) -> list[ImageFile]:
     archive = open_archive(part)
     names = sorted(name for name in archive.namelist() if name.endswith(".png"))
     return [
-        ImageFile("/".join((prefix, *name.split("/")[-3:-1])), f"{part}, {name},", lambda name=name: _read(archive, name))
+        ImageFile(
+            "/".join((prefix, *name.split("/")[-3:-1])), f"{part}, {name},", functools.partial(_read, archive, name)
+        )
         for name in names
     ]
 
