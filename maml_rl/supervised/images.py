@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -71,15 +72,33 @@ def decode(data: bytes, path: str, config: ImageConfig) -> tuple[NDArray[np.uint
         with Image.open(io.BytesIO(data)) as image:
             mode = "L" if image.mode in ("1", "L", "LA", "I", "I;16", "F") else "RGB"
             kind = f"{'grey' if mode == 'L' else 'colour'}, {image.width} x {image.height}"
-            size = (config.image_size, config.image_size)
-            small = image.convert(mode).resize(size, _FILTERS[config.resize])
+            whole = image.convert(mode)
+            side = config.image_size
+            pixels = _area(whole, side) if config.resize == "area" else np.asarray(_nearest(whole, side))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} must be a picture, but it cannot be read ({error}): replace or delete it") from error
-    pixels = np.asarray(small, dtype=np.uint8).reshape(*size, -1)
+    pixels = pixels.reshape(side, side, -1)
     return 255 - pixels if config.invert else pixels, kind
 
 
-_FILTERS = {"nearest": Image.Resampling.NEAREST, "area": Image.Resampling.BOX}
+def _nearest(image: Image.Image, side: int) -> Image.Image:
+    return image.resize((side, side), Image.Resampling.NEAREST)
+
+
+def _area(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """Each new pixel is the mean of what it covers, pixels at its edges counting by the part that is covered."""
+    pixels = np.asarray(image, dtype=np.float64)
+    rows, columns = (_shares(count, side) for count in pixels.shape[:2])
+    return np.rint(np.einsum("ih,jw,hw...->ij...", rows, columns, pixels, optimize=True)).astype(np.uint8)
+
+
+@functools.cache
+def _shares(old: int, new: int) -> NDArray[np.float64]:
+    """[new, old]: which share of each new interval each old one covers, both dividing the same length."""
+    edges = np.arange(new + 1) * (old / new)
+    starts = np.arange(old)
+    covered = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return np.clip(covered, 0.0, None) * (new / old)
 
 
 def read_images(files: Iterable[ImageFile], config: ImageConfig) -> ImageSet:
