@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import push  # noqa: F401 - registers test/Push-v0
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+torch.set_num_threads(1)  # as every run does; products of tests are too small to be shared out
 
 DATA = Path(os.environ.get("MAML_RL_DATA") or Path(__file__).parents[2] / "shared" / "data")
 """The folder that holds omniglot/, if it is on this machine."""

@@ -24,7 +24,10 @@ def image_set(sizes, size=8):
     return ImageSet(images, np.cumsum([0, *sizes]), tuple(f"train/c{i}" for i in range(len(sizes))))
 
 
-def stream(rotations="classes", size=EpisodeSize(3, 2, 2), sizes=(4, 6, 5, 9, 4), classes=None):
+SIZE = EpisodeSize(3, 2, 2)
+
+
+def stream(rotations="classes", size=SIZE, sizes=(4, 6, 5, 9, 4), classes=None):
     data = image_set(sizes)
     return EpisodeStream(data, np.arange(len(sizes)) if classes is None else np.array(classes), rotations, size)
 

@@ -35,7 +35,7 @@ def test_the_environment_variable_names_the_folder(tmp_path, monkeypatch):
     root = write_omniglot(tmp_path / "data", SMALL)
     monkeypatch.setenv("MAML_RL_DATA", str(root))
     assert find_folder(None) == root / "omniglot"
-    with pytest.raises(DataError, match="--data-root must name a folder that holds omniglot/, but .*elsewhere"):
+    with pytest.raises(DataError, match=r"--data-root must name a folder that holds omniglot/, but .*elsewhere"):
         find_folder(str(tmp_path / "elsewhere"))
 
 
@@ -80,7 +80,9 @@ def test_one_shot_runs_pair_what_their_list_pairs(tmp_path):
     folder.mkdir()
     pictures = drawings(1, 4, 8, np.random.default_rng(0))[0]
     with zipfile.ZipFile(folder / "all_runs.zip", "w") as archive:
-        for name, picture in zip(("test/item01", "test/item02", "training/class01", "training/class02"), pictures):
+        for name, picture in zip(
+            ("test/item01", "test/item02", "training/class01", "training/class02"), pictures, strict=True
+        ):
             archive.writestr(f"run01/{name}.png", png(picture))
         archive.writestr(
             "run01/class_labels.txt",
@@ -139,5 +141,5 @@ def test_without_data_and_network_the_remedy_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", fail)
     monkeypatch.setenv("MAML_RL_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(DataError, match="Omniglot was not found, .* name the folder above it by --data-root or"):
+    with pytest.raises(DataError, match=r"Omniglot was not found, .* name the folder above it by --data-root or"):
         load_omniglot(None, ImageConfig(8))
