@@ -158,7 +158,7 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
         raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
     family = ClassificationFamily(streams.training, config.network, device)
-    learner = _few_shot_learner(config, family, threads)
+    learner = few_shot_learner(config, family, threads)
     held_out = streams.test if config.episodes.evaluate_on == "test" else streams.validation
 
     def curve(state: State, iteration: int) -> AdaptationCurve:
@@ -167,7 +167,7 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
 
 
-def _few_shot_learner(config: RunConfig, family: ClassificationFamily, threads: Threads) -> FewShotLearner:
+def few_shot_learner(config: RunConfig, family: ClassificationFamily, threads: Threads) -> FewShotLearner:
     stream, network, inner, outer = family.stream, config.network, config.inner, config.outer
     sizes = config.evaluation.step_sizes
     if config.learner == "reptile":

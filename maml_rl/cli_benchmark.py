@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from maml_rl.build import MujocoTaskVectorEnv, build, make_vector_env
 from maml_rl.config import RunConfig
-from maml_rl.core.lift import available_cores
+from maml_rl.core.lift import Threads, available_cores
 from maml_rl.core.maml import MAML, Clock, params_of
 from maml_rl.core.objective import MetaObjective
 from maml_rl.core.params import stack
 from maml_rl.core.protocols import INITIALISATION, TRAINING, Key
 from maml_rl.evaluation.plots import cost_plot, iteration_plot, save_figure
+from maml_rl.fewshot_benchmark import meta_batch, prototypical_episode
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import SamplingConfig
 from maml_rl.training.atomic import write_atomically
@@ -37,13 +38,14 @@ from maml_rl.training.trainer import TrainingConfig
 class BenchmarkCommand:
     """Measure how close sampling, or a whole iteration, comes to the speed of the physics alone."""
 
-    what: Annotated[Literal["sampling", "iteration", "tasks", "figures"], tyro.conf.Positional]
+    what: Annotated[Literal["sampling", "iteration", "tasks", "figures", "fewshot"], tyro.conf.Positional]
     """sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer step. tasks: what an
-    iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks, as plots."""
+    iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks, as plots. fewshot: a
+    second-order meta-batch of 5-way 1-shot tasks and an episode of Prototypical Networks, on made-up drawings."""
     physics: Literal["rllab", "gym"] = "gym"
     """Of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
-    num_tasks: int = 40
-    """As in the paper."""
+    num_tasks: int | None = None
+    """By default as in the papers: 40 of reinforcement learning, 32 of few-shot classification."""
     episodes_per_task: int = 20
     """As in the paper."""
     horizon: int = 200
@@ -68,6 +70,8 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
     try:
         if command.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {command.repeats}")
+        if command.num_tasks is not None and command.num_tasks < 1:
+            raise ValueError(f"num_tasks must be at least 1, got {command.num_tasks}")
         result = MEASUREMENTS[command.what](command)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -85,7 +89,7 @@ def _config(command: BenchmarkCommand) -> RunConfig:
         default,
         device=command.device,
         physics=command.physics,
-        training=TrainingConfig(num_tasks=command.num_tasks),
+        training=TrainingConfig(num_tasks=command.num_tasks or 40),
         sampling=SamplingConfig(command.episodes_per_task, command.horizon, command.num_threads),
         policy=dataclasses.replace(default.policy, hidden_sizes=command.hidden_sizes),
     )
@@ -223,6 +227,21 @@ def _figures(command: BenchmarkCommand) -> dict[str, Any]:
     return result
 
 
+def _fewshot(command: BenchmarkCommand) -> dict[str, Any]:
+    threads = Threads(command.num_threads)
+    try:
+        return {
+            "benchmark": command.what,
+            "num_tasks": command.num_tasks or 32,
+            "num_threads": threads.num_threads,
+            "repeats": command.repeats,
+            **meta_batch(command.num_tasks or 32, command.repeats, threads),
+            **prototypical_episode(command.repeats, threads),
+        }
+    finally:
+        threads.close()
+
+
 def _shares(result: dict[str, Any]) -> dict[str, float]:
     """The seconds of an iteration by what they were spent on."""
     outer = {label: result[name] for name, label in OUTER_PARTS.items()}
@@ -250,6 +269,7 @@ MEASUREMENTS: dict[str, Callable[[BenchmarkCommand], dict[str, Any]]] = {
     "iteration": _iteration,
     "tasks": _tasks,
     "figures": _figures,
+    "fewshot": _fewshot,
 }
 
 CLOCKS = ("sample_seconds", "adapt_seconds", "outer_seconds")
@@ -259,7 +279,7 @@ def _described(command: BenchmarkCommand, bench: _Bench) -> dict[str, Any]:
     return {
         "benchmark": command.what,
         "env": bench.config.env_id,
-        "num_tasks": command.num_tasks,
+        "num_tasks": bench.num_tasks,
         "episodes_per_task": command.episodes_per_task,
         "horizon": command.horizon,
         "hidden_sizes": list(command.hidden_sizes),

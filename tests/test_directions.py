@@ -19,6 +19,7 @@ LEVELS = [
     {"config"},
     {"build"},
     {"trained", "presets"},
+    {"fewshot_benchmark"},
     {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize"},
     {"cli_compare"},
 ]
