@@ -179,7 +179,8 @@ def by_batch(params: Params) -> Normalise:
         variance, mean = torch.var_mean(hidden, dim=(-4, -3, -2), correction=0, keepdim=True)
         if scale.dim() == 2:
             scale, bias = (p.view(len(p), *(1,) * (hidden.dim() - 2), -1) for p in (scale, bias))
-        return (hidden - mean) * (torch.rsqrt(variance + EPSILON) * scale) + bias
+        slope = torch.rsqrt(variance + EPSILON) * scale
+        return torch.addcmul(bias - mean * slope, hidden, slope)  # one pass over what is large
 
     return normalise
 

@@ -34,12 +34,13 @@ class Collected(NamedTuple):
     """One iteration's data on the way to the outer step."""
 
     supports: list[Any]  # one batch for each inner step
-    adapted: Params  # theta' [task, ...]
+    adapted: Params  # [task, ...]: what the query was collected with, theta' if it depends on the parameters
     query: Any  # collected with theta'
 
 
 class _Moved(NamedTuple):
     theta: Tensor
+    adapted: Params  # theta' [task, ...]
     extra: State  # the outer step's own memory
     metrics: dict[str, float]
 
@@ -70,7 +71,7 @@ class MAML:
         data = self.collect(theta, tasks, key, clock, self.step_sizes(state, self.inner.step_sizes))
         with clock("outer_seconds"):
             moved = self._outer_step(state, theta, data)
-        metrics = self._metrics(theta, data) | moved.metrics
+        metrics = self._metrics(theta, data._replace(adapted=moved.adapted)) | moved.metrics
         steps = metrics.get("env_steps", 0.0)
         rate = {"steps_per_s": steps / clock.seconds["sample_seconds"]} if steps else {}
         new_state = {**_prefixed("params/", unflatten(moved.theta, theta)), **moved.extra}
@@ -84,7 +85,11 @@ class MAML:
     def collect(
         self, theta: Params, tasks: Sequence[Any], key: Key, clock: Clock, step_sizes: Sequence[StepSize]
     ) -> Collected:
-        """Support data and theta', step by step, then the query data under theta'."""
+        """Support data and theta', step by step, then the query data under theta'.
+
+        Of given data, which ask for no parameters, theta' is left to the outer step, unless that is what it moves to.
+        """
+        adapts = self.family.resamples or self.outer.step == "reptile"
         supports: list[Any] = []
         adapted = stack(theta, len(tasks))
         for phase, step_size in enumerate(step_sizes):
@@ -93,6 +98,8 @@ class MAML:
                     supports.append(self.family.collect(tasks, adapted, key.at_phase(phase)))
                 else:
                     supports.append(supports[0])
+            if not adapts:
+                continue
             with clock("adapt_seconds"):
                 adapted = adapt_tasks(self.family, adapted, supports[-1:], [step_size], self.threads)
         with clock("sample_seconds"):
@@ -148,7 +155,7 @@ class MAML:
             "cg_residual": step.cg_residual,
             "gradient_norm": at.gradient.norm().item(),
         }
-        return _Moved(step.theta, {}, metrics)
+        return _Moved(step.theta, at.adapted, {}, metrics)
 
     def _gradient(
         self, state: State, theta: Params, vector: Tensor, data: Collected, objective: MetaObjective
@@ -158,19 +165,19 @@ class MAML:
         metrics = {"surrogate_loss_before": at.loss, "gradient_norm": at.gradient.norm().item()}
         if at.step_size_gradient is None:
             new_vector, moments = gradient_step(vector, at.gradient, moments, self.outer.gradient)
-            return _Moved(new_vector, _prefixed("adam/", moments._asdict()), metrics)
+            return _Moved(new_vector, at.adapted, _prefixed("adam/", moments._asdict()), metrics)
         sizes = _without_prefix("step_sizes/", state)
         gradient = torch.cat([at.gradient, at.step_size_gradient])
         both, moments = gradient_step(_flatten_both(theta, sizes), gradient, moments, self.outer.gradient)
         new_vector, new_sizes = both.split(len(vector))
         extra = _prefixed("step_sizes/", unflatten(new_sizes, sizes)) | _prefixed("adam/", moments._asdict())
-        return _Moved(new_vector, extra, metrics)
+        return _Moved(new_vector, at.adapted, extra, metrics)
 
     def _reptile(
         self, state: State, theta: Params, vector: Tensor, data: Collected, objective: MetaObjective
     ) -> _Moved:
         rows = [p.reshape(p.shape[0], -1) for p in data.adapted.values()]
-        return _Moved(reptile_step(vector, torch.cat(rows, dim=1), self.outer.reptile), {}, {})
+        return _Moved(reptile_step(vector, torch.cat(rows, dim=1), self.outer.reptile), data.adapted, {}, {})
 
     def _metrics(self, theta: Params, data: Collected) -> dict[str, float]:
         """Scores before and after adaptation, each on the data collected at that moment, and what the family adds."""

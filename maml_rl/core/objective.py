@@ -11,7 +11,7 @@ from torch import Tensor
 from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, inner_gradient, scale, subtract
 from maml_rl.core.lift import Threads, chunk_tasks, lift
 from maml_rl.core.output_map import LossAtOutputs, OutputMap
-from maml_rl.core.params import Params, flatten, num_tasks, stack, take_tasks, unflatten
+from maml_rl.core.params import Params, concatenate_tasks, flatten, num_tasks, stack, take_tasks, unflatten
 from maml_rl.core.protocols import TaskFamily
 
 
@@ -26,6 +26,7 @@ class Linearization(NamedTuple):
     loss: float
     gradient: Tensor  # [P]
     fisher_product: Callable[[Tensor], Tensor]  # [P] -> [P]
+    adapted: Params  # theta' [task, ...]
     step_size_gradient: Tensor | None  # [P], if step sizes are learned: one for each parameter, the same in every step
 
 
@@ -93,8 +94,9 @@ class MetaObjective:
 
         loss = self._mean([chunk.loss for chunk in chunks])
         gradient = self._mean([chunk.gradient for chunk in chunks])
+        adapted = concatenate_tasks([chunk.adapted for chunk in chunks])
         sizes = [chunk.step_size_gradient for chunk in chunks if chunk.step_size_gradient is not None]
-        return Linearization(loss.item(), gradient, fisher_product, self._mean(sizes) if sizes else None)
+        return Linearization(loss.item(), gradient, fisher_product, adapted, self._mean(sizes) if sizes else None)
 
     def _mean(self, sums: Sequence[Tensor]) -> Tensor:
         """From sums over chunks to the mean over tasks, added in double precision in the order of the tasks."""
@@ -173,6 +175,7 @@ class _Chunk:
             return steps[-1].gradient
 
         adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, step_sizes)
+        self.adapted = adapted
         outputs = family.linearize(adapted, query)
         self._path = _Path(inner, steps, step_sizes, outputs)
         self.old_outputs = outputs.outputs.detach()

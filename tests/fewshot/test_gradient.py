@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from maml_rl.core.maml import Clock, params_of
+from maml_rl.core.inner import adapt_tasks
+from maml_rl.core.maml import params_of
+from maml_rl.core.params import stack
 from maml_rl.core.protocols import EVALUATION, TRAINING, Key
+from maml_rl.supervised.classification import support_of
 from maml_rl.supervised.episodes import NUM_ROTATIONS
 
 KEY = Key(0, EVALUATION, 0)
@@ -14,8 +17,10 @@ def test_anil_s_body_does_not_adapt_but_learns(make_problem):
     learner, state = problem.learner, problem.state
     tasks = problem.training.sample(3, np.random.default_rng(0))
     theta = params_of(state)
-    data = learner.collect(theta, tasks, Key(0, TRAINING, 0), Clock(), learner.step_sizes(state, [0.5]))
-    for name, value in data.adapted.items():
+    support = support_of(problem.training, tasks)
+    sizes = learner.step_sizes(state, [0.5])
+    adapted = adapt_tasks(learner.family, stack(theta, 3), [support], sizes, learner.threads)
+    for name, value in adapted.items():
         assert torch.equal(value, theta[name].expand_as(value)) == (not name.startswith("head"))
     moved = params_of(learner.meta_step(state, tasks, Key(0, TRAINING, 0))[0])
     assert all(not torch.equal(moved[name], theta[name]) for name in theta if "weight" in name)
