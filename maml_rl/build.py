@@ -20,7 +20,7 @@ from envs.task_env import TaskVectorEnv
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
+from maml_rl.core.protocols import EVALUATION, INITIALISATION, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
     AdaptationCurve,
@@ -102,6 +102,7 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         return build_few_shot(config, device, threads)
     make_families = _sinusoid if config.env == SINUSOID else _reinforcement
     family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
+    require_adapting(config, family)
     learner = MAML(family, config.inner, config.outer, threads)
 
     def curve(state: State, iteration: int) -> AdaptationCurve:
@@ -135,6 +136,14 @@ def require_learner(config: RunConfig) -> None:
         )
 
 
+def require_adapting(config: RunConfig, family: TaskFamily) -> None:
+    """
+    Raises:
+        ValueError: if no parameter adapts.
+    """
+    config.inner.sizes_for(family.init_params(Key(config.seed, INITIALISATION, 0)), ())
+
+
 def _in_words(settings: dict[str, Any]) -> str:
     return " and ".join(f"{name} {value}" for name, value in settings.items())
 
@@ -157,7 +166,9 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     if device.type != "cpu" and config.learner in ("prototypical", "matching", "pixels"):
         raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
+    config.network.num_features(config.episodes.images.image_size)  # refuses pictures that are too small
     family = ClassificationFamily(streams.training, config.network, device)
+    require_adapting(config, family)
     learner = few_shot_learner(config, family, threads)
     held_out = streams.test if config.episodes.evaluate_on == "test" else streams.validation
 
