@@ -101,8 +101,6 @@ def test_evaluation_refuses_what_a_run_cannot_do(data, tmp_path, capfd):
     assert evaluate([str(tmp_path / "run"), "--one-shot-runs", "--data-root", str(data)]) == 2
     needs = "one_shot_runs needs a run trained with --env omniglot --split background-evaluation"
     assert needs in capfd.readouterr().err
-        "one_shot_runs needs a run trained with --env omniglot --split background-evaluation" in capfd.readouterr().err
-    )
     assert evaluate([str(tmp_path / "run"), "--norm", "batch", "--data-root", str(data)]) == 2
     assert "norm must stay none, with which the run was trained, got batch" in capfd.readouterr().err
 
