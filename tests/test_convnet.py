@@ -6,7 +6,6 @@ from maml_rl.convnet import (
     ConvConfig,
     RunningStatistics,
     by_batch,
-    conv3x3,
     encode,
     init_encoder,
     init_statistics,
@@ -84,15 +83,6 @@ def test_every_group_is_normalised_by_itself():
     stacked = {name: torch.stack([p, p]) for name, p in params.items()}
     both = encode(stacked, torch.stack([groups, groups.flip(0)]), config, by_batch(stacked))
     torch.testing.assert_close(both, torch.stack([each, each.flip(0)]))
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_stacked_convolution_has_right_first_and_second_derivatives(stride):
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((2, 2, 5, 4, 3), (2, 4, 3, 3, 3), (2, 4))
-    tensors = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
-    assert torch.autograd.gradcheck(lambda *t: conv3x3(*t, stride).tanh(), tensors)
-    assert torch.autograd.gradgradcheck(lambda *t: conv3x3(*t, stride).tanh(), tensors)
 
 
 def test_running_statistics_are_those_of_torch_s_modules():
