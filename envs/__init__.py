@@ -21,7 +21,7 @@ def _choose_drawing() -> None:
     os.environ["MUJOCO_GL"] = "egl"
 
 
-def _register(name: str, module: str, body: str, **settings: str) -> None:
+def _register(name: str, module: str, body: str, **settings: str | int) -> None:
     """Register one id for `gymnasium.make` and `gymnasium.make_vec`.
 
     Without `max_episode_steps`: each environment keeps its own clock, set by `horizon`. Gymnasium's TimeLimit would
@@ -35,6 +35,18 @@ def _register(name: str, module: str, body: str, **settings: str) -> None:
     )
 
 
+METAWORLD_CLASSES = (
+    "assembly", "basketball", "bin-picking", "box-close", "button-press-topdown", "button-press-topdown-wall",
+    "button-press", "button-press-wall", "coffee-button", "coffee-pull", "coffee-push", "dial-turn", "disassemble",
+    "door-close", "door-lock", "door-open", "door-unlock", "hand-insert", "drawer-close", "drawer-open", "faucet-open",
+    "faucet-close", "hammer", "handle-press-side", "handle-press", "handle-pull-side", "handle-pull", "lever-pull",
+    "pick-place-wall", "pick-out-of-hole", "pick-place", "plate-slide", "plate-slide-side", "plate-slide-back",
+    "plate-slide-back-side", "peg-insert-side", "peg-unplug-side", "soccer", "stick-push", "stick-pull", "push",
+    "push-wall", "push-back", "reach", "reach-wall", "shelf-place", "sweep-into", "sweep", "window-open",
+    "window-close",
+)  # fmt: skip
+"""What Meta-World names with -v3 at the end: here, so that its ids are known without importing it."""
+
 _choose_drawing()
 for _physics in ("rllab", "gym"):
     for _task in ("Vel", "Dir"):
@@ -42,3 +54,9 @@ for _physics in ("rllab", "gym"):
     for _task in ("Vel", "Dir", "Goal"):
         _register(f"Ant{_task}-{_physics}", "ant", f"Ant{_task}", physics=_physics)
 _register("Navigation2D", "navigation", "Navigation2D")
+_register("ML10", "metaworld", "MetaWorld", benchmark="ML10")
+for _class in METAWORLD_CLASSES:
+    _register(f"ML1-{_class}", "metaworld", "MetaWorld", benchmark=f"{_class}-v3")
+for _num_arms in (5, 10, 50):
+    _register(f"Bandit-K{_num_arms}", "bandit", "BernoulliBandit", num_arms=_num_arms)
+_register("TabularMDP", "tabular_mdp", "TabularMDP")

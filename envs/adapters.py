@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import gymnasium
 import numpy as np
 from gymnasium.vector.utils import create_empty_array
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ class SingleFromVector(TaskEnv):
             raise ValueError(f"SingleFromVector needs num_envs = 1, got {vector.num_envs}")
         self._vector = vector
         self.horizon = vector.horizon
+        self.reports_success = vector.reports_success
         self.render_mode = vector.render_mode
         self.metadata = {key: vector.metadata[key] for key in ("render_modes", "render_fps")}
         self.observation_space = vector.single_observation_space
@@ -29,6 +31,9 @@ class SingleFromVector(TaskEnv):
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._vector.sample_tasks(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._vector.sample_test_tasks(num_tasks, rng)
 
     def set_task(self, task: Task) -> None:
         self._vector.set_tasks([task])
@@ -54,24 +59,36 @@ class SingleFromVector(TaskEnv):
 
 
 class VectorFromSingle(TaskVectorEnv):
-    """Any `TaskEnv` in `num_envs` copies, stepped one after the other.
+    """Any environment with `sample_tasks` and `set_task`, in any of its wrappers, in `num_envs` copies, stepped one
+    after the other.
 
-    Args:
-        make_env: makes one copy, with `gymnasium.make` or without; wrappers are kept.
-        num_envs: n.
     Until `set_tasks` is called, each copy solves the task it was made with. Of the infos the numbers are kept.
     """
 
-    def __init__(self, make_env: Callable[[], TaskEnv], num_envs: int):
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        num_envs: int,
+        horizon: int | None = None,
+        name: str = "the environment",
+    ):
+        """
+        Args:
+            make_env: makes one copy, with `gymnasium.make` or without; wrappers are kept.
+            num_envs: n.
+            horizon: [steps] of an episode at most; None for the copies' own.
+            name: for messages.
+        """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.envs = [make_env() for _ in range(num_envs)]  # as made, with their wrappers
-        self._task_envs = [cast(TaskEnv, env.unwrapped) for env in self.envs]
+        self._set_task = [env.get_wrapper_attr("set_task") for env in self.envs]
         first = self.envs[0]
         self.metadata = {**type(self).metadata, **first.metadata}
+        self.reports_success = bool(_attribute(first, "reports_success", False))
         super().__init__(
             num_envs=num_envs,
-            horizon=self._task_envs[0].horizon,
+            horizon=own_horizon(first, name) if horizon is None else horizon,
             single_observation_space=first.observation_space,
             single_action_space=first.action_space,
             default_task=None,
@@ -81,15 +98,18 @@ class VectorFromSingle(TaskVectorEnv):
         self._observations = cast(NDArray, create_empty_array(first.observation_space, num_envs))
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        return self._task_envs[0].sample_tasks(num_tasks, rng)
+        return list(self.envs[0].get_wrapper_attr("sample_tasks")(num_tasks, rng))
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return list(_attribute(self.envs[0], "sample_test_tasks", self.sample_tasks)(num_tasks, rng))
 
     @property
     def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
-        return self._task_envs[0].task_range
+        return cast("tuple[float, float] | None", _attribute(self.envs[0], "task_range", None))
 
     @task_range.setter
     def task_range(self, task_range: tuple[float, float] | None) -> None:
-        self._task_envs[0].task_range = task_range
+        self.envs[0].set_wrapper_attr("task_range", task_range)
 
     def render_one(self, index: int) -> NDArray[np.uint8]:
         return cast(NDArray[np.uint8], self.envs[index].render())
@@ -104,8 +124,9 @@ class VectorFromSingle(TaskVectorEnv):
     def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
         for row, task in zip(rows, tasks, strict=True):
             if task is not None:
-                self._task_envs[row].set_task(task)
-            self._observations[row], _ = self.envs[row].reset(seed=self._next_seeds[row])
+                self._set_task[row](task)
+            observation, _ = self.envs[row].reset(seed=self._next_seeds[row])
+            self._keep(int(row), observation)
 
     def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
         rewards = np.zeros(self.num_envs)
@@ -116,11 +137,46 @@ class VectorFromSingle(TaskVectorEnv):
                 result = self.envs[row].step(actions[row])
             except SimulationError as error:
                 raise SimulationError(int(row), error.reason) from error
-            self._observations[row], rewards[row], terminated[row], truncated[row], info = result
+            observation, rewards[row], terminated[row], truncated[row], info = result
+            self._keep(int(row), observation)
             for name, value in info.items():
-                if isinstance(value, (int, float, np.number)):
+                if isinstance(value, (int, float, np.number, np.bool_)):
                     infos.setdefault(name, np.zeros(self.num_envs))[row] = value
         return self._observe(), rewards, terminated, truncated, infos
 
+    def _keep(self, row: int, observation: NDArray) -> None:
+        """Copy what a copy observes: it may write over its own array."""
+        if np.shape(observation) != self._observations.shape[1:]:  # which an assignment might stretch unseen
+            raise SimulationError(
+                row,
+                f"observation has shape {np.shape(observation)} in place of {self._observations.shape[1:]}: let every "
+                "reset and step return one that fits observation_space",
+            )
+        self._observations[row] = observation
+
     def _observe(self) -> NDArray:
         return self._observations.copy()
+
+
+def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
+    """Of the environment or a wrapper of it."""
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
+
+
+def own_horizon(env: gymnasium.Env, name: str) -> int:
+    """How many steps an episode may take: the attribute `horizon`, else what Gymnasium's TimeLimit grants.
+
+    Raises:
+        ValueError: if the environment says neither.
+    """
+    horizon = _attribute(env, "horizon", None)
+    if horizon is None and env.spec is not None:
+        horizon = env.spec.max_episode_steps
+    if horizon is None:
+        raise ValueError(
+            f"{name} does not say how many steps an episode may take: give it an attribute horizon, register it with "
+            "max_episode_steps, or set --horizon"
+        )
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer):
+        raise ValueError(f"the horizon of {name} must be a whole number of steps, got {horizon!r}")
+    return int(horizon)

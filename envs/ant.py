@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adapters import SingleFromVector
-from .mujoco_batch import STAGE_ACC, STAGE_NONE, MujocoTaskVectorEnv, Pay
+from .mujoco_batch import STAGE_ACC, STAGE_NONE, MujocoTaskVectorEnv, Pay, draw_post
 from .physics import AntPhysics, ant_physics
 from .task_env import episode_length
 from .tasks import DirectionTasks, GoalTasks, Motion, TaskDistribution, VelocityTasks
@@ -159,10 +159,16 @@ class AntVelVectorEnv(AntVectorEnv):
     """Many ants, each with a speed to keep: see `AntVelEnv` for the specification."""
 
     bonus = 1.0  # rllab AntEnvRand
+    picture_note = "the red post moves at the target speed"
 
     @staticmethod
     def distribution(physics: AntPhysics) -> TaskDistribution:
         return VelocityTasks(physics.min_speed, physics.max_speed)
+
+    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
+        """A post behind the robot that moves at the target speed."""
+        seconds = self._elapsed[index] * self.physics.step_duration
+        draw_post(scene, x=self._task_rows[index, 0] * seconds, y=1.2)
 
 
 class AntDirVectorEnv(AntVectorEnv):
@@ -177,10 +183,19 @@ class AntGoalVectorEnv(AntVectorEnv):
     """Many ants, each with a place to go to: see `AntGoalEnv` for the specification."""
 
     bonus = 4.0  # rllab AntEnvRandGoal
+    picture_note = "the red post stands at the goal"
 
     @staticmethod
     def distribution(physics: AntPhysics) -> TaskDistribution:
         return GoalTasks(-physics.goal_range, physics.goal_range)
+
+    @property
+    def position_columns(self) -> tuple[int, int] | None:  # type: ignore[override]
+        return (0, 1) if self.physics.observes_place else None
+
+    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
+        """A post at the goal."""
+        draw_post(scene, *self._task_rows[index])
 
 
 class AntVelEnv(SingleFromVector):

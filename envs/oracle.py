@@ -37,18 +37,21 @@ class Oracle(TaskVectorEnv):
     def __init__(self, env: TaskVectorEnv):
         """
         Raises:
-            ValueError: unless observations are a Box of one axis.
+            ValueError: unless observations are a Box of one axis and tasks consist of numbers.
         """
         inner = env.single_observation_space
         if not isinstance(inner, gymnasium.spaces.Box) or len(inner.shape) != 1:
             raise ValueError(f"an oracle needs observations in a Box of one axis, got {inner}")
         self._env = env
-        width = len(task_vector(env.sample_tasks(1, np.random.default_rng(0))[0]))
+        try:
+            width = len(task_vector(env.sample_tasks(1, np.random.default_rng(0))[0]))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
         unbounded = np.full(width, np.inf, inner.dtype)
         low, high = (np.concatenate(ends) for ends in ((inner.low, -unbounded), (inner.high, unbounded)))
         self.metadata = env.metadata
         self.position_columns, self.picture_note = env.position_columns, env.picture_note
-        self.task_type = env.task_type
+        self.task_type, self.reports_success = env.task_type, env.reports_success
         super().__init__(
             num_envs=env.num_envs,
             horizon=env.horizon,
@@ -76,6 +79,9 @@ class Oracle(TaskVectorEnv):
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._env.sample_tasks(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._env.sample_test_tasks(num_tasks, rng)
 
     def render_one(self, index: int) -> NDArray[np.uint8]:
         return self._env.render_one(index)

@@ -48,14 +48,20 @@ class TaskEnv(gymnasium.Env, ABC):
         horizon: steps until the environment itself reports `truncated`.
         task_range: `sample_tasks` draws its numbers uniformly from here, and from elsewhere once this is set anew;
             None if tasks have no range.
+        reports_success: each step's infos hold "success", above 0 where the task is done at that step.
     """
 
     horizon: int
     task_range: tuple[float, float] | None = None
+    reports_success: bool = False
 
     @abstractmethod
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         """`num_tasks` independent draws from the task distribution; all randomness comes from `rng`."""
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """As `sample_tasks`, of tasks that it never draws, where the environment sets some aside."""
+        return self.sample_tasks(num_tasks, rng)
 
     @abstractmethod
     def set_task(self, task: Task) -> None:
@@ -77,6 +83,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     }
     task_type: type = object  # what set_tasks accepts
     task_range: tuple[float, float] | None = None
+    """See `TaskEnv`."""
+    reports_success: bool = False
     """See `TaskEnv`."""
     position_columns: tuple[int, int] | None = None
     """Of the observation: a position in the plane [m], with goals (task.x, task.y) in it; for pictures of paths."""
@@ -124,6 +132,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     @abstractmethod
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         """`num_tasks` independent draws from the task distribution; all randomness comes from `rng`."""
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """As `sample_tasks`, of tasks that it never draws, where the environment sets some aside."""
+        return self.sample_tasks(num_tasks, rng)
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Give sub-environment i the task `tasks[i]` from its next `reset` on.
@@ -177,6 +189,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         Raises:
             SimulationError: for an action, observation or reward that is not finite. After one in an observation or
                 reward, every sub-environment stepped needs a reset; after one in an action nothing was stepped.
+            ValueError: for actions of the wrong shape, or that are none of a Discrete space's.
             ResetNeeded: if an episode that is over, or was never begun, is stepped.
         """
         actions = self._checked_actions(actions)
@@ -187,10 +200,15 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         if (self._needs_reset & alive).any():
             self._refuse_to_step(int(np.argmax(self._needs_reset & alive)))
         self._check_finite("action", actions, alive)
+        self._check_choices(actions, alive)
         self._needs_reset |= alive  # and stays so, should the step fail
         observations, rewards, terminated, truncated, infos = self._step_rows(actions, None if everyone else alive)
         self._check_finite("observation", observations, alive)
         self._check_finite("reward", rewards, alive)
+        if self.reports_success and "success" not in infos:
+            raise ValueError(
+                f"{type(self).__name__} says reports_success, but its infos {sorted(infos)} have no success"
+            )
         self._elapsed += alive
         truncated |= self._elapsed >= self.horizon
         if not everyone:
@@ -207,6 +225,12 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         """Give the sub-environment a new generator, or with None let it go on with the one it has."""
         if seed is not None or self.generators[row] is None:
             self.generators[row] = seeding.np_random(seed)[0]
+
+    def _generator(self, row: int) -> np.random.Generator:
+        """The sub-environment's own, which `reset` has seen to."""
+        generator = self.generators[row]
+        assert generator is not None
+        return generator
 
     @abstractmethod
     def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
@@ -266,6 +290,15 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions must have shape {self.action_space.shape}, got {actions.shape}")
         return actions
+
+    def _check_choices(self, actions: NDArray, alive: NDArray[np.bool_]) -> None:
+        """Numpy would take -1 for the last action."""
+        space = self.single_action_space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            chosen = actions[alive]
+            known = (chosen >= space.start) & (chosen < space.start + space.n)
+            if actions.dtype.kind not in "iu" or not known.all():
+                raise ValueError(f"actions must be whole numbers in {space}, got {actions.dtype} {chosen.tolist()}")
 
     def _checked_alive(self, alive: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         if alive is None:

@@ -12,10 +12,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
+from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
+from envs.check import is_supported
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.oracle import Oracle
+from envs.plug_in import find_world as find_world
+from envs.plug_in import make_batch
 from envs.task_env import TaskVectorEnv
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
@@ -40,8 +45,11 @@ from maml_rl.fewshot.protocol import FewShotLearner
 from maml_rl.fewshot.prototypical import Prototypical
 from maml_rl.fewshot.reptile import ReptileClassifier
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
-from maml_rl.rl.family import RLFamily
-from maml_rl.sampling.local import LocalSampler
+from maml_rl.rl.family import RLFamily, Sampler
+from maml_rl.sampling.local import LocalSampler, SamplingConfig
+from maml_rl.sampling.processes import ProcessCrew
+from maml_rl.sampling.ray import RayCrew
+from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import make_streams
 from maml_rl.supervised.sinusoid import SinusoidFamily
@@ -72,11 +80,12 @@ class Built:
 
     def evaluate(self, state: State, iteration: int) -> dict[str, float]:
         """The curve as columns for the log."""
-        curve = self.curve(state, iteration)
-        means = {f"eval_{curve.metric}_{step}": mean for step, mean in zip(curve.steps, curve.mean, strict=True)}
-        return means | {
-            f"eval_{curve.metric}_{step}_ci95": half for step, half in zip(curve.steps, curve.ci95, strict=True)
-        }
+        columns: dict[str, float] = {}
+        for each in self.curve(state, iteration).measures:
+            names = [f"eval_{each.metric}_{step}" for step in each.steps]
+            columns |= dict(zip(names, each.mean, strict=True))
+            columns |= {f"{name}_ci95": half for name, half in zip(names, each.ci95, strict=True)}
+        return columns
 
     def close(self) -> None:
         for close in self.closers:
@@ -102,12 +111,19 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         return build_few_shot(config, device, threads)
     make_families = _sinusoid if config.env == SINUSOID else _reinforcement
     family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
+    evaluated, evaluation_judge = family, judge
+    if config.as_evaluated != config:
+        evaluated, evaluation_judge, more = make_families(
+            config.as_evaluated, device, threads, task_range, mean_actions
+        )
+        closers.extend(more)
     require_adapting(config, family)
     learner = MAML(family, config.inner, config.outer, threads)
 
     def curve(state: State, iteration: int) -> AdaptationCurve:
         sizes = learner.step_sizes(state, config.evaluation.step_sizes)
-        return adaptation_curve(family, params_of(state), config.evaluation, iteration, threads, judge, sizes)
+        theta = params_of(state)
+        return adaptation_curve(evaluated, theta, config.evaluation, iteration, threads, evaluation_judge, sizes)
 
     return Built(learner, family, curve, threads, device, [threads.close, *closers], judge)
 
@@ -167,10 +183,10 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
         raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
     config.network.num_features(config.episodes.images.image_size)  # refuses pictures that are too small
-    family = ClassificationFamily(streams.training, config.network, device)
+    held_out = streams.test if config.episodes.evaluate_on == "test" else streams.validation
+    family = ClassificationFamily(streams.training, config.network, device, held_out)
     require_adapting(config, family)
     learner = few_shot_learner(config, family, threads)
-    held_out = streams.test if config.episodes.evaluate_on == "test" else streams.validation
 
     def curve(state: State, iteration: int) -> AdaptationCurve:
         return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
@@ -275,7 +291,7 @@ def _reinforcement(
     task_range: tuple[float, float] | None,
     mean_actions: bool,
 ) -> _Families:
-    make_env = functools.partial(make_world, config)
+    make_env = functools.partial(_make_world_anywhere, gymnasium.registry.get(config.env_id), config)
     probe = make_env(1)
     if task_range is not None:
         if probe.task_range is None:
@@ -285,12 +301,56 @@ def _reinforcement(
     closers: list[Callable[[], None]] = [probe.close]
 
     def make_family(policy: Policy) -> TaskFamily:
-        sampler = LocalSampler(make_env, policy, config.sampling.episodes_per_task, probe.horizon, threads)
+        sampler = make_sampler(config.sampling, make_env, probe, policy, threads)
         closers.append(sampler.close)
-        return RLFamily(probe.sample_tasks, sampler, policy, config.advantage, config.inner.estimator, threads, device)
+        return RLFamily(
+            probe.sample_tasks,
+            sampler,
+            policy,
+            config.advantage,
+            config.inner.estimator,
+            threads,
+            device,
+            probe.sample_test_tasks,
+        )
 
-    policy = make_policy(probe, config)
-    return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+    try:
+        policy = make_policy(probe, config)
+        return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+    except BaseException:
+        for close in closers:
+            close()
+        raise
+
+
+def make_sampler(
+    config: SamplingConfig,
+    make_env: Callable[[int], TaskVectorEnv],
+    probe: TaskVectorEnv,
+    policy: Policy,
+    threads: Threads,
+) -> Sampler:
+    """Where sampling runs. probe: one of these environments.
+
+    Raises:
+        ValueError: if the environment or its tasks cannot be sent to workers, or there is nobody to send them to.
+    """
+    recipe = Recipe(make_env, policy, config.episodes_per_task, probe.horizon, probe.reports_success)
+    if config.sampler == "local":
+        return LocalSampler(make_env, policy, recipe.num_episodes, recipe.horizon, threads, recipe.reports_success)
+    pickled(probe.sample_tasks(1, np.random.default_rng(0))[0], f"a task of {type(probe).__name__}")
+    return WorkSampler(make_crew(config, recipe), recipe)
+
+
+def make_crew(config: SamplingConfig, recipe: Recipe) -> Crew:
+    """Workers in other processes.
+
+    Raises:
+        ValueError: if the environment cannot be sent to them, or there is nobody to send it to.
+    """
+    if config.sampler == "ray":
+        return RayCrew(recipe, config.ray_address, config.num_workers, config.task_timeout)
+    return ProcessCrew(recipe, config.num_workers, config.task_timeout)
 
 
 def _check_range(task_range: tuple[float, float] | None) -> None:
@@ -326,29 +386,44 @@ def make_world(
     env = make_vector_env(config.env_id, config.sampling.horizon, num_envs, render_mode)
     if picture_size is not None and isinstance(env, MujocoTaskVectorEnv):
         env.picture_size = picture_size
-    return Oracle(env) if config.oracle else env
+    if not config.oracle:
+        return env
+    try:
+        return Oracle(env)
+    except ValueError as error:
+        env.close()
+        raise ValueError(f"oracle must be left out: {error} of {config.env_id}") from None
+
+
+def _make_world_anywhere(spec: EnvSpec | None, config: RunConfig, num_envs: int) -> TaskVectorEnv:
+    """The same also in a worker, which never ran the program that registered the id."""
+    if spec is not None:
+        gymnasium.registry.setdefault(spec.id, spec)
+    return make_world(config, num_envs)
 
 
 def make_vector_env(env_id: str, horizon: int | None, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:
-    """`num_envs` sub-environments of a registered task environment.
+    """`num_envs` sub-environments of a registered environment, or of a user's own, `module:Class`.
 
     Raises:
-        ValueError: if there is none of that name, or it has no tasks.
+        ValueError: if there is none of that name, it cannot be made, or it has no tasks.
     """
-    settings: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
-    if render_mode is not None:
-        settings["render_mode"] = render_mode
-    try:
-        env = gymnasium.make_vec(env_id, num_envs=num_envs, **settings)
-    except gymnasium.error.Error as error:
-        known = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
-        raise ValueError(
-            f"env must be a registered task environment, got {env_id!r} ({error}); known: {known}"
-        ) from None
-    if not isinstance(env, TaskVectorEnv):
-        env.close()
-        raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {env_id!r} is not")
-    return env
+    return make_batch(find_world(env_id), num_envs, horizon, render_mode)
+
+
+def environment_remarks(config: RunConfig) -> list[str]:
+    """What training should be told about a user's environment: the cheap part of its check.
+
+    Raises:
+        ValueError: if it cannot be trained on, in one sentence that names the remedy.
+    """
+    if config.env == SINUSOID or config.is_few_shot or config.env_id.startswith("maml/"):
+        return []
+    findings = check_world(find_world(config.env_id), config.sampling.horizon, thorough=False)
+    for finding in findings:
+        if finding.severity == "error":
+            raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env_id})")
+    return [str(finding) for finding in findings]
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
@@ -359,6 +434,6 @@ def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
     size = int(np.prod(observations.shape))
     if isinstance(actions, gymnasium.spaces.Discrete):
         return CategoricalPolicy(size, int(actions.n), config.policy)
-    if isinstance(actions, gymnasium.spaces.Box) and np.isfinite([actions.low, actions.high]).all():
+    if isinstance(actions, gymnasium.spaces.Box) and is_supported(actions):
         return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy)
-    raise ValueError(f"actions must be Discrete or a Box with finite bounds, got {actions}")
+    raise ValueError(f"actions must be Discrete or a Box of floating-point numbers with finite bounds, got {actions}")

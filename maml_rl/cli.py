@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, with_film
+from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
-from maml_rl.presets import omniglot
+from maml_rl.presets import Preset, omniglot, with_preset
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -30,6 +31,8 @@ class TrainCommand:
     """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
     resume: Path | None = None
     """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
+    preset: Preset = "paper"
+    """What holds where nothing is given: the protocol of the paper or, where there is one, one that learns faster."""
     film_every: int = 0
     """Iterations from film to film in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
 
@@ -70,10 +73,15 @@ def train_omniglot(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
-    """Parse twice when resuming: the saved settings are the defaults then."""
+    """Parse twice when resuming or with a preset: the saved or the preset's settings are the defaults then."""
     command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
     if command.resume is None:
-        return command
+        if command.preset == "paper":
+            return command
+        default = with_preset(dataclasses.replace(default, env=command.run.env_id, physics=None), command.preset)
+        return tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+    if command.preset != "paper":
+        raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
     saved = from_dict(RunFolder.read_config(command.resume))
     command = tyro.cli(TrainCommand, default=TrainCommand(saved), args=arguments)
     changes = forbidden_changes(saved, command.run)
@@ -84,6 +92,8 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
 
 def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
+    for remark in environment_remarks(command.run):
+        print(f"warning: {remark}", file=sys.stderr)
     built = build(command.run)
     try:
         if command.film_every:
@@ -108,7 +118,7 @@ def _folder(command: TrainCommand) -> RunFolder:
 
 def default_folder(config: RunConfig) -> Path:
     """runs/<task>-<time>, to the second."""
-    name = f"{config.env}-{config.learner}" if config.is_few_shot else config.env_id.split("/")[-1]
+    name = f"{config.env}-{config.learner}" if config.is_few_shot else config.env_name
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -139,5 +149,7 @@ def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[st
 
 
 def _fail(error: Exception, status: int) -> int:
+    for note in getattr(error.__cause__, "__notes__", []):  # what a worker met
+        print(note, file=sys.stderr)
     print(f"error: {error}", file=sys.stderr)
     return status

@@ -1,7 +1,8 @@
-"""Benchmarks: ratios to the bare physics, both measured in turn in one process."""
+"""Benchmarks: ratios to the bare physics, or to one process; both measured in turn in one run."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -19,7 +20,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from maml_rl.build import MujocoTaskVectorEnv, build, make_vector_env
+from maml_rl.build import MujocoTaskVectorEnv, build, make_crew, make_vector_env
 from maml_rl.config import RunConfig
 from maml_rl.core.lift import Threads, available_cores
 from maml_rl.core.maml import MAML, Clock, params_of
@@ -29,7 +30,8 @@ from maml_rl.core.protocols import INITIALISATION, TRAINING, Key
 from maml_rl.evaluation.plots import cost_plot, iteration_plot, save_figure
 from maml_rl.fewshot_benchmark import meta_batch, prototypical_episode
 from maml_rl.rl.family import RLFamily
-from maml_rl.sampling.local import SamplingConfig
+from maml_rl.sampling.local import LocalSampler, SamplingConfig
+from maml_rl.scaling import busy_recipe, saturation, scale, sleeping_recipe
 from maml_rl.training.atomic import write_atomically
 from maml_rl.training.trainer import TrainingConfig
 
@@ -38,10 +40,14 @@ from maml_rl.training.trainer import TrainingConfig
 class BenchmarkCommand:
     """Measure how close sampling, or a whole iteration, comes to the speed of the physics alone."""
 
-    what: Annotated[Literal["sampling", "iteration", "tasks", "figures", "fewshot"], tyro.conf.Positional]
+    what: Annotated[
+        Literal["sampling", "iteration", "tasks", "figures", "fewshot", "scale", "saturation"], tyro.conf.Positional
+    ]
     """sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer step. tasks: what an
     iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks, as plots. fewshot: a
-    second-order meta-batch of 5-way 1-shot tasks and an episode of Prototypical Networks, on made-up drawings."""
+    second-order meta-batch of 5-way 1-shot tasks and an episode of Prototypical Networks, on made-up drawings. scale:
+    an environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only sleep, as many workers as
+    one driver can serve."""
     physics: Literal["rllab", "gym"] = "gym"
     """Of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
     num_tasks: int | None = None
@@ -58,10 +64,25 @@ class BenchmarkCommand:
     """0 takes every core."""
     device: str = "cpu"
     """Where policies, adaptation and the outer step are computed: cpu, cuda or cuda:N."""
+    sampler: Literal["processes", "ray"] = "processes"
+    """Of scale and saturation."""
+    num_workers: int | None = None
+    """Of scale and saturation, at most; by default one per core."""
+    ray_address: str | None = None
+    """Of a Ray cluster: auto or host:port; by default this machine becomes one."""
+    step_seconds: float = 250e-6
+    """Of scale: how long one environment's step takes."""
+    task_seconds: float = 4.0
+    """Of saturation: how long a task sleeps. 4 s is a Meta-World task of 10 episodes."""
     output_dir: Path = Path("docs/images")
     """Where figures are written."""
     json: bool = False
     """Print one JSON line on stdout."""
+
+    @property
+    def tasks(self) -> int:
+        papers = 32 if self.what == "fewshot" else 40
+        return papers if self.num_tasks is None else self.num_tasks
 
 
 def benchmark(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +93,9 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"repeats must be at least 1, got {command.repeats}")
         if command.num_tasks is not None and command.num_tasks < 1:
             raise ValueError(f"num_tasks must be at least 1, got {command.num_tasks}")
+        for name in ("step_seconds", "task_seconds"):
+            if not 0.0 < getattr(command, name) < float("inf"):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(command, name)}")
         result = MEASUREMENTS[command.what](command)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -89,7 +113,7 @@ def _config(command: BenchmarkCommand) -> RunConfig:
         default,
         device=command.device,
         physics=command.physics,
-        training=TrainingConfig(num_tasks=command.num_tasks or 40),
+        training=TrainingConfig(num_tasks=command.tasks),
         sampling=SamplingConfig(command.episodes_per_task, command.horizon, command.num_threads),
         policy=dataclasses.replace(default.policy, hidden_sizes=command.hidden_sizes),
     )
@@ -232,14 +256,42 @@ def _fewshot(command: BenchmarkCommand) -> dict[str, Any]:
     try:
         return {
             "benchmark": command.what,
-            "num_tasks": command.num_tasks or 32,
+            "num_tasks": command.tasks,
             "num_threads": threads.num_threads,
             "repeats": command.repeats,
-            **meta_batch(command.num_tasks or 32, command.repeats, threads),
+            **meta_batch(command.tasks, command.repeats, threads),
             **prototypical_episode(command.repeats, threads),
         }
     finally:
         threads.close()
+
+
+def _scale(command: BenchmarkCommand) -> dict[str, Any]:
+    config = _scaling_config(command)
+    recipe = busy_recipe(command.step_seconds, command.episodes_per_task, command.horizon, command.hidden_sizes)
+    threads = Threads(1)
+    local = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, threads)
+    with contextlib.closing(threads), contextlib.closing(local), contextlib.closing(make_crew(config, recipe)) as crew:
+        result = scale(recipe, local, crew, config.num_workers or 1, command.tasks, command.repeats)
+    return _sizes(command) | {"sampler": command.sampler, "step_seconds": command.step_seconds} | result
+
+
+def _saturation(command: BenchmarkCommand) -> dict[str, Any]:
+    config = _scaling_config(command)
+    recipe = sleeping_recipe(command.task_seconds, command.episodes_per_task, command.horizon, command.hidden_sizes)
+    with contextlib.closing(make_crew(config, recipe)) as crew:
+        result = saturation(recipe, crew, config.num_workers or 1, command.tasks, command.task_seconds)
+    return _sizes(command) | {"sampler": command.sampler} | result
+
+
+def _scaling_config(command: BenchmarkCommand) -> SamplingConfig:
+    return SamplingConfig(
+        command.episodes_per_task,
+        command.horizon,
+        sampler=command.sampler,
+        num_workers=available_cores() if command.num_workers is None else command.num_workers,
+        ray_address=command.ray_address,
+    )
 
 
 def _shares(result: dict[str, Any]) -> dict[str, float]:
@@ -270,19 +322,23 @@ MEASUREMENTS: dict[str, Callable[[BenchmarkCommand], dict[str, Any]]] = {
     "tasks": _tasks,
     "figures": _figures,
     "fewshot": _fewshot,
+    "scale": _scale,
+    "saturation": _saturation,
 }
 
 CLOCKS = ("sample_seconds", "adapt_seconds", "outer_seconds")
 
 
 def _described(command: BenchmarkCommand, bench: _Bench) -> dict[str, Any]:
+    return _sizes(command) | {"env": bench.config.env_id, "num_threads": bench.num_threads}
+
+
+def _sizes(command: BenchmarkCommand) -> dict[str, Any]:
     return {
         "benchmark": command.what,
-        "env": bench.config.env_id,
-        "num_tasks": bench.num_tasks,
+        "num_tasks": command.tasks,
         "episodes_per_task": command.episodes_per_task,
         "horizon": command.horizon,
         "hidden_sizes": list(command.hidden_sizes),
-        "num_threads": bench.num_threads,
         "repeats": command.repeats,
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,7 @@ from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig, forbidden_changes
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
-from maml_rl.presets import PRESETS
+from maml_rl.presets import PRESETS, Preset, with_preset
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training.atomic import write_atomically
@@ -54,6 +55,8 @@ class CompareCommand:
     """METHOD RUN_DIR pairs: finished runs to score in place of training."""
     physics: Literal["rllab", "gym"] | None = None
     """In place of the physics that the id names."""
+    preset: Preset = "paper"
+    """The paper's protocol for each, or where there is one, one that learns faster."""
     num_iterations: int | None = None
     """Of training, each; by default the environment's preset's."""
     num_tasks: int = 40
@@ -115,11 +118,11 @@ def base_config(command: CompareCommand) -> RunConfig:
     env_id = RunConfig(env=command.env, physics=command.physics).env_id
     if env_id in (SINUSOID, *FEW_SHOT):
         raise ValueError(f"env must be a task environment: {env_id} has no oracle and no published comparison")
-    preset = PRESETS.get(_rllab(env_id), RunConfig())
+    preset = dataclasses.replace(PRESETS.get(_rllab(env_id), RunConfig()), env=env_id)
+    preset = with_preset(preset, command.preset)
     iterations = preset.training.num_iterations if command.num_iterations is None else command.num_iterations
     return dataclasses.replace(
         preset,
-        env=env_id,
         seed=command.seed,
         training=dataclasses.replace(preset.training, num_iterations=iterations),
         sampling=dataclasses.replace(preset.sampling, num_threads=command.num_threads),
@@ -259,7 +262,7 @@ def _write(
         ):
             lines.append(LabelledCurve(f"{name}, published", list(values), None, reference=True))
         lines.append(LabelledCurve("oracle, published", [published.oracle] * longest, None, reference=True))
-    figure = adaptation_plot(lines, "return", f"{base.env_id.split('/')[-1]}: {command.num_tasks} fresh tasks")
+    figure = adaptation_plot(lines, "return", f"{base.env_name}: {command.num_tasks} fresh tasks")
     save_figure(figure, command.output_dir / "comparison.png")
     write_atomically(command.output_dir / "comparison.csv", text.getvalue().encode())
     write_atomically(command.output_dir / "comparison.json", f"{json.dumps(result, indent=1)}\n".encode())
@@ -275,13 +278,14 @@ def _reference(method: Method, base: RunConfig) -> tuple[float, ...]:
 
 def _print_table(base: RunConfig, curves: dict[Method, AdaptationCurve]) -> None:
     longest = max(len(curve.mean) for curve in curves.values())
-    table = Table(title=f"{base.env_id}: return after 0, 1, ... gradient steps (below: published)")
+    print(f"{base.env_id}: return after 0, 1, ... gradient steps; below it the published one", file=sys.stderr)
+    table = Table(box=SIMPLE_HEAD, padding=0)  # narrow: five columns fit into a terminal of 80
     table.add_column("method")
     for step in range(longest):
         table.add_column(str(step), justify="right")
     for method, curve in curves.items():
-        cells = [f"{mean:.1f} +- {half:.1f}" for mean, half in zip(curve.mean, curve.ci95, strict=True)]
-        table.add_row(LABELS[method], *cells)
+        cells = [f" {mean:.1f} +- {half:.1f}" for mean, half in zip(curve.mean, curve.ci95, strict=True)]
+        table.add_row(method, *cells)
         if _reference(method, base):
             table.add_row("", *(f"{value:.1f}" for value in _reference(method, base)[:longest]), style="dim")
     Console(stderr=True).print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -39,12 +40,16 @@ class EvaluateCommand:
     """The best by training score, as the paper chooses, or the last."""
     num_tasks: int | None = None
     """Fresh tasks: by default 40, or 600 episodes of few-shot classification."""
+    split: Literal["test", "train"] | None = None
+    """Of worlds that set tasks aside for evaluation; by default as in the run's own, test."""
     num_steps: int | None = None
     """Gradient steps on each: by default 3, or, in few-shot classification, as in the run's own evaluation."""
     first_step_size: float | None = None
     """Of the first step; by default as in the run's own evaluation."""
     later_step_size: float | None = None
     """Of the steps after it; by default as in the run's own evaluation."""
+    episodes_per_task: int | None = None
+    """To adapt to and score, for each number of steps; by default as in the run's own evaluation."""
     actions: Literal["sampled", "mean"] = "sampled"
     """Score episodes under the policy as it is, as the paper does, or without its noise, in episodes of their own."""
     task_range: tuple[float, float] | None = None
@@ -102,7 +107,7 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
     own |= {} if saved.is_few_shot else {"num_steps": 3}
     own |= {
         name: getattr(command, name)
-        for name in ("num_tasks", "num_steps", "first_step_size", "later_step_size")
+        for name in ("num_tasks", "split", "num_steps", "first_step_size", "later_step_size", "episodes_per_task")
         if getattr(command, name) is not None
     }
     sinusoid = saved.sinusoid
@@ -115,7 +120,7 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
         device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sinusoid=sinusoid,
-        sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
+        sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
         **_few_shot_settings(command, saved),
     )
 
@@ -130,6 +135,9 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
                 f"{name} applies to few-shot classification alone, but the run's environment is {saved.env}"
             )
         return {}
+    for name in ("split", "episodes_per_task"):
+        if getattr(command, name) is not None:
+            raise ValueError(f"{name} does not apply to {saved.env}: choose episodes by --part and --test-queries")
     if command.norm is not None and saved.network.norm not in ("batch", "support"):
         raise ValueError(f"norm must stay {saved.network.norm}, with which the run was trained, got {command.norm}")
     if command.one_shot_runs:
@@ -186,23 +194,29 @@ def _print_table(
     curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
 ) -> None:
     evaluation, config = trained.config.evaluation, trained.config
-    title = f"{config.env_id}, iteration {trained.checkpoint.iteration}, {len(curve.tasks)} fresh tasks"
+    kind = "fresh tasks" if evaluation.split == "test" else "tasks of training"
+    title = f"{config.env_id}, iteration {trained.checkpoint.iteration}, {len(curve.tasks)} {kind}"
     if config.is_few_shot:
-        size, kind = config.episodes.test, f"{config.learner}, norm {config.network.norm}"
-        title = f"{title}: {size.ways}-way {size.shots}-shot, {kind}"
+        size = config.episodes.test
+        title += f": {size.ways}-way {size.shots}-shot, {config.learner}, norm {config.network.norm}"
     if task_range is not None:
         title += f" from {task_range[0]:g} to {task_range[1]:g}"
     table = Table(title=title, caption=f"Each number rests on {episodes}.")
-    for name in ("gradient steps", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse"):
+    own = ("gradient steps", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse")
+    others = curve.measures[1:]
+    for name in (*own, *(other.metric for other in others)):
         table.add_column(name, justify="right")
     sizes = ["", *(f"{size:g}" for size in evaluation.step_sizes)]
     sizes = [sizes[step] for step in curve.steps]
     spread = curve.per_task.std(dim=1, correction=0).tolist()
     gains = curve.gain.mean(dim=1).tolist()
     columns = (sizes, curve.mean, curve.ci95, spread, gains, curve.share_worse)
-    for step, row in zip(curve.steps, zip(*columns, strict=True), strict=True):
-        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if step else ("", "")
-        table.add_row(str(step), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change)
+    for index, row in enumerate(zip(*columns, strict=True)):
+        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.steps[index] else ("", "")
+        more = [f"{other.mean[index]:.3g} +- {other.ci95[index]:.2g}" for other in others]
+        table.add_row(
+            str(curve.steps[index]), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change, *more
+        )
     Console(stderr=True).print(table)
 
 
@@ -214,6 +228,7 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "mean": _finite(curve.mean),
         "ci95": _finite(curve.ci95),
         "steps": list(curve.steps),
+        "further": {each.metric: {"mean": each.mean, "ci95": each.ci95} for each in curve.measures[1:]},
         "num_tasks": len(curve.tasks),
         "gain": _finite(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
@@ -221,6 +236,7 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "episodes": data_in_words(trained.config, trained.built.judge is not None),
         "actions": command.actions,
         "task_range": command.task_range,
+        "split": evaluation.split,
         "checkpoint": command.checkpoint,
         "iteration": checkpoint.iteration,
         "env_steps": checkpoint.counters.get("env_steps", 0),
@@ -263,12 +279,12 @@ def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [_task_columns(task) for task in curve.tasks]
-    scores = [f"{curve.metric}_{step}" for step in curve.steps]
-    writer.writerow(["task", *columns[0], *scores, "gain"])
+    scores, *more = ([f"{each.metric}_{step}" for step in each.steps] for each in curve.measures)
+    writer.writerow(["task", *columns[0], *scores, "gain", *itertools.chain(*more)])
     for index, described_task in enumerate(columns):
-        writer.writerow(
-            [index, *described_task.values(), *curve.per_task[:, index].tolist(), curve.gain[-1, index].item()]
-        )
+        own, *others = (each.per_task[:, index].tolist() for each in curve.measures)
+        gain = curve.gain[-1, index].item()
+        writer.writerow([index, *described_task.values(), *own, gain, *itertools.chain(*others)])
     write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
     data = json.dumps(described, indent=1, allow_nan=False) + "\n"
     write_atomically(output.with_name(f"{output.name}.json"), data.encode())

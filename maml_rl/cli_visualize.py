@@ -15,7 +15,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_rl.build import make_film_world, make_vector_env, needs_backend
+from maml_rl.build import make_film_world, make_world, needs_backend
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.maml import MAML
 from maml_rl.core.params import Params, take_task
@@ -88,6 +88,8 @@ class VisualizeCommand:
     """Make films."""
     num_threads: int = 0
     """0 takes every core. Results do not depend on it."""
+    device: str = "cpu"
+    """Where policies and adaptation are computed, wherever the run was trained: cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         if self.num_shown < 1:
@@ -143,12 +145,12 @@ def _config(command: VisualizeCommand) -> RunConfig:
     if saved.is_few_shot:
         raise ValueError(f"run must be of tasks with films or curves, but {command.run} is of {saved.env}")
     num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
-    own = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
+    own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
     return dataclasses.replace(
         saved,
-        device="cpu",
+        device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
-        sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
+        sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
     )
 
 
@@ -166,7 +168,7 @@ def _adapt(trained: Trained) -> Adaptation:
     family = built.family
     means = torch.stack([each.mean(dim=1) for each in scores])
     curve = AdaptationCurve(family.metric, means, family.higher_is_better, tuple(tasks))
-    subject = f"{config.env_id.split('/')[-1]}, iteration {trained.checkpoint.iteration}"
+    subject = f"{config.env_name}, iteration {trained.checkpoint.iteration}"
     if built.judge is not None:
         subject += ", mean actions"
     return Adaptation(trained, key, curve, params, supports, scores, subject)
@@ -231,7 +233,7 @@ def _adaptation_curve(shown: Adaptation, task_range: tuple[float, float] | None,
 def _paths(shown: Adaptation, policy: Policy, chosen: Sequence[int], path: Path) -> Path | None:
     """In worlds where observations hold a position in the plane."""
     config = shown.trained.config
-    world = make_vector_env(config.env_id, config.sampling.horizon, config.sampling.episodes_per_task)
+    world = make_world(config, config.sampling.episodes_per_task)
     columns = world.position_columns
     journeys = []
     for index in chosen if columns is not None else ():

@@ -36,8 +36,8 @@ class RunConfig:
     """Meta-train on a family of tasks. The defaults are the HalfCheetah-Vel protocol of Finn et al. 2017."""
 
     env: str = "maml/HalfCheetahVel-rllab-v0"
-    """A registered Gymnasium id of a task environment, a short name such as AntVel, "sinusoid", "omniglot", or "images"
-    for few-shot classification of pictures of your own."""
+    """A registered Gymnasium id of a task environment, a short name such as AntVel, a class of your own as
+    module:Class, "sinusoid", "omniglot", or "images" for few-shot classification of pictures of your own."""
     learner: LearnerName = "maml"
     """Who learns. Those after meta-sgd are for few-shot classification."""
     physics: Literal["rllab", "gym"] | None = None
@@ -86,10 +86,28 @@ class RunConfig:
         other = {"rllab": "gym", "gym": "rllab"}[self.physics]
         return self.env.replace(f"-{other}-", f"-{self.physics}-")
 
+    @property
+    def env_name(self) -> str:
+        """What folders and titles are called: the id without namespace, the class without module."""
+        return re.split("[/:]", self.env_id)[-1]
+
+    @property
+    def as_evaluated(self) -> RunConfig:
+        """The same with the evaluation's number of episodes in place of training's."""
+        if self.evaluation.episodes_per_task is None:
+            return self
+        sampling = dataclasses.replace(self.sampling, episodes_per_task=self.evaluation.episodes_per_task)
+        return dataclasses.replace(self, sampling=sampling)
+
 
 ADDED = {
     "config.oracle",
     "config.outer.trust_region.fisher_share",
+    "config.evaluation.episodes_per_task",
+    "config.evaluation.split",
+    "config.sampling.num_workers",
+    "config.sampling.task_timeout",
+    "config.sampling.ray_address",
     "config.learner",
     "config.episodes",
     "config.network",
@@ -108,6 +126,9 @@ MAY_CHANGE = {
     ("device",),
     ("sampling", "num_threads"),
     ("sampling", "sampler"),
+    ("sampling", "num_workers"),
+    ("sampling", "task_timeout"),
+    ("sampling", "ray_address"),
     ("episodes", "data_root"),
 }
 """Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""

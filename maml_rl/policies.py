@@ -189,6 +189,8 @@ class _MeanPolicy:
         self._policy = policy
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pickle asks for such names before there is a policy to ask
+            raise AttributeError(name)
         return getattr(self._policy, name)
 
     def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from maml_rl.config import OMNIGLOT, SINUSOID, LearnerName, RunConfig
 from maml_rl.convnet import ConvConfig
@@ -14,6 +14,7 @@ from maml_rl.core.outer.reptile import ReptileConfig
 from maml_rl.core.outer.trust_region import TrustRegionConfig
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.fewshot.reptile import InnerOptimiserConfig
+from maml_rl.rl.family import AdvantageConfig
 from maml_rl.sampling.local import SamplingConfig
 from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.training.trainer import TrainingConfig
@@ -30,11 +31,30 @@ _PRESETS = (
         sampling=SamplingConfig(episodes_per_task=40),
         evaluation=EvaluationConfig(later_step_size=0.001),
     ),
-    RunConfig(  # the paper's inner loss: with steps this large the ratio's lets some seeds run away (docs/findings.md)
+    RunConfig(
         env="maml/Navigation2D-v0",
         training=TrainingConfig(num_iterations=15, num_tasks=20),
-        inner=InnerConfig(step_size=0.5, estimator="log_prob"),
-        evaluation=EvaluationConfig(first_step_size=0.5, later_step_size=0.25),
+        inner=InnerConfig(step_size=0.5),
+        evaluation=EvaluationConfig(first_step_size=0.5, later_step_size=0.25, episodes_per_task=40),  # appendix A.2
+    ),
+    *(
+        RunConfig(  # n = 100 pulls, or 500 of 50 arms: two of the numbers in Duan et al. 2016
+            env=f"maml/Bandit-K{num_arms}-v0",
+            training=TrainingConfig(num_iterations=20, num_tasks=20),
+            sampling=SamplingConfig(episodes_per_task=num_pulls),
+            advantage=AdvantageConfig(discount=0.95),
+            inner=InnerConfig(step_size=0.5),
+            evaluation=EvaluationConfig(num_tasks=40, first_step_size=0.5, later_step_size=0.25),
+        )
+        for num_arms, num_pulls in ((5, 100), (10, 100), (50, 500))
+    ),
+    RunConfig(
+        env="maml/TabularMDP-v0",
+        training=TrainingConfig(num_iterations=30, num_tasks=20),
+        sampling=SamplingConfig(episodes_per_task=25),
+        advantage=AdvantageConfig(discount=0.95),
+        inner=InnerConfig(step_size=0.5),
+        evaluation=EvaluationConfig(num_tasks=40, first_step_size=0.5, later_step_size=0.25),
     ),
     RunConfig(  # the inner step of the published command, not of the paper's text (docs/findings.md)
         env=SINUSOID,
@@ -47,6 +67,36 @@ _PRESETS = (
 
 PRESETS = {config.env_id: config for config in _PRESETS}
 """By environment id."""
+
+Preset = Literal["paper", "fast"]
+
+
+def with_preset(config: RunConfig, preset: Preset) -> RunConfig:
+    """The paper's settings as they are, or changed to learn faster: how much is in docs/findings.md.
+
+    Raises:
+        ValueError: if nothing faster is known for the environment.
+    """
+    if preset == "paper":
+        return config
+    if config.env_id not in FASTER:
+        raise ValueError(f"preset fast exists for {sorted(FASTER)}, not for {config.env_id}: leave it out")
+    return FASTER[config.env_id](config)
+
+
+def _longer_steps_on_half_the_data(config: RunConfig) -> RunConfig:
+    outer = config.outer
+    trust_region = dataclasses.replace(outer.trust_region, max_kl=0.02)
+    return dataclasses.replace(
+        config,
+        outer=dataclasses.replace(outer, trust_region=trust_region),
+        sampling=dataclasses.replace(config.sampling, episodes_per_task=10),
+        evaluation=dataclasses.replace(config.evaluation, episodes_per_task=20),  # as the paper's protocol
+    )
+
+
+FASTER = {"maml/HalfCheetahVel-rllab-v0": _longer_steps_on_half_the_data}
+"""By environment id: what makes the paper's settings faster."""
 
 
 def omniglot(learner: LearnerName, ways: int, shots: int) -> RunConfig:

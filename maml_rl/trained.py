@@ -20,7 +20,7 @@ WhichCheckpoint = Literal["best", "last"]
 class Trained(NamedTuple):
     """What a run has learned, and everything to use it with; `built` is to be closed."""
 
-    config: RunConfig
+    config: RunConfig  # with the evaluation's number of episodes
     checkpoint: Checkpoint
     state: State  # the checkpoint's, on the run's device
     built: Built
@@ -54,6 +54,7 @@ def load_trained(
     """
     load: Callable[[Path], Checkpoint] = load_best if which == "best" else load_latest
     checkpoint = load(run / "checkpoints")
+    config = config.as_evaluated
     built = build(config, task_range, mean_actions)
     try:
         state = to_device(checkpoint.state, built.device)

@@ -1,4 +1,4 @@
-"""Meta-train on any registered task environment: `python scripts/train.py --env maml/Navigation2D-v0`."""
+"""Meta-train on any task environment, your own too: `python scripts/train.py --env my_module:MyEnv`."""
 
 import sys
 

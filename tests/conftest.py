@@ -9,7 +9,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-import push  # noqa: F401 - registers test/Push-v0
+import push  # noqa: F401 - registers test/Push-v0 and test/Reach-v0
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""A world with one action, for tests: push a mass along a line towards a place that only the reward tells."""
+"""Worlds with one action, for tests: push a mass along a line towards a place that only the reward tells."""
 
 from dataclasses import dataclass
 
@@ -41,5 +41,28 @@ class PushVectorEnv(TaskVectorEnv):
         return self._state.copy()
 
 
-if "test/Push-v0" not in gymnasium.registry:
-    gymnasium.register("test/Push-v0", vector_entry_point=PushVectorEnv)
+class ReachVectorEnv(PushVectorEnv):
+    """Success is to be within 0.5 m of the place; places beyond +-1 m are set aside for tests."""
+
+    reports_success = True
+
+    def sample_test_tasks(self, num_tasks, rng):
+        return [Place(task.x + np.copysign(1.0, task.x)) for task in self.sample_tasks(num_tasks, rng)]
+
+    def _step_rows(self, actions, alive):
+        *step, _ = super()._step_rows(actions, alive)
+        return *step, {"success": np.abs(self._state[:, 0] - self._place) < 0.5}
+
+
+class FragileVectorEnv(PushVectorEnv):
+    """Fails far to the right."""
+
+    def _step_rows(self, actions, alive):
+        if self._place.max() > 0.95:
+            raise ValueError(f"the ice breaks at {self._place.max()}")
+        return super()._step_rows(actions, alive)
+
+
+for _name, _world in (("Push", PushVectorEnv), ("Reach", ReachVectorEnv), ("Fragile", FragileVectorEnv)):
+    if f"test/{_name}-v0" not in gymnasium.registry:
+        gymnasium.register(f"test/{_name}-v0", vector_entry_point=_world)

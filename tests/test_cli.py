@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from envs.metaworld import load_metaworld
 from maml_rl import drawing
 from maml_rl.cli import train
 from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--evaluation.num-tasks", "2"]
@@ -55,6 +58,12 @@ def assert_same_run(one, other):
         (["--horizon", "0"], "horizon must be at least 1 step, got 0"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--num-threads", "-2"], "num_threads must be at least 1, or 0 for one per core, got -2"),
+        (
+            ["--sampler", "processes", "--num-workers", "0"],
+            "num_workers must be at least 1, or left out for one per core",
+        ),
+        (["--task-timeout", "0"], "task_timeout must be positive and finite [s], got 0.0"),
+        (["--ray-address", "ray://head:10001"], "ray_address must be auto or host:port, got 'ray://head:10001'"),
         (["--inner.step-size", "-0.1"], "inner.step_size must be positive and finite, got"),
         (["--inner.step-size", "nan"], "inner.step_size must be positive and finite, got"),
         (["--outer.trust-region.max-kl", "0"], "trust_region.max_kl must be positive and finite, got"),
@@ -63,12 +72,32 @@ def assert_same_run(one, other):
         (["--outer.step", "reptile", "--inner.num-steps", "0"], "needs inner.num_steps of at least 1, got 0"),
         (["--physics", "moon"], "invalid choice 'moon'"),
         (["--env", "maml/Nowhere-v0"], "env must be a registered task environment, got 'maml/Nowhere-v0'"),
-        (["--env", "CartPole-v1"], "env must be a TaskVectorEnv"),
+        (
+            ["--env", "nowhere:Walk"],
+            "env must name a module that can be found, but 'nowhere' is neither on sys.path nor in",
+        ),
+        (["--env", "json:loads"], "json:loads must be made by its name(), but that fails with TypeError"),
+        (
+            ["--env", "json:JSONDecoder"],
+            "json:JSONDecoder is <class 'json.decoder.JSONDecoder'>: derive it from one of them",
+        ),
+        (
+            ["--env", "push:Pash"],
+            "has no 'Pash' and registers no id of that name; its environments are ['FragileVectorEnv', ",
+        ),
+        (
+            ["--env", "Blackjack-v1"],
+            "Blackjack-v1 does not say how many steps an episode may take: give it an attribute",
+        ),
         (["--env", SINUSOID, "--oracle"], "oracle applies to task environments, not to sinusoid"),
         (["--env", "AntVel", "--physics", "moon"], "invalid choice 'moon'"),
         (["--env", "Nowhere"], "env must be a registered task environment, got 'maml/Nowhere-rllab-v0'"),
         (["--num-taks", "3"], "--num-taks"),
         (["--resume", "nowhere"], "nowhere is no run folder"),
+        (
+            ["--preset", "fast", "--env", "AntDir"],
+            "preset fast exists for ['maml/HalfCheetahVel-rllab-v0'], not for maml/A",
+        ),
         (["--film-every", "-1"], "film_every must be at least 1, or 0 for no films, got -1"),
         (["--env", "sinusoid", "--film-every", "1"], "film_every must be 0: sinusoid has no episodes to film"),
     ],
@@ -83,6 +112,27 @@ def test_wrong_settings_are_refused_before_anything_is_made(flags, message, tmp_
     assert status == 2
     assert message in " ".join(capfd.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preset_is_what_holds_where_nothing_is_said(tmp_path, capfd):
+    run = tmp_path / "run"
+    flags = [
+        "--preset",
+        "fast",
+        "--outer.trust-region.max-kl",
+        "0.5",
+        "--num-iterations",
+        "0",
+        "--env",
+        "HalfCheetahVel",
+    ]
+    assert train(RunConfig(seed=3), [*flags, "--output-dir", str(run)]) == 0
+    saved = json.loads((run / "config.json").read_text())["config"]
+    assert saved["sampling"]["episodes_per_task"] == 10 and saved["evaluation"]["episodes_per_task"] == 20
+    assert saved["outer"]["trust_region"]["max_kl"] == 0.5 and saved["seed"] == 3
+    capfd.readouterr()
+    assert train(RunConfig(), ["--resume", str(run), "--preset", "fast"]) == 2
+    assert "preset fast must be left out with resume" in capfd.readouterr().err
 
 
 def test_films_every_other_iteration_leave_the_run_as_it_is(tmp_path):
@@ -143,6 +193,37 @@ def test_stopped_and_resumed_equals_uninterrupted(flags, tmp_path):
     resume = ["--resume", str(tmp_path / "two"), "--num-iterations", "5", "--num-threads", "1"]
     assert train(RunConfig(), resume) == 0
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_run_may_go_on_in_other_processes(tmp_path):
+    common = ["--env", "maml/Navigation2D-v0", *TINY, "--evaluate-every", "2"]
+    assert train(RunConfig(), [*common, "--num-iterations", "4", "--output-dir", str(tmp_path / "one")]) == 0
+    assert train(RunConfig(), [*common, "--num-iterations", "2", "--output-dir", str(tmp_path / "two")]) == 0
+    resume = [
+        "--resume",
+        str(tmp_path / "two"),
+        "--num-iterations",
+        "4",
+        "--sampler",
+        "processes",
+        "--num-workers",
+        "1",
+    ]
+    assert train(RunConfig(), resume) == 0
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_an_error_in_a_worker_ends_the_run_and_says_where(tmp_path, capfd):
+    # one task in forty lies where this world fails
+    folder = tmp_path / "run"
+    flags = [*TINY, "--sampler", "processes", "--num-workers", "1", "--num-iterations", "1000", "--evaluate-every", "0"]
+    assert train(RunConfig(env="test/Fragile-v0"), [*flags, "--output-dir", str(folder)]) == 1
+    error = capfd.readouterr().err
+    assert 'raise ValueError(f"the ice breaks at {self._place.max()}")' in error  # the worker's own traceback
+    last = error.splitlines()[-1]
+    found = re.fullmatch(r"error: iteration (\d+), task . \(Place\(x=0\.9\d+\)\) under Key\(seed=1.*intact", last)
+    assert found is not None, last
+    assert (folder / "checkpoints" / "latest").read_text().strip() == f"iteration-{int(found[1]) - 1:06d}"
 
 
 def test_a_resumed_run_keeps_its_settings(tmp_path, capfd):
@@ -220,23 +301,30 @@ def test_sampling_that_fails_stops_the_run_and_keeps_the_checkpoint(tmp_path, ca
     assert (folder / "checkpoints" / "latest").read_text().strip() == "iteration-000000"
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "status", "flags"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, ["--sampler", "processes"])],
+)
+def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, flags, tmp_path):
+    # Ctrl-C reaches every process of a terminal: a process group of its own, here.
     folder = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "scripts" / "train_navigation.py"), *TINY, "--output-dir", str(folder)]
+    script = str(ROOT / "scripts" / "train_navigation.py")
+    command = [sys.executable, script, *TINY, *flags, "--output-dir", str(folder)]
     process = subprocess.Popen(
         [*command, "--num-iterations", "100000"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not (folder / "checkpoints" / "iteration-000003.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signum)
+    os.killpg(process.pid, signum)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
+    assert "Traceback" not in err
     assert f"--resume {folder}" in err
     assert json.loads(out)["interrupted_by"] == signum
     done = json.loads(out)["iteration"]
@@ -252,10 +340,12 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, tmp_path):
         "train_ant_vel",
         "train_ant_dir",
         "train_navigation",
+        "train_bandit",
+        "train_tabular_mdp",
         "train_sinusoid",
     ],
 )
-def test_every_preset_runs(script, tmp_path):
+def test_every_preset_of_a_script_runs(script, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *TINY, "--num-iterations", "1"]
     finished = subprocess.run(
         [*command, "--output-dir", str(tmp_path / "run")],
@@ -266,3 +356,41 @@ def test_every_preset_runs(script, tmp_path):
     )
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["iteration"] == 1
+
+
+def test_without_metaworld_one_sentence_says_how_to_install_it(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "metaworld", None)  # as if it were not there
+    load_metaworld.cache_clear()
+    assert train(RunConfig(env="maml/ML1-reach-v0"), ["--output-dir", str(tmp_path / "run")]) == 2
+    error = capfd.readouterr().err
+    assert "pip install --no-deps -r requirements-metaworld.txt" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    load_metaworld.cache_clear()
+
+
+@pytest.mark.parametrize("env_id", ["maml/Bandit-K5-v0", "maml/Bandit-K10-v0", "maml/TabularMDP-v0"])
+def test_adaptation_finds_out_what_nobody_is_told(env_id, tmp_path, capfd):
+    # Nobody who knows nothing expects more than 0.5 a pull, or 1 a step of a tabular process.
+    ignorant, better = {"maml/TabularMDP-v0": (10.0, 11.0)}.get(env_id, (0.5, 0.6))
+    flags = ["--num-iterations", "6", "--evaluate-every", "6", "--evaluation.num-steps", "2"]
+    assert train(PRESETS[env_id], [*flags, "--output-dir", str(tmp_path / "run")]) == 0
+    row = rows(tmp_path / "run")[-1]
+    before, after = (float(row[f"eval_return_{step}"]) for step in (0, 2))
+    assert before == pytest.approx(ignorant, rel=0.15) and after > better and after > before + 0.1 * ignorant
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env_id", "least"),
+    # of 1 a pull: the best arm of K is worth K / (K + 1), 0.83, 0.91 and 0.98; of 10 steps of 1 on average
+    [
+        ("maml/Bandit-K5-v0", 0.75),
+        ("maml/Bandit-K10-v0", 0.8),
+        ("maml/Bandit-K50-v0", 0.75),
+        ("maml/TabularMDP-v0", 13),
+    ],
+)
+def test_a_preset_beats_the_policy_that_is_not_adapted(env_id, least, tmp_path):
+    assert train(PRESETS[env_id], ["--output-dir", str(tmp_path / "run")]) == 0
+    row = rows(tmp_path / "run")[-1]
+    assert float(row["eval_return_3"]) > least > 1.2 * float(row["eval_return_0"])

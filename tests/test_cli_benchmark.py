@@ -17,7 +17,7 @@ TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--hid
 
 
 def printed(capsys, *arguments):
-    assert benchmark([*arguments, *TINY, "--json"]) == 0
+    assert benchmark([*TINY, *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -64,6 +64,22 @@ def test_the_plain_loop_s_sums_are_ours():
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
+def test_workers_are_put_beside_one_process(capsys):
+    # Two workers cannot do more than twice the work of one, but for noise in what both take.
+    result = printed(capsys, "scale", "--num-workers", "2", "--step-seconds", "0.001", "--num-tasks", "4")
+    assert result["num_workers"] == [1, 2] and result["efficiency"][0] == 1.0
+    assert result["efficiency"][1] == pytest.approx(result["steps_per_s"][1] / result["steps_per_s"][0] / 2)
+    assert result["speedup"] == pytest.approx([rate / result["local_steps_per_s"] for rate in result["steps_per_s"]])
+    assert 0.0 < result["share_outside_workers"] < 1.0
+
+
+def test_sleeping_tasks_show_how_many_workers_a_driver_can_serve(capsys):
+    result = printed(capsys, "saturation", "--num-workers", "1", "--task-seconds", "0.2", "--num-tasks", "3")
+    assert result["seconds"] >= 3 * 0.2
+    assert result["share_busy"] == pytest.approx(3 * 0.2 / result["seconds"])
+    assert result["workers_per_driver"] == pytest.approx(0.2 / result["driver_cpu_seconds_per_task"])
+
+
 def test_figures_are_drawn_and_their_numbers_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli_benchmark, "TASK_COUNTS", (1, 3))
     result = printed(capsys, "figures", "--output-dir", str(tmp_path / "new"))
@@ -83,6 +99,7 @@ def test_figures_are_drawn_and_their_numbers_kept(tmp_path, monkeypatch, capsys)
         (["--repeats", "0"], "repeats must be at least 1, got 0"),
         (["--device", "cuda:99"], "device cuda:99 must be a GPU that torch can use"),
         (["--episodes-per-task", "0"], "episodes_per_task must be at least 1, got 0"),
+        (["--step-seconds", "0"], "step_seconds must be positive and finite, got 0.0"),
     ],
 )
 def test_settings_that_cannot_be_measured_are_refused(arguments, message, capsys):

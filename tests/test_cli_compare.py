@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from maml_rl import cli_compare
+from maml_rl import build, cli_compare
 from maml_rl.cli_compare import CompareCommand, base_config, compare, method_config
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.sampling.trajectory import SamplingError
@@ -88,7 +88,7 @@ def test_an_episode_that_fails_ends_in_a_sentence(compared, monkeypatch, capsys)
     def fail(*_):
         raise SamplingError("task 1, episode 2, step 3: action is not finite", 1, 2)
 
-    monkeypatch.setattr(cli_compare, "adaptation_curve", fail)
+    monkeypatch.setattr(build, "adaptation_curve", fail)
     assert compare(arguments(compared, "--num-iterations", "1")) == 1
     assert "error: task 1, episode 2, step 3: action is not finite" in capsys.readouterr().err
 

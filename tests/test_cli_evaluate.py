@@ -27,10 +27,10 @@ TINY = [
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    for env in ("maml/Navigation2D-v0", SINUSOID):
+    for env in ("maml/Navigation2D-v0", SINUSOID, "test/Reach-v0"):
         flags = [*TINY, "--outer.step", "gradient", "--output-dir", str(folder / env.split("/")[-1])]
         assert train(RunConfig(env=env), flags) == 0
-    return {"return": folder / "Navigation2D-v0", "mse": folder / SINUSOID}
+    return {"return": folder / "Navigation2D-v0", "mse": folder / SINUSOID, "success": folder / "Reach-v0"}
 
 
 @pytest.mark.parametrize("metric", ["return", "mse"])
@@ -54,10 +54,30 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(runs, capfd
     assert found[0] == found[1] != found[2]
 
 
+def test_the_number_of_episodes_is_the_evaluations_own(runs, tmp_path, capfd):
+    # what training writes in its evaluation columns is what the command finds at that iteration and seed
+    run = tmp_path / "run"
+    own = ["--evaluation.episodes-per-task", "3", "--evaluation.num-tasks", "2", "--evaluation.num-steps", "1"]
+    flags = [*TINY, "--evaluate-every", "2", *own, "--output-dir", str(run)]
+    assert train(RunConfig(env="maml/Navigation2D-v0"), flags) == 0
+    row = list(csv.DictReader((run / "metrics.csv").open()))[-1]
+    capfd.readouterr()
+    found = {}
+    for count in (None, 3, 4):
+        more = [] if count is None else ["--episodes-per-task", str(count)]
+        arguments = [str(run), "--num-tasks", "2", "--num-steps", "1", "--seed", "0", "--json", *more]
+        assert evaluate(arguments) == 0
+        found[count] = json.loads(capfd.readouterr().out)
+        assert f"{count or 3} new episodes per task" in found[count]["episodes"]
+    assert found[None]["mean"] == [float(row["eval_return_0"]), float(row["eval_return_1"])]
+    assert found[None]["mean"] == found[3]["mean"] != found[4]["mean"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--num-steps", "-1"], "evaluation.num_steps must be at least 0, got -1"),
+        (["--episodes-per-task", "0"], "evaluation.episodes_per_task must be at least 1, got 0"),
         (["--num-tasks", "0"], "evaluation.num_tasks must be at least 1, got 0"),
         (["--first-step-size", "0"], "evaluation.first_step_size must be positive and finite, got 0.0"),
         (["--num-examples", "5"], "num_examples applies to sinusoid alone"),
@@ -141,3 +161,39 @@ def test_diverging_adaptation_ends_in_a_sentence_or_in_null(runs, tmp_path, capf
     assert "is not finite" in capfd.readouterr().err
     found = result(runs["mse"], capfd, *flags)
     assert found["mean"][1] is None and found["share_worse"][1] == 1.0
+
+
+def test_success_stands_beside_the_return(runs, tmp_path, capfd):
+    assert (
+        evaluate(
+            [str(runs["success"]), "--num-tasks", "6", "--num-steps", "1", "--output", str(tmp_path / "a"), "--json"]
+        )
+        == 0
+    )
+    out, err = capfd.readouterr()
+    found = json.loads(out)
+    assert found["metric"] == "return" and found["further"].keys() == {"success"} and "success" in err
+    rows = table(tmp_path / "a.csv")
+    for step in (0, 1):
+        rates = [row[f"success_{step}"] for row in rows]
+        assert set(rates) <= {0.0, 0.5, 1.0}  # of two episodes each
+        assert sum(rates) / 6 == pytest.approx(found["further"]["success"]["mean"][step])
+    assert result(runs["return"], capfd)["further"] == {}
+
+
+def test_tasks_are_those_set_aside_unless_those_of_training_are_asked_for(runs, tmp_path, capfd):
+    for flags, is_aside in (([], True), (["--split", "train"], False)):
+        found = result(runs["success"], capfd, *flags, "--output", str(tmp_path / "a"))
+        assert found["split"] == ("test" if is_aside else "train")
+        assert all((abs(row["x"]) > 1.0) == is_aside for row in table(tmp_path / "a.csv"))
+
+
+def test_success_is_in_the_log_of_training(tmp_path):
+    flags = [*TINY, "--outer.step", "gradient", "--output-dir", str(tmp_path / "run"), "--evaluate-every", "1"]
+    assert (
+        train(RunConfig(env="test/Reach-v0"), [*flags, "--evaluation.num-steps", "1", "--evaluation.num-tasks", "2"])
+        == 0
+    )
+    (last,) = table(tmp_path / "run" / "metrics.csv")[-1:]
+    assert {"success_before", "success_after", "eval_success_0", "eval_success_1_ci95"} <= last.keys()
+    assert 0.0 <= last["success_after"] <= 1.0

@@ -69,6 +69,14 @@ def test_a_robot_is_filmed(runs, backend, tmp_path):
     assert Image.open(tmp_path / "adaptation.gif").width >= 2 * 320
 
 
+@pytest.mark.parametrize("flags", [[], ["--oracle", "--inner.num-steps", "0"]])
+def test_an_ant_with_a_goal_gets_a_film_and_paths_told_its_task_or_not(flags, backend, tmp_path):
+    run = tmp_path / "run"
+    assert train(RunConfig(env="AntGoal"), [*TINY, "--num-iterations", "0", *flags, "--output-dir", str(run)]) == 0
+    assert draw(run, tmp_path / "pictures", "--num-shown", "1", "--checkpoint", "last", backend=backend) == 0
+    assert names(tmp_path / "pictures") == FILMS | {"adaptation_curve.png", "paths.png"}  # no iteration, no learning
+
+
 def test_without_a_backend_a_robot_gets_plots_and_a_sentence(runs, tmp_path, capfd):
     assert draw(runs[CHEETAH], tmp_path) == 2
     assert names(tmp_path) == PLOTS

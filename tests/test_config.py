@@ -94,9 +94,8 @@ def test_any_json_in_place_of_an_entry_parses_or_is_refused(name, value):
 
 def test_a_resumed_run_may_only_change_how_long_and_where():
     saved = RunConfig()
-    allowed = dataclasses.replace(
-        saved, training=TrainingConfig(num_iterations=7), sampling=SamplingConfig(num_threads=3)
-    )
+    where = SamplingConfig(num_threads=3, sampler="ray", num_workers=7, task_timeout=5.0, ray_address="head:6379")
+    allowed = dataclasses.replace(saved, training=TrainingConfig(num_iterations=7), sampling=where)
     assert forbidden_changes(saved, allowed) == []
     other = dataclasses.replace(saved, inner=InnerConfig(step_size=0.5), seed=2, oracle=True)
     changes = ["oracle was False, now True", "seed was 1, now 2", "inner.step_size was 0.1, now 0.5"]

@@ -15,12 +15,12 @@ LEVELS = [
     {"sampling"},
     {"rl", "supervised"},
     {"fewshot"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "scaling"},
     {"config"},
     {"build"},
     {"trained", "presets"},
     {"fewshot_benchmark"},
-    {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize"},
+    {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize", "cli_check_env"},
     {"cli_compare"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -1,9 +1,20 @@
 """The documentation's code does what the documentation says."""
 
+import csv
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from maml_rl.cli import train
+from maml_rl.cli_check_env import check_env
+from maml_rl.cli_compare import compare
+from maml_rl.cli_evaluate import evaluate
+from maml_rl.cli_visualize import visualize
 from maml_rl.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -21,11 +32,94 @@ TINY = [
 ]
 
 
-def test_the_environment_of_the_guide_trains(tmp_path):
-    source = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "adding.md").read_text(), re.DOTALL)
-    assert source is not None
-    exec(compile(source.group(1), "docs/adding.md", "exec"), {"__name__": "guide"})
-    assert train(RunConfig(env="my/Hover-v0"), [*TINY, "--output-dir", str(tmp_path / "run")]) == 0
+@pytest.fixture
+def guide(tmp_path, monkeypatch):
+    """A user's folder with the guide's modules, which is the current one."""
+    text = (ROOT / "docs" / "custom_environments.md").read_text()
+    sources = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL)
+    for name, source in sources:
+        (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name, _ in sources:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("env", ["my_module:Valley", "my_batch:ValleyVectorEnv"])
+def test_the_guide_s_environments_are_sound(env, guide, capfd):
+    assert check_env([env]) == 0
+    assert capfd.readouterr().err == f"{env}: 0 errors, 0 warnings: fit to be trained on\n"
+
+
+def test_the_guide_s_commands_as_a_user_gives_them(guide):
+    def run(script, *flags):
+        command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("train", "--env", "my_module:Valley", *TINY, "--output-dir", "runs/valley")
+    assert json.loads((guide / "runs" / "valley" / "config.json").read_text())["config"]["env"] == "my_module:Valley"
+    assert json.loads(run("evaluate", "runs/valley", "--num-tasks", "2", "--json"))["env"] == "my_module:Valley"
+
+
+@pytest.mark.parametrize("env", ["my_module:Valley", "my_batch:ValleyVectorEnv"])
+def test_a_run_of_the_guide_s_environment_is_read_again(env, guide):
+    assert train(RunConfig(env=env), TINY) == 0
+    (folder,) = (guide / "runs").iterdir()
+    assert folder.name.startswith(f"{env.split(':')[1]}-2")
+    assert train(RunConfig(), ["--resume", str(folder), "--num-iterations", "2"]) == 0
+    assert evaluate([str(folder), "--num-tasks", "2"]) == 0
+    assert visualize(None, [str(folder), "--output-dir", "pictures", "--num-tasks", "2", "--no-film"]) == 0
+    assert (guide / "pictures" / "learning_curve.png").exists()
+
+
+@pytest.mark.parametrize("sampler", ["processes", "ray"])
+def test_the_guide_s_environment_gives_the_same_numbers_in_workers(sampler, guide):
+    if sampler == "ray":
+        pytest.importorskip("ray")
+    flags = [*TINY, "--num-iterations", "3"]
+    for name, where in (("here", []), ("there", ["--sampler", sampler, "--num-workers", "2"])):
+        assert train(RunConfig(env="my_module:Valley"), [*flags, *where, "--output-dir", name]) == 0
+    for name in ("here", "there"):
+        assert (guide / name / "checkpoints" / "latest").read_text().strip() == "iteration-000003"
+    here, there = (guide / n / "checkpoints" / "iteration-000003.safetensors" for n in ("here", "there"))
+    assert here.read_bytes() == there.read_bytes()
+
+
+def test_a_run_of_a_module_that_cannot_be_found(guide, tmp_path_factory, monkeypatch, capfd):
+    assert train(RunConfig(env="my_module:Valley"), [*TINY, "--output-dir", "run"]) == 0
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(guide)])
+    sys.modules.pop("my_module")
+    for again in (
+        lambda: evaluate([str(guide / "run")]),
+        lambda: train(RunConfig(), ["--resume", str(guide / "run")]),
+    ):
+        assert again() == 2
+        assert "'my_module' is neither on sys.path nor in" in capfd.readouterr().err
+
+
+def test_the_guide_s_environment_is_compared(guide):
+    flags = ["--methods", "random", "oracle", "--num-iterations", "1", "--num-tasks", "2"]
+    assert compare(["--env", "my_module:Valley", *flags, "--output-dir", "comparison"]) == 0
+    assert json.loads((guide / "comparison" / "comparison.json").read_text())["env"] == "my_module:Valley"
+
+
+def test_adaptation_finds_the_guide_s_valley(guide):
+    flags = ["--num-iterations", "8", "--num-tasks", "10", "--evaluate-every", "8", "--output-dir", "run"]
+    assert train(RunConfig(env="my_module:Valley"), flags) == 0
+    with open("run/metrics.csv", newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    assert float(row["eval_return_3"]) > 0.8 * float(row["eval_return_0"])  # negative: a fifth of the way is gone
 
 
 def test_links_lead_somewhere():

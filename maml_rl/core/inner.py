@@ -21,9 +21,9 @@ class InnerConfig:
     num_steps: int = 1  # gradient steps per task, each on its own support data
     step_size: float = 0.1  # alpha of Finn et al. 2017
     first_order: bool = False  # leave out the derivative of the inner gradient (FOMAML)
-    estimator: Literal["ratio", "log_prob", "dice"] = "ratio"
-    """Inner policy-gradient loss: likelihood ratio pi / stop(pi) (Rothfuss et al. 2019), log-prob x advantage
-    (Finn et al. 2017), or DiCE (Foerster et al. 2018). Same first derivative, different second."""
+    estimator: Literal["log_prob", "ratio", "dice"] = "log_prob"
+    """Inner policy-gradient loss: log-prob x advantage (Finn et al. 2017), likelihood ratio pi / stop(pi) (Rothfuss et
+    al. 2019), or DiCE (Foerster et al. 2018). Same first derivative, different second."""
     only: tuple[str, ...] = ()
     """Beginnings of the names of the parameters that adapt; by default all do. ANIL (Raghu et al. 2020): head"""
     learn_step_sizes: bool = False

@@ -63,6 +63,9 @@ class TaskFamily(Protocol):
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]: ...
 
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
+        """Tasks that training never draws, where the family sets some aside; else those of `sample_tasks`."""
+
     def init_params(self, key: Key) -> Params: ...
 
     def collect(self, tasks: Sequence[Any], params: Params, key: Key) -> Any:
@@ -88,6 +91,9 @@ class TaskFamily(Protocol):
 
     def score(self, params: Params, data: Any) -> Tensor:
         """[episode or example]: `metric`, judged under the parameters that the data were collected with."""
+
+    def further_scores(self, params: Params, data: Any) -> dict[str, Tensor]:
+        """More of the kind by name, larger meaning better: "success" where the world reports it; empty for most."""
 
     def predictor(self, params: Params) -> Predictor: ...
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,9 +27,13 @@ class EvaluationConfig:
     num_steps: int = 3  # gradient steps on each task
     first_step_size: float = 0.1  # of the first gradient step
     later_step_size: float = 0.05  # the paper halves the step after the first
+    episodes_per_task: int | None = None  # to adapt to and score, for each number of steps; by default as in training
     seed: int = 0  # of the evaluation's own random stream, whatever the run's seed
+    split: Literal["test", "train"] = "test"  # of worlds that set tasks aside (Meta-World); the same for all others
 
     def __post_init__(self) -> None:
+        if self.split not in ("test", "train"):
+            raise ValueError(f"evaluation.split must be test or train, got {self.split!r}")
         if self.num_tasks < 1:
             raise ValueError(f"evaluation.num_tasks must be at least 1, got {self.num_tasks}")
         if self.num_steps < 0:
@@ -36,6 +41,8 @@ class EvaluationConfig:
         for name, size in (("first_step_size", self.first_step_size), ("later_step_size", self.later_step_size)):
             if not 0.0 < size < float("inf"):
                 raise ValueError(f"evaluation.{name} must be positive and finite, got {size}")
+        if self.episodes_per_task is not None and self.episodes_per_task < 1:
+            raise ValueError(f"evaluation.episodes_per_task must be at least 1, got {self.episodes_per_task}")
         if self.seed < 0:
             raise ValueError(f"evaluation.seed must be at least 0, got {self.seed}")
 
@@ -51,11 +58,20 @@ class AdaptationCurve(NamedTuple):
     per_task: Tensor  # [K + 1, N], each task's mean over its episodes or examples
     higher_is_better: bool = True
     tasks: Sequence[Any] = ()  # the N tasks
+    further: Mapping[str, Tensor] = MappingProxyType({})  # as per_task, of other measures: "success", ...
     recorded: Sequence[int] = ()  # the numbers of steps that the rows stand for, if not 0, 1, ... K
 
     @property
     def steps(self) -> Sequence[int]:
         return self.recorded or range(len(self.per_task))
+
+    @property
+    def measures(self) -> list[AdaptationCurve]:
+        """A curve for each measure: this one, then the further ones, of which more is better."""
+        others = [
+            self._replace(metric=name, per_task=rows, higher_is_better=True) for name, rows in self.further.items()
+        ]
+        return [self, *others]
 
     @property
     def mean(self) -> list[float]:
@@ -91,7 +107,8 @@ class Adapted(NamedTuple):
 
 def evaluation_tasks(family: TaskFamily, config: EvaluationConfig) -> Sequence[Any]:
     """The tasks of every evaluation with this seed."""
-    return family.sample_tasks(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(TASKS))
+    sample = family.sample_test_tasks if config.split == "test" else family.sample_tasks
+    return sample(config.num_tasks, Key(config.seed, EVALUATION, 0).rng(TASKS))
 
 
 def query_key(key: Key, phase: int, is_judged: bool) -> Key:
@@ -136,6 +153,13 @@ def score_tasks(family: TaskFamily, adapted: Adapted) -> Tensor:
         return torch.vmap(family.score)(adapted.params, adapted.query).double()
 
 
+def further_scores(family: TaskFamily, adapted: Adapted) -> dict[str, Tensor]:
+    """[N, E] for each further measure."""
+    with torch.no_grad():
+        scores = torch.vmap(family.further_scores)(adapted.params, adapted.query)
+    return {name: values.double() for name, values in scores.items()}
+
+
 def adaptation_curve(
     family: TaskFamily,
     theta: Params,
@@ -147,6 +171,8 @@ def adaptation_curve(
 ) -> AdaptationCurve:
     """Adapt to `config.num_tasks` fresh tasks and score before the first and after every step; see `adaptation`.
 
+    A score is a mean over tasks of each task's mean over its episodes or examples, which are as many for every task.
+
     Args:
         iteration: names the evaluation's noise; the tasks are the same for all iterations.
         step_sizes: in place of those of `config`.
@@ -154,6 +180,11 @@ def adaptation_curve(
     tasks = evaluation_tasks(family, config)
     key = Key(config.seed, EVALUATION, iteration)
     sizes = config.step_sizes if step_sizes is None else step_sizes
-    adapting = adaptation(family, theta, tasks, sizes, key, threads, judge)
-    rows = [score_tasks(family, adapted).mean(dim=1) for adapted in adapting]
-    return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks))
+    rows: list[Tensor] = []  # one for each number of steps
+    further: dict[str, list[Tensor]] = {}
+    for adapted in adaptation(family, theta, tasks, sizes, key, threads, judge):
+        rows.append(score_tasks(family, adapted).mean(dim=1))
+        for name, scores in further_scores(family, adapted).items():
+            further.setdefault(name, []).append(scores.mean(dim=1))
+    others = {name: torch.stack(each) for name, each in further.items()}
+    return AdaptationCurve(family.metric, torch.stack(rows), family.higher_is_better, tuple(tasks), others)

@@ -58,4 +58,4 @@ def accuracy_on(
         support, query = to_device(pair[0], device), to_device(pair[1], device)
         log_probs = learner.predict(state, support, query, Key(seed, EVALUATION, number))
         rows.append(is_right(log_probs, query.labels).double().mean(dim=-1).cpu())  # [recorded, n]
-    return AdaptationCurve("accuracy", torch.cat(rows, dim=1), True, tasks, learner.recorded_steps)
+    return AdaptationCurve("accuracy", torch.cat(rows, dim=1), True, tasks, recorded=learner.recorded_steps)

@@ -16,7 +16,7 @@ from maml_rl.core.protocols import Key
 from maml_rl.policies import Policy
 from maml_rl.sampling.rollout import VectorWorld, rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import Trajectory
+from maml_rl.sampling.trajectory import blank_trajectory
 
 Picture = NDArray[np.uint8]  # [height, width, 3]
 MAX_PICTURES = 100  # of an episode, from which follows how many steps lie between two
@@ -125,14 +125,7 @@ def record(world: DrawnWorld, policy: Policy, params: Params, scene: Scene, row:
     task, index, key = scene
     recorder = _Recorder(world, row, every)
     noise = episode_noise(key, index, 1, num_episodes, horizon, policy)
-    shape = (1, num_episodes, horizon)
-    out = Trajectory(
-        torch.zeros(*shape, policy.observation_size),
-        torch.zeros(*shape, policy.action_width),
-        torch.zeros(shape),
-        torch.zeros(shape),
-        torch.zeros(shape[:2], dtype=torch.bool),
-    )
+    out = blank_trajectory(1, num_episodes, horizon, policy, reports_success=False)
     own = {name: value.cpu() for name, value in take_tasks(params, index, index + 1).items()}
     rollout(recorder, policy, own, [task], noise, out, index)
     return recorder.finished()

@@ -48,6 +48,7 @@ class Batch(NamedTuple):
     mask: Tensor  # [N, E, T]
     returns: Tensor  # [N, E] undiscounted, of whole episodes
     explained_variance: Tensor  # [N]: 1 - Var(G - V) / Var(G)
+    successes: Tensor  # [N, E, 1], or [N, E, 0] in worlds that do not report success
 
 
 class Sampler(Protocol):
@@ -73,20 +74,26 @@ class RLFamily:
         estimator: str,
         threads: Threads,
         device: torch.device,
+        sample_test_tasks: Callable[[int, np.random.Generator], Sequence[Any]] | None = None,
     ):
         """
         Args:
             sample_tasks: (number, rng) -> tasks.
             estimator: "ratio", "log_prob" or "dice": the inner loss.
             device: of initial parameters; whatever follows is computed where its parameters are.
+            sample_test_tasks: as sample_tasks, of tasks set aside; None if none are.
         """
         self.policy, self.sampler = policy, sampler
         self._sample_tasks, self._advantage, self._threads = sample_tasks, advantage, threads
         self._inner_loss = INNER_LOSSES[estimator]
         self._device = device
+        self._sample_test_tasks = sample_test_tasks or sample_tasks
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
         return self._sample_tasks(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
+        return self._sample_test_tasks(num_tasks, rng)
 
     def init_params(self, key: Key) -> Params:
         generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
@@ -124,6 +131,10 @@ class RLFamily:
     def score(self, params: Params, data: Batch) -> Tensor:
         return data.returns
 
+    def further_scores(self, params: Params, data: Batch) -> dict[str, Tensor]:
+        """Whether each episode [E] did its task at any step."""
+        return {"success": data.successes[:, 0]} if data.successes.shape[-1] else {}
+
     def predictor(self, params: Params) -> Predictor:
         """Observations [..., O] to mean actions [..., A]."""
 
@@ -142,6 +153,8 @@ class RLFamily:
             "explained_variance_after": query.explained_variance.mean().item(),
             "entropy_before": _sampled_entropy(batches[0]),
             "entropy_after": _sampled_entropy(query),
+            **_success_rate("success_before", batches[0]),
+            **_success_rate("success_after", query),
             "env_steps": sum(batch.mask.sum(dtype=torch.float64).item() for batch in batches),
         }
 
@@ -161,6 +174,7 @@ class RLFamily:
             trajectory.mask,
             trajectory.rewards.sum(dim=-1),
             explained,
+            trajectory.successes,
         )
         batch = to_device(batch, device_of(params))
         with torch.no_grad():
@@ -190,3 +204,8 @@ def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
 def _sampled_entropy(batch: Batch) -> float:
     """-mean log pi of the actions taken, an unbiased estimate of the policies' entropy [nats]."""
     return -(batch.log_probs * batch.mask).sum().item() / batch.mask.sum().item()
+
+
+def _success_rate(name: str, batch: Batch) -> dict[str, float]:
+    """The share of episodes that did their task, where the world reports it."""
+    return {name: batch.successes.double().mean().item()} if batch.successes.shape[-1] else {}

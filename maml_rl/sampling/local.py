@@ -6,12 +6,11 @@ Physics steps without Python's lock, so one thread's policy overlaps with anothe
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import torch
 
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, take_tasks
@@ -19,7 +18,7 @@ from maml_rl.core.protocols import Key
 from maml_rl.policies import Policy
 from maml_rl.sampling.rollout import VectorWorld, rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import Trajectory
+from maml_rl.sampling.trajectory import Trajectory, blank_trajectory
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,11 @@ class SamplingConfig:
     episodes_per_task: int = 20  # for each gradient step, and again for the outer step
     horizon: int | None = None  # steps of an episode at most; by default the environment's own
     num_threads: int = 0  # for sampling and learning; 0 takes every core. Results do not depend on it
-    sampler: Literal["local"] = "local"  # where sampling runs: in this process
+    sampler: Literal["local", "processes", "ray"] = "local"
+    """In this process, in others on this machine, or on a Ray cluster. Results do not depend on it."""
+    num_workers: int | None = None  # processes, or tasks at once on Ray; by default one for each core or CPU
+    task_timeout: float = 600.0  # after which a worker counts as hung, is killed and its task played again [s]
+    ray_address: str | None = None  # of a Ray cluster: "auto" or host:port; by default this machine becomes one
 
     def __post_init__(self) -> None:
         if self.episodes_per_task < 1:
@@ -38,6 +41,12 @@ class SamplingConfig:
             raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
         if self.num_threads < 0:
             raise ValueError(f"num_threads must be at least 1, or 0 for one per core, got {self.num_threads}")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, or left out for one per core, got {self.num_workers}")
+        if not 0.0 < self.task_timeout < float("inf"):
+            raise ValueError(f"task_timeout must be positive and finite [s], got {self.task_timeout}")
+        if self.ray_address is not None and not re.fullmatch(r"auto|[^:/\s]+:\d+", self.ray_address):
+            raise ValueError(f"ray_address must be auto or host:port, got {self.ray_address!r}")
 
 
 class LocalSampler:
@@ -50,15 +59,17 @@ class LocalSampler:
         num_episodes: int,
         horizon: int,
         threads: Threads,
+        reports_success: bool = False,
     ):
         """
         Args:
             make_env: number of sub-environments -> a vector environment on one thread.
             num_episodes: E, per task.
             horizon: T, steps after which the environment truncates.
+            reports_success: whether the environment does.
         """
         self._make_env, self._policy, self._threads = make_env, policy, threads
-        self._num_episodes, self._horizon = num_episodes, horizon
+        self._num_episodes, self._horizon, self._reports_success = num_episodes, horizon, reports_success
         self._own = threading.local()  # environments of the present thread, by size
         self._all_envs: list[VectorWorld] = []
         self._adding = threading.Lock()
@@ -66,19 +77,14 @@ class LocalSampler:
     def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
         """E episodes of every task, each under its own parameters (stacked: [N, ...])."""
         n, e, t = len(tasks), self._num_episodes, self._horizon
-        trajectory = Trajectory(
-            torch.zeros(n, e, t, self._policy.observation_size),
-            torch.zeros(n, e, t, self._policy.action_width),
-            torch.zeros(n, e, t),
-            torch.zeros(n, e, t),
-            torch.zeros(n, e, dtype=torch.bool),
-        )
+        policy = self._policy
+        trajectory = blank_trajectory(n, e, t, policy, self._reports_success)
 
         def one_block(start: int, stop: int) -> None:
-            noise = episode_noise(key, start, stop - start, e, t, self._policy)
+            noise = episode_noise(key, start, stop - start, e, t, policy)
             rollout(
                 self._env((stop - start) * e),
-                self._policy,
+                policy,
                 take_tasks(params, start, stop),
                 tasks[start:stop],
                 noise,

@@ -29,15 +29,18 @@ class VectorWorld(Protocol):
 
 
 def action_mapping(space: Any) -> Callable[[Tensor], NDArray]:
-    """Policy actions to environment actions: +-1 is the Box's bound, beyond is clipped; indices for Discrete."""
+    """Policy actions [n, A] to environment actions [n, *shape]: +-1 is the Box's bound, beyond is clipped; indices [n]
+    for Discrete."""
     if hasattr(space, "n"):
         start = int(space.start)
         return lambda actions: actions[:, 0].numpy().astype(np.int64) + start
-    low, high = (torch.from_numpy(np.asarray(bound, dtype=np.float32)) for bound in (space.low, space.high))
+    shape = (-1, *space.shape)
+    low, high = (torch.from_numpy(bound.copy()).flatten() for bound in (space.low, space.high))
     centre, half_width = (high + low) / 2, (high - low) / 2
     if bool((centre == 0).all()) and bool((half_width == 1).all()):
-        return lambda actions: actions.clamp(-1.0, 1.0).numpy()
-    return lambda actions: (centre + half_width * actions.clamp(-1.0, 1.0)).numpy()
+        return lambda actions: actions.clamp(-1.0, 1.0).view(shape).numpy()
+    # rounding may put centre + half_width past the bound, which an environment may refuse
+    return lambda actions: (centre + half_width * actions.clamp(-1.0, 1.0)).clamp(low, high).view(shape).numpy()
 
 
 def rollout(
@@ -67,7 +70,8 @@ def rollout(
     env.set_tasks([task for task in tasks for _ in range(num_episodes)])
     observations, _ = env.reset(seed=noise.reset_seeds)
     alive = np.ones(env.num_envs, dtype=bool)
-    terminated_ever = np.zeros(env.num_envs, dtype=bool)
+    terminated_ever, succeeded_ever = np.zeros((2, env.num_envs), dtype=bool)
+    reports_success = out.successes.shape[-1] > 0
     with torch.no_grad():
         for t in range(horizon):
             everyone = bool(alive.all())
@@ -82,7 +86,9 @@ def rollout(
                     raise _located(row, f"{name} is not finite: {values.flatten(0, 1)[row].tolist()}", t, *place)
             flat = actions.view(env.num_envs, -1)
             try:
-                observations, rewards, terminated, truncated, _ = env.step(to_env(flat), None if everyone else alive)
+                observations, rewards, terminated, truncated, infos = env.step(
+                    to_env(flat), None if everyone else alive
+                )
             except RuntimeError as error:
                 own_row = getattr(error, "environment", None)
                 if own_row is None:  # not about one sub-environment: not ours to explain
@@ -97,8 +103,11 @@ def rollout(
             out.rewards[:, :, t] = torch.from_numpy(rewards * alive).view(num_tasks, num_episodes)
             out.mask[:, :, t] = torch.from_numpy(alive).view(num_tasks, num_episodes)
             terminated_ever |= terminated
+            if reports_success:
+                succeeded_ever |= alive & (infos["success"] > 0)
             alive = alive & ~(terminated | truncated)
     out.terminated[:] = torch.from_numpy(terminated_ever).view(num_tasks, num_episodes)
+    out.successes[:] = torch.from_numpy(succeeded_ever).view(num_tasks, num_episodes, 1)
 
 
 def _not_finite(values: Tensor) -> int | None:

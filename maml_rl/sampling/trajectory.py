@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from maml_rl.policies import Policy
 
 
 class Trajectory(NamedTuple):
@@ -15,11 +18,29 @@ class Trajectory(NamedTuple):
     rewards: Tensor  # [N, E, T] float32
     mask: Tensor  # [N, E, T] float32: 1 where a step was taken
     terminated: Tensor  # [N, E] bool: the world ended the episode (otherwise the clock did)
+    successes: Tensor  # [N, E, 1] bool: the task was done at some step; [N, E, 0] in worlds that do not report it
+
+
+def blank_trajectory(
+    num_tasks: int, num_episodes: int, horizon: int, policy: Policy, reports_success: bool
+) -> Trajectory:
+    """A trajectory in which no step has been taken yet, for `rollout` to write into."""
+    episodes = (num_tasks, num_episodes)
+    steps = (*episodes, horizon)
+    return Trajectory(
+        torch.zeros(*steps, policy.observation_size),
+        torch.zeros(*steps, policy.action_width),
+        torch.zeros(steps),
+        torch.zeros(steps),
+        torch.zeros(episodes, dtype=torch.bool),
+        torch.zeros(*episodes, int(reports_success), dtype=torch.bool),
+    )
 
 
 class SamplingError(RuntimeError):
-    """Sampling met a number that is not finite, or physics that diverged. Says which task and episode."""
+    """Sampling cannot go on: a number that is not finite, physics that diverged, a worker's error. Says which task
+    and which episode, if it was one."""
 
-    def __init__(self, message: str, task: int, episode: int):
+    def __init__(self, message: str, task: int | None, episode: int | None):
         super().__init__(message)
         self.task, self.episode = task, episode

@@ -25,15 +25,27 @@ class ClassificationFamily:
     higher_is_better = True
     resamples = False
 
-    def __init__(self, stream: EpisodeStream, network: ConvConfig, device: torch.device):
-        self.stream, self.network, self.device = stream, network, device
+    def __init__(
+        self,
+        stream: EpisodeStream,
+        network: ConvConfig,
+        device: torch.device,
+        held_out: EpisodeStream | None = None,
+    ):
+        """held_out: of classes that training never draws, where there are some."""
+        self.stream, self.network, self.device, self._held_out = stream, network, device, held_out or stream
 
     def with_norm(self, norm: NormPolicy) -> ClassificationFamily:
         """The same with another policy of normalisation for the same parameters."""
-        return ClassificationFamily(self.stream, dataclasses.replace(self.network, norm=norm), self.device)
+        return ClassificationFamily(
+            self.stream, dataclasses.replace(self.network, norm=norm), self.device, self._held_out
+        )
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Episode]:
         return self.stream.sample(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Episode]:
+        return self._held_out.sample(num_tasks, rng)
 
     def init_params(self, key: Key) -> Params:
         generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
@@ -76,6 +88,9 @@ class ClassificationFamily:
     def score(self, params: Params, data: Examples) -> Tensor:
         """[..., B]: 1 for a right answer, 0 for a wrong one."""
         return is_right(self.outputs(params, data), data.labels)
+
+    def further_scores(self, params: Params, data: Examples) -> dict[str, Tensor]:
+        return {}
 
     def predictor(self, params: Params) -> Predictor:
         """Pictures [..., H, W, C] to logits [..., ways]. With norm "batch" all of one call are normalised together."""

@@ -77,6 +77,9 @@ class SinusoidFamily:
         phases = rng.uniform(*self._config.phase_range, num_tasks)
         return [Sinusoid(float(a), float(p)) for a, p in zip(amplitudes, phases, strict=True)]
 
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Sinusoid]:
+        return self.sample_tasks(num_tasks, rng)
+
     def init_params(self, key: Key) -> Params:
         generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
         params = init_mlp((1, *self._config.hidden_sizes, 1), truncated_normal(generator, self._config.init_std))
@@ -114,6 +117,9 @@ class SinusoidFamily:
     def score(self, params: Params, data: Examples) -> Tensor:
         """[K] squared errors."""
         return (self.outputs(params, data) - data.targets).square().squeeze(-1)
+
+    def further_scores(self, params: Params, data: Examples) -> dict[str, Tensor]:
+        return {}
 
     def predictor(self, params: Params) -> Predictor:
         """Inputs [..., 1] to predictions [..., 1]."""

@@ -91,3 +91,27 @@ def test_a_range_of_tasks_is_that_of_the_copies():
     assert vector.task_range == (1.0, 2.0) and VectorFromSingle(Countdown, num_envs=1).task_range is None
     vector.task_range = (5.0, 6.0)
     assert all(5.0 <= task <= 6.0 for task in vector.sample_tasks(20, np.random.default_rng(0)))
+
+
+def test_success_and_tasks_set_aside_pass_through():
+    class Tested(Countdown):
+        reports_success = True
+
+        def sample_test_tasks(self, num_tasks, rng):
+            return [task + 100 for task in self.sample_tasks(num_tasks, rng)]
+
+        def step(self, action):
+            *step, _ = super().step(action)
+            return *step, {"success": np.bool_(self._time == 2)}
+
+    vector = VectorFromSingle(Tested, num_envs=2)
+    assert vector.reports_success and not VectorFromSingle(Countdown, num_envs=1).reports_success
+    aside = vector.sample_test_tasks(3, np.random.default_rng(0))
+    assert aside == [task + 100 for task in vector.sample_tasks(3, np.random.default_rng(0))]
+    single = SingleFromVector(VectorFromSingle(Tested, num_envs=1))
+    assert single.reports_success and single.sample_test_tasks(3, np.random.default_rng(0)) == aside
+    vector.reset(seed=0)
+    assert [vector.step(np.zeros(2, dtype=int))[4]["success"].tolist() for _ in range(2)] == [[0, 0], [1, 1]]
+    plain = VectorFromSingle(Countdown, num_envs=1)
+    tasks = [sample(9, np.random.default_rng(0)) for sample in (plain.sample_tasks, plain.sample_test_tasks)]
+    assert tasks[0] == tasks[1]

@@ -7,7 +7,7 @@ from gymnasium.error import ResetNeeded
 import envs  # noqa: F401 - registers the ids
 from envs.half_cheetah import half_cheetah_model
 from envs.task_env import SimulationError
-from envs.tasks import TargetVelocity
+from envs.tasks import Goal, TargetVelocity
 
 ROBOTS = [f"{body}Vel-{physics}" for body in ("HalfCheetah", "Ant") for physics in ("rllab", "gym")]
 every_robot = pytest.mark.parametrize("robot", ROBOTS)
@@ -129,3 +129,28 @@ def test_the_post_moves_at_the_target_speed_and_pictures_have_the_size_asked_for
     assert places[0] < places[1] - 3 and places[2] > places[1] + 3
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=1.5)
     env.close()
+
+
+@pytest.mark.usefixtures("drawing")
+@pytest.mark.parametrize(("robot", "tasks"), [("AntVel", TargetVelocity), ("AntGoal", lambda x: Goal(x, 1.0))])
+def test_the_ants_post_shows_the_task(robot, tasks):
+    env = make_vec(f"{robot}-rllab", num_envs=1, render_mode="rgb_array")
+    env.picture_size = (120, 160)
+    places = []
+    for number in (-1.0, 1.0):
+        env.set_tasks([tasks(number)])
+        env.reset(seed=[0])
+        for _ in range(50):  # one second: a speed in m/s is a place in m
+            env.step(np.zeros((1, 8), dtype=np.float32))
+        red, green, _ = np.moveaxis(env.render_one(0).astype(int), -1, 0)
+        places.append(np.argwhere(red - green > 100)[:, 1].mean())  # columns of the post
+    assert places[1] > places[0] + 5
+    assert env.picture_note.startswith("the red post")
+
+
+def test_only_an_ant_that_sees_its_place_has_position_columns():
+    # in rllab physics the first two numbers observed are x and y, in gym physics they are left out
+    env = make_vec("AntGoal-rllab", num_envs=1)
+    assert env.position_columns == (0, 1)
+    np.testing.assert_array_equal(env.reset(seed=0)[0][0, :2], env._qpos[0, :2])
+    assert make_vec("AntGoal-gym").position_columns is None

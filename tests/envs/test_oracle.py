@@ -11,7 +11,7 @@ from envs.adapters import SingleFromVector, VectorFromSingle
 from envs.oracle import Oracle, task_vector
 from envs.tasks import Direction, Goal, TargetVelocity
 
-IDS = sorted(name for name in gymnasium.registry if name.startswith("maml/"))
+IDS = sorted(name for name in gymnasium.registry if name.startswith("maml/") and "/ML1" not in name)
 NUM_ENVS = 3
 SEEDS = [5, 6, 2**40]
 every_id = pytest.mark.parametrize("env_id", IDS)
@@ -57,8 +57,8 @@ def test_it_is_the_environment_plus_the_task(env_id):
     told = np.array([task_vector(task) for task in tasks])
     size = plain.single_observation_space.shape[0]
     assert oracle.single_observation_space.shape == (size + told.shape[1],)
-    high = plain.action_space.high
-    actions = np.random.default_rng(2).uniform(-high, high, (4, *high.shape))
+    plain.action_space.seed(2)
+    actions = [plain.action_space.sample() for _ in range(4)]
     alive = np.array([True, False, True])
     for _ in range(2):
         for env in (oracle, plain):
@@ -86,7 +86,8 @@ def test_a_new_task_is_told_from_the_next_reset_on(env_id):
     width = len(task_vector(one))
     mask = np.array([True, False, False])
     np.testing.assert_array_equal(
-        oracle.step(np.zeros(oracle.action_space.shape))[0][:, -width:], np.tile(task_vector(one), (NUM_ENVS, 1))
+        oracle.step(np.zeros(oracle.action_space.shape, oracle.action_space.dtype))[0][:, -width:],
+        np.tile(task_vector(one), (NUM_ENVS, 1)),
     )
     observations, _ = oracle.reset(seed=SEEDS, options={"reset_mask": mask})
     expected = [task_vector(other if reset else one) for reset in mask]
@@ -118,6 +119,17 @@ def test_what_is_refused():
     with pytest.raises(TypeError, match="takes tasks of type Direction"):
         Oracle(make_vec("maml/AntDir-gym-v0")).set_tasks([Goal(0.0, 0.0)] * NUM_ENVS)
     env = make_vec("maml/Navigation2D-v0")
+    env.sample_tasks = lambda num_tasks, rng: ["north"] * num_tasks
+    with pytest.raises(ValueError, match="an oracle's task must consist of numbers, got 'north'"):
+        Oracle(env)
     env.single_observation_space = gymnasium.spaces.Discrete(3)
     with pytest.raises(ValueError, match=r"an oracle needs observations in a Box of one axis, got Discrete\(3\)"):
         Oracle(env)
+
+
+def test_success_and_tasks_set_aside_pass_through():
+    env = gymnasium.make_vec("test/Reach-v0", num_envs=2)
+    oracle = Oracle(env)
+    assert oracle.reports_success and not Oracle(make_vec("maml/Navigation2D-v0")).reports_success
+    drawn = [world.sample_test_tasks(5, np.random.default_rng(0)) for world in (env, oracle)]
+    assert drawn[0] == drawn[1] and all(abs(task.x) > 1.0 for task in drawn[0])

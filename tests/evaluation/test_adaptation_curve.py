@@ -1,3 +1,5 @@
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from maml_rl.evaluation.adaptation_curve import (
     EvaluationConfig,
     adaptation,
     adaptation_curve,
+    evaluation_tasks,
     query_key,
 )
 from maml_rl.policies import GaussianPolicy, PolicyConfig, acting_by_mean
@@ -37,9 +40,9 @@ class Recorded:
     def __getattr__(self, name):
         return getattr(self._family, name)
 
-    def sample_tasks(self, num_tasks, rng):
+    def sample_test_tasks(self, num_tasks, rng):
         self.generator_state = rng.bit_generator.state
-        self.tasks = self._family.sample_tasks(num_tasks, rng)
+        self.tasks = self._family.sample_test_tasks(num_tasks, rng)
         return self.tasks
 
     def collect(self, tasks, params, key):
@@ -141,6 +144,7 @@ def test_the_first_step_has_a_size_of_its_own(num_steps, sizes):
     [
         ({"num_tasks": 0}, r"evaluation\.num_tasks must be at least 1, got 0"),
         ({"num_steps": -1}, r"evaluation\.num_steps must be at least 0, got -1"),
+        ({"split": "validation"}, "evaluation.split must be test or train, got 'validation'"),
         ({"later_step_size": 0.0}, r"evaluation\.later_step_size must be positive and finite, got 0.0"),
         ({"seed": -1}, r"evaluation\.seed must be at least 0, got -1"),
     ],
@@ -175,3 +179,47 @@ def test_gain_and_the_share_of_tasks_made_worse():
     assert returns.share_worse == pytest.approx([0.0, 1 / 3]) and errors.share_worse == pytest.approx([0.0, 1 / 3])
     lost = AdaptationCurve("mse", torch.tensor([[1.0, 1.0], [0.5, float("nan")]]), False)
     assert lost.share_worse[1] == 0.5
+
+
+def reaching(threads):
+    policy = GaussianPolicy(3, 1, PolicyConfig(hidden_sizes=(8,)))
+
+    def make_env(num_envs):
+        return gymnasium.make_vec("test/Reach-v0", num_envs=num_envs)
+
+    sampler = LocalSampler(make_env, policy, 3, 10, threads, reports_success=True)
+    sample, sample_test = make_env(1).sample_tasks, make_env(1).sample_test_tasks
+    config, device = AdvantageConfig(), torch.device("cpu")
+    return RLFamily(sample, sampler, policy, config, "ratio", threads, device, sample_test)
+
+
+def test_success_is_scored_beside_the_return_over_the_same_episodes(threads):
+    family = Recorded(reaching(threads))
+    theta = family.init_params(Key(1, INITIALISATION, 0))
+    curve = adaptation_curve(family, theta, CONFIG, 5, threads)
+    first = family.collect(family.tasks, stack(theta, 4), Key(9, EVALUATION, 5))
+    # Observed before each step but the first: all distances after a step except the last one's.
+    near = (
+        first.returns.new_tensor([task.x for task in family.tasks]).view(4, 1, 1) - first.observations[..., 0]
+    ).abs()
+    assert (first.successes[..., 0] >= (near[..., 1:] < 0.5).any(dim=-1)).all()
+    assert 0 < first.successes.sum() < first.successes.numel()
+    own, success = curve.measures
+    assert own.metric == "return" and torch.equal(own.per_task, curve.per_task)
+    assert success.metric == "success" and success.higher_is_better and success.per_task.shape == (4, 4)
+    assert torch.equal(success.per_task[0], first.successes.double().mean(dim=(1, 2)))
+    assert success.mean == pytest.approx(success.per_task.mean(dim=1).tolist())
+
+
+def test_worlds_that_report_no_success_have_one_measure(threads):
+    for family in (sinusoid(), navigation(threads)):
+        curve = adaptation_curve(family, family.init_params(Key(1, INITIALISATION, 0)), CONFIG, 0, threads)
+        assert [each.metric for each in curve.measures] == [family.metric]
+
+
+def test_tasks_are_those_set_aside_unless_those_of_training_are_asked_for(threads):
+    family = reaching(threads)
+    tasks = {split: evaluation_tasks(family, dataclasses.replace(CONFIG, split=split)) for split in ("test", "train")}
+    assert all(abs(task.x) > 1 for task in tasks["test"]) and all(abs(task.x) <= 1 for task in tasks["train"])
+    for family in (sinusoid(), navigation(threads)):
+        assert evaluation_tasks(family, CONFIG) == evaluation_tasks(family, dataclasses.replace(CONFIG, split="train"))

@@ -59,7 +59,7 @@ def unequal_lengths():
     observations = torch.randn(1, 3, 5, 2, generator=generator) * mask.unsqueeze(-1)
     actions = torch.randn(1, 3, 5, 2, generator=generator) * mask.unsqueeze(-1)
     rewards = torch.randn(1, 3, 5, generator=generator) * mask
-    return Trajectory(observations, actions, rewards, mask, torch.tensor([[False, True, True]]))
+    return Trajectory(observations, actions, rewards, mask, torch.tensor([[False, True, True]]), torch.zeros(1, 3, 0))
 
 
 def batch_of(trajectory, advantage):
@@ -215,3 +215,24 @@ def test_a_categorical_policy_serves_as_well():
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         AdvantageConfig(**settings)
+
+
+def test_success_is_a_further_score_and_logged():
+    # Of one task's three episodes two had success before adaptation, one afterwards.
+    before = unequal_lengths()._replace(successes=torch.tensor([[[True], [False], [True]]]))
+    after = before._replace(successes=torch.tensor([[[False], [True], [False]]]))
+    policy = GaussianPolicy(2, 2, PolicyConfig(hidden_sizes=(8,)))
+    batches = []
+    for trajectory in (before, after):
+        family = RLFamily(
+            lambda n, rng: [], Given(trajectory), policy, AdvantageConfig(), "ratio", Threads(1), torch.device("cpu")
+        )
+        params = stack(family.init_params(Key(2, INITIALISATION, 0)), 1)
+        batches.append(family.collect([None], params, KEY))
+    assert family.further_scores({}, take_task(batches[0], 0))["success"].tolist() == [True, False, True]
+    described = family.describe(batches)
+    assert described["success_before"] == pytest.approx(2 / 3) and described["success_after"] == pytest.approx(1 / 3)
+    silent = make_family(AdvantageConfig())
+    _, batch = collect(silent)
+    assert silent.further_scores({}, take_task(batch, 0)) == {}
+    assert "success_before" not in silent.describe([batch, batch])

@@ -133,6 +133,9 @@ def test_closing_closes_every_environment(world):
         ({"episodes_per_task": 0}, "episodes_per_task must be at least 1, got 0"),
         ({"horizon": 0}, "horizon must be at least 1 step, got 0"),
         ({"num_threads": -1}, "num_threads must be at least 1, or 0 for one per core, got -1"),
+        ({"num_workers": 0}, "num_workers must be at least 1, or left out for one per core, got 0"),
+        ({"task_timeout": float("inf")}, r"task_timeout must be positive and finite \[s\], got inf"),
+        ({"ray_address": "head"}, "ray_address must be auto or host:port, got 'head'"),
     ],
 )
 def test_settings_are_checked(settings, message):

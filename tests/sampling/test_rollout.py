@@ -13,7 +13,7 @@ from maml_rl.policies import CategoricalPolicy, GaussianPolicy, PolicyConfig
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.sampling.rollout import action_mapping, rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import SamplingError, Trajectory
+from maml_rl.sampling.trajectory import SamplingError, blank_trajectory
 
 KEY = Key(1, TRAINING, 0)
 
@@ -64,17 +64,10 @@ def constant_policy(*mean, observation_size=1, std=1e-6):
     return policy, params
 
 
-def play(world, policy, params, tasks, num_episodes, horizon, first_task=0):
+def play(world, policy, params, tasks, num_episodes, horizon, first_task=0, reports_success=False):
     noise = episode_noise(KEY, first_task, len(tasks), num_episodes, horizon, policy)
-    width = getattr(policy, "action_size", 1)
     shape = (len(tasks), num_episodes, horizon)
-    out = Trajectory(
-        torch.zeros(*shape, policy.observation_size),
-        torch.zeros(*shape, width),
-        torch.zeros(shape),
-        torch.zeros(shape),
-        torch.zeros(shape[:2], dtype=torch.bool),
-    )
+    out = blank_trajectory(*shape, policy, reports_success)
     rollout(world, policy, stack(params, len(tasks)), tasks, noise, out, first_task)
     return out
 
@@ -99,6 +92,25 @@ def test_the_policy_s_unit_interval_is_the_box(bounds):
     to_env = action_mapping(box(low, high))
     for unit, bound in ((-1.0, low), (-7.0, low), (1.0, high), (7.0, high), (0.0, (low + high) / 2)):
         np.testing.assert_allclose(to_env(torch.full((1, 2), unit))[0], bound, rtol=1e-6)
+
+
+def test_actions_of_several_axes_take_the_box_s_shape():
+    low, high = np.array([[-1, 0, 1], [-2, -4, 0]], np.float32), np.array([[1, 1, 3], [2, 4, 8]], np.float32)
+    unit = torch.tensor([[1.0, 1.0, -1.0, 0.5, 0.0, -1.0], [0.0] * 6])
+    assert action_mapping(box(low, high))(unit)[0].tolist() == [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
+    for bound in (np.ones((2, 3), np.float32), np.float32(1.0)):
+        mapped = action_mapping(box(-bound, bound))(unit[:, : bound.size])
+        assert mapped.shape == (2, *bound.shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_action_lies_in_the_box_to_the_last_bit(dtype):
+    # -0.1 + 0.4 and the like round past the bound in single precision
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-1.0, 0.0, 200).astype(dtype)
+    space = gymnasium.spaces.Box(low, (low + rng.uniform(0.0, 2.0, 200)).astype(dtype), dtype=dtype)
+    for unit in (-1.0, 0.3, 1.0):
+        assert space.contains(action_mapping(space)(torch.full((1, 200), unit))[0])
 
 
 def test_indices_reach_a_discrete_world_from_its_start_on():
@@ -210,3 +222,30 @@ def test_parameters_that_are_not_finite_stop_the_sampling_of_discrete_actions():
     world = FakeWorld(2, gymnasium.spaces.Discrete(3))
     with pytest.raises(SamplingError, match=r"task 0, episode 0, step 0: .*not finite"):
         play(world, policy, params, ["a"], num_episodes=2, horizon=3)
+
+
+class SometimesDone(FakeWorld):
+    """A world in which each sub-environment has success at one step alone."""
+
+    def __init__(self, moments, lengths):
+        super().__init__(len(moments), box([-1], [1]), lengths)
+        self._moments = np.array(moments)
+
+    def step(self, actions, alive=None):
+        *step, _ = super().step(actions, alive)
+        return *step, {"success": (self._moments == len(self.actions)).astype(float)}
+
+
+def test_success_at_any_step_of_an_episode_counts_and_none_after_its_end():
+    # Episodes of 3 steps: done at the first, the last, the step after the end, never.
+    world = SometimesDone(moments=[1, 3, 4, 99, 2, 99], lengths=[3, 3, 3, 3, 6, 6])
+    policy, params = constant_policy(0.0)
+    out = play(world, policy, params, ["a", "b"], num_episodes=3, horizon=6, reports_success=True)
+    assert out.successes.shape == (2, 3, 1)
+    assert out.successes.flatten().tolist() == [True, True, False, False, True, False]
+
+
+def test_worlds_that_report_no_success_leave_no_column():
+    policy, params = constant_policy(0.0)
+    out = play(FakeWorld(2, box([-1], [1])), policy, params, ["a"], num_episodes=2, horizon=3)
+    assert out.successes.shape == (1, 2, 0)

@@ -1,0 +1,194 @@
+"""An environment that is looked at: what a check needs of it, single or batched, and whether it does the same twice."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from .adapters import own_horizon
+from .plug_in import World, make_batch, make_single, with_tasks
+from .task_env import Task, TaskVectorEnv
+
+NUM_TASKS = 8  # drawn to find two that differ
+SEED = 2**40  # of the first episode: episodes of training have seeds of 64 bits
+
+
+class Played(NamedTuple):
+    """A few episodes of one task, step by step."""
+
+    observations: list[Any]  # copies, made at once; of resets and steps
+    held: list[Any]  # the same, as they were handed out
+    rewards: list[Any]
+    ends: list[Any]  # (terminated, truncated)
+
+
+class Single:
+    """An environment as its author made it, whose episodes are left at `limit` steps, as in training."""
+
+    rows: tuple[int, ...] = ()  # the shape of its rewards
+
+    def __init__(self, env: gymnasium.Env, limit: float):
+        self.env, self._limit, self._steps = env, limit, 0
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        return self.env.observation_space
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        return self.env.action_space
+
+    @property
+    def is_at_limit(self) -> bool:
+        return self._steps >= self._limit
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Any:
+        return self.env.get_wrapper_attr("sample_tasks")(num_tasks, rng)
+
+    def set_task(self, task: Task) -> None:
+        self.env.get_wrapper_attr("set_task")(task)
+
+    def reset(self, seed: int) -> Any:
+        self._steps = 0
+        return self.env.reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        self._steps += 1
+        return self.env.step(action)
+
+
+class Batch:
+    """Three sub-environments of a `TaskVectorEnv`, with the same task."""
+
+    rows: tuple[int, ...] = (3,)
+    is_at_limit = False  # it keeps its own clock
+
+    def __init__(self, env: TaskVectorEnv):
+        self.env = env
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Any:
+        return self.env.sample_tasks(num_tasks, rng)
+
+    def set_task(self, task: Task) -> None:
+        self.env.set_tasks([task] * self.env.num_envs)
+
+    def reset(self, seed: int) -> Any:
+        return self.env.reset(seed=[seed + row for row in range(self.env.num_envs)])
+
+    def step(self, action: Any) -> Any:
+        return self.env.step(action)
+
+
+class Candidate:
+    """A world that is looked at, and what was made of it, to be closed."""
+
+    def __init__(self, world: World, horizon: int | None, num_steps: int):
+        self.world, self.horizon, self.num_steps = world, horizon, num_steps
+        self._made: list[Any] = []
+
+    def single(self) -> gymnasium.Env:
+        env = make_single(self.world, self.horizon, None)
+        self._made.append(env)
+        return env
+
+    def batch(self, num_envs: int) -> TaskVectorEnv:
+        env = make_batch(self.world, num_envs, self.horizon, None)
+        self._made.append(env)
+        return env
+
+    def subject(self) -> Single | Batch:
+        """A fresh one."""
+        if self.world.is_batch:
+            return Batch(self.batch(3))
+        env = with_tasks(self.world, self.single())
+        return Single(env, self._limit(env))
+
+    def actions(self, subject: Single | Batch) -> list[Any]:
+        """The same ones every time."""
+        space = copy.deepcopy(subject.action_space)
+        space.seed(0)
+        return [space.sample() for _ in range(self.num_steps)]
+
+    def tasks(self) -> list[Task]:
+        return list(self.subject().sample_tasks(NUM_TASKS, np.random.default_rng(0)))
+
+    @functools.cached_property
+    def two_that_differ(self) -> tuple[Task, Task] | None:
+        """Two tasks in which equal seeds and actions do not lead to the same."""
+        tasks = self.tasks()
+        first = self.play(tasks[0])
+        return next(((tasks[0], task) for task in tasks[1:] if first_difference(first, self.play(task))), None)
+
+    def play(self, task: Task) -> Played:
+        """Episodes of a fresh environment."""
+        subject = self.subject()
+        return play(subject, self.actions(subject), task)
+
+    def _limit(self, env: gymnasium.Env) -> float:
+        """[steps]; no end where none is stated, which is a finding of its own."""
+        if self.horizon is not None:
+            return self.horizon
+        try:
+            return own_horizon(env, self.world.name)
+        except ValueError:
+            return math.inf
+
+    def close(self) -> None:
+        for env in self._made:
+            env.close()
+
+
+def play(subject: Single | Batch, actions: Sequence[Any], task: Task) -> Played:
+    """Take the actions one after the other; when an episode is over, begin another."""
+    subject.set_task(task)
+    seeds = itertools.count(SEED, 100)
+    played = Played([], [], [], [])
+
+    def see(observation: Any) -> None:
+        played.held.append(observation)
+        played.observations.append(copy.deepcopy(observation))
+
+    see(subject.reset(next(seeds))[0])
+    for action in actions:
+        observation, reward, terminated, truncated, _ = subject.step(copy.deepcopy(action))
+        see(observation)
+        played.rewards.append(copy.deepcopy(reward))
+        played.ends.append(copy.deepcopy((terminated, truncated)))
+        if np.any(terminated) or np.any(truncated) or subject.is_at_limit:
+            see(subject.reset(next(seeds))[0])
+    return played
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two nests of numbers are equal, nan included; dataclasses by their fields."""
+    if dataclasses.is_dataclass(one) and type(one) is type(other):
+        return all(is_same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
+    try:
+        np.testing.assert_equal(one, other)
+    except AssertionError:
+        return False
+    return True
+
+
+def first_difference(one: Played, other: Played) -> str | None:
+    """In words; None if there is none."""
+    for name in ("observations", "rewards", "ends"):
+        for number, (a, b) in enumerate(zip(getattr(one, name), getattr(other, name), strict=False)):
+            if not is_same(a, b):
+                return f"{name[:-1]} {number} is {short(a)} once and {short(b)} then"
+    return None
+
+
+def short(value: Any) -> str:
+    """In words that fit into a sentence."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

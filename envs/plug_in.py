@@ -1,0 +1,247 @@
+"""From a name to a world: `module:Class` of a user's own, or a registered Gymnasium id."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.wrappers import DtypeObservation, FlattenObservation
+
+from .adapters import VectorFromSingle
+from .task_env import TaskVectorEnv
+
+GUIDE = "docs/custom_environments.md"
+TASK_METHODS = {
+    "sample_tasks": "sample_tasks(self, num_tasks, rng), which returns a list of num_tasks tasks drawn with rng",
+    "set_task": "set_task(self, task), which makes task the one to be solved from the next reset on",
+}
+
+
+class World(NamedTuple):
+    """A kind of environment that can be made, one at a time or as a batch."""
+
+    name: str  # as the user gave it
+    make: Callable[..., Any]  # settings -> environment
+    is_batch: bool  # makes `TaskVectorEnv`s; else single environments
+    is_registered: bool  # with Gymnasium
+
+
+@dataclass(frozen=True)
+class OnlyTask:
+    """What there is to do in a world without tasks."""
+
+    def __str__(self) -> str:
+        return "the only task"
+
+
+class OneTask(gymnasium.Wrapper):
+    """A world without tasks as a family of one."""
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[OnlyTask]:
+        return [OnlyTask()] * num_tasks
+
+    def set_task(self, task: OnlyTask) -> None:
+        """There is no other."""
+
+
+def find_world(name: str) -> World:
+    """The world of that name.
+
+    Args:
+        name: a registered id; `module:Class`, with a module that lies on sys.path or in the current directory;
+            `module:function`, which returns an environment; or `module:id`, which the module registers.
+    Raises:
+        ValueError: if there is none, in one sentence that names the remedy.
+    """
+    module_name, colon, attribute = name.rpartition(":")
+    if not colon:
+        return _registered(name, name)
+    if not module_name or not attribute:
+        raise ValueError(f"env must be an id or module:Class, got {name!r}")
+    module = _imported(module_name)
+    maker = getattr(module, attribute, None)
+    if maker is None:
+        if _is_registered(attribute):
+            return _registered(name, attribute)
+        raise ValueError(
+            f"env must name a class, but {module_name} ({module.__file__}) has no {attribute!r} and registers no id "
+            f"of that name; its environments are {_environments_of(module)}"
+        )
+    is_class = isinstance(maker, type)
+    if not callable(maker) or (is_class and not issubclass(maker, gymnasium.Env | TaskVectorEnv)):
+        raise ValueError(
+            f"env must be a gymnasium.Env or an envs.task_env.TaskVectorEnv, but {name} is {maker!r}: derive it from "
+            f"one of them ({GUIDE})"
+        )
+    return World(name, maker, is_class and issubclass(maker, TaskVectorEnv), False)
+
+
+def make_batch(world: World, num_envs: int, horizon: int | None, render_mode: str | None) -> TaskVectorEnv:
+    """`num_envs` sub-environments; a single one is copied, its observations laid flat.
+
+    Args:
+        horizon: [steps] of an episode at most; None for the environment's own.
+    Raises:
+        ValueError: if it cannot be made, has no tasks, or does not say how long an episode may be.
+    """
+    if not world.is_batch:
+        return VectorFromSingle(
+            lambda: flattened(world.name, with_tasks(world, make_single(world, horizon, render_mode))),
+            num_envs,
+            horizon,
+            world.name,
+        )
+    settings = {"horizon": horizon, "render_mode": render_mode}
+    env = _made(world, num_envs=num_envs, **{key: value for key, value in settings.items() if value is not None})
+    if not isinstance(env, TaskVectorEnv):
+        raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {world.name} is {env!r}")
+    return env
+
+
+def make_single(world: World, horizon: int | None, render_mode: str | None) -> gymnasium.Env:
+    """One environment as its author made it, for worlds that are no batch.
+
+    Raises:
+        ValueError: if it cannot be made.
+    """
+    settings: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    if world.is_registered:
+        settings |= {"max_episode_steps": horizon, "disable_env_checker": True}
+    env = _made(world, **settings)
+    if not isinstance(env, gymnasium.Env):
+        raise ValueError(f"env must be a gymnasium.Env, but {world.name} returned {env!r}: return one ({GUIDE})")
+    return env
+
+
+def missing_methods(env: gymnasium.Env) -> list[str]:
+    """Which of the methods by which tasks are drawn and set it has not, in no wrapper either."""
+    return [name for name in TASK_METHODS if not env.has_wrapper_attr(name)]
+
+
+def with_tasks(world: World, env: gymnasium.Env) -> gymnasium.Env:
+    """The environment; one that is registered and knows no tasks, as a family of one.
+
+    Raises:
+        ValueError: naming the methods that are missing.
+    """
+    missing = missing_methods(env)
+    if not missing:
+        return env
+    if world.is_registered and len(missing) == len(TASK_METHODS):
+        return OneTask(env)
+    needed = " and ".join(TASK_METHODS[name] for name in missing)
+    raise ValueError(f"{world.name} has no {' and no '.join(missing)}: give it {needed} ({GUIDE})")
+
+
+def flattened(name: str, env: gymnasium.Env) -> gymnasium.Env:
+    """The environment with observations in a Box of one axis and of floating-point numbers, as policies need them.
+
+    Raises:
+        ValueError: if they cannot be laid flat.
+    """
+    space = env.observation_space
+    try:
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            env = FlattenObservation(env)
+        if env.observation_space.dtype is None or env.observation_space.dtype.kind != "f":
+            env = DtypeObservation(env, np.float32)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"the observations of {name} must be laid flat, but {space} has no fixed number of entries ({error}): "
+            "use Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of them"
+        ) from None
+    return env
+
+
+def located(error: BaseException) -> str:
+    """An exception in one line: its type, its words, and the last line of a user's own file that it passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__ and f.filename[0] != "<"]
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{words} ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else words
+
+
+def _imported(module_name: str) -> ModuleType:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)  # a script's own folder is there, the user's is not
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
+            raise ValueError(
+                f"env must name a module that can be found, but {module_name!r} is neither on sys.path nor in {here}: "
+                "go to the folder that holds it, or put that folder on PYTHONPATH"
+            ) from None
+        raise ValueError(
+            f"env must name a module that can be imported, but {module_name!r} fails with {located(error)}: mend it "
+            f"until python -c 'import {module_name}' passes"
+        ) from error
+
+
+def _environments_of(module: ModuleType) -> list[str]:
+    return sorted(
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, gymnasium.Env | TaskVectorEnv)
+        and value.__module__ == module.__name__
+    )
+
+
+def _is_registered(env_id: str) -> bool:
+    try:
+        gymnasium.spec(env_id)
+    except gymnasium.error.Error:
+        return False
+    return True
+
+
+def _registered(name: str, env_id: str) -> World:
+    try:
+        spec = gymnasium.spec(env_id)
+    except gymnasium.error.Error as error:
+        own = [each for each in gymnasium.registry if each.startswith("maml/") and not each.startswith("maml/ML1-")]
+        known = [*sorted(own), "maml/ML1-<class>-v0"]
+        raise ValueError(
+            f"env must be a registered task environment, got {env_id!r} ({error}), or module:Class; known: {known}"
+        ) from None
+    is_batch = _makes_batches(spec)
+
+    def make(**settings: Any) -> Any:
+        return (gymnasium.make_vec if is_batch else gymnasium.make)(env_id, **settings)
+
+    return World(name, make, is_batch, True)
+
+
+def _makes_batches(spec: EnvSpec) -> bool:
+    """Whether it is registered with a `TaskVectorEnv`, or with a function that may make one."""
+    entry = spec.vector_entry_point
+    maker = load_env_creator(entry) if isinstance(entry, str) else entry
+    return maker is not None and (not isinstance(maker, type) or issubclass(maker, TaskVectorEnv))
+
+
+def _made(world: World, **settings: Any) -> Any:
+    try:
+        return world.make(**settings)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:
+        if world.is_registered and isinstance(error, ValueError):
+            raise  # a setting is refused, in the environment's own words
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        raise ValueError(
+            f"{world.name} must be made by its name({given}), but that fails with {located(error)}: let its __init__ "
+            f"take these, and give all else defaults ({GUIDE})"
+        ) from error

@@ -1,0 +1,52 @@
+"""The command line of the check: what an environment lacks, in words, before anything is trained on it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from maml_rl.build import check_world, find_world
+from maml_rl.config import RunConfig
+
+
+@dataclass(frozen=True)
+class CheckEnvCommand:
+    """Say what is missing or wrong in a task environment, and how to mend it."""
+
+    env: Annotated[str, tyro.conf.Positional]
+    """module:Class, a registered Gymnasium id, or a short name such as AntVel."""
+    horizon: int | None = None
+    """Steps of an episode at most; by default the environment's own."""
+    json: bool = False
+    """Print one JSON line on stdout."""
+
+    def __post_init__(self) -> None:
+        if self.horizon is not None and self.horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
+
+
+def check_env(arguments: Sequence[str] | None = None) -> int:
+    """Run the check; return the exit status.
+
+    0 fit to be trained on, if with warnings; 1 not, 2 there is no such environment, or it cannot be made.
+    """
+    try:
+        command = tyro.cli(CheckEnvCommand, args=arguments)
+        env_id = RunConfig(env=command.env).env_id
+        findings = check_world(find_world(env_id), command.horizon, thorough=True)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = {kind: sum(finding.severity == kind for finding in findings) for kind in ("error", "warning")}
+    for finding in findings:
+        print(f"{finding.severity}: {finding}", file=sys.stderr)
+    verdict = "not fit to be trained on" if counts["error"] else "fit to be trained on"
+    print(f"{env_id}: {counts['error']} errors, {counts['warning']} warnings: {verdict}", file=sys.stderr)
+    if command.json:
+        print(json.dumps({"env": env_id, **counts, "findings": [finding._asdict() for finding in findings]}))
+    return 1 if counts["error"] else 0

@@ -1,0 +1,222 @@
+"""Sampling on a Ray cluster: one machine or many, some of which may be lost on the way.
+
+Tasks of Ray, not actors: they are placed, and placed again, wherever a CPU is free. Ray's own retries are off, because
+the one policy of retrying lies in `work.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from maml_rl.core.lift import available_cores
+from maml_rl.sampling.work import (
+    Failure,
+    Lost,
+    Outcome,
+    ParamArrays,
+    Played,
+    Recipe,
+    Work,
+    Workbench,
+    arrays_of_task,
+    pickled,
+    said,
+)
+
+SECONDS_TO_CONNECT = 5.0
+SECONDS_TO_START = 300.0  # for the first worker to be placed, to import and to make its environment
+
+Introduction = tuple[bytes, tuple[str, ...]]
+"""What a worker is told once: the pickled recipe, and where the driver looks for modules."""
+
+
+class RayCrew:
+    """As many tasks at a time as the cluster has CPUs. Use from one thread at a time."""
+
+    def __init__(self, recipe: Recipe, address: str | None, num_workers: int | None, task_timeout: float):
+        """
+        Args:
+            address: "auto", host:port, or None for a Ray of this machine alone, which ends with the crew. If this
+                process is connected to a Ray already, it is that one, and it stays.
+            num_workers: tasks at a time; None for one per CPU, counted anew in every sampling.
+            task_timeout: [s] from handing a task out, in which it must be placed and played.
+        Raises:
+            ValueError: if Ray is not installed or nobody answers, if the recipe cannot be pickled, or a worker cannot
+                make its environment from it.
+        """
+        whole = pickled(recipe, "the environment and its policy")
+        self._ray = _require_ray()
+        self._num_workers, self._timeout = num_workers, task_timeout
+        self._room, self._params = 0, None
+        self._under_way: dict[Any, tuple[Work, float]] = {}  # reference -> work, when it is overdue [monotonic s]
+        self._is_own = not self._ray.is_initialized()
+        if self._is_own:
+            _connect(self._ray, address, num_workers)
+        try:
+            remote = self._ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
+            self._play = remote(_play)
+            self._introduction = self._ray.put((whole, tuple(sys.path)))
+            self._require_worker(remote(_introduce))
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, params: ParamArrays) -> None:
+        self._params = self._ray.put(params)
+        self._room = self._num_workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def has_room(self) -> bool:
+        return len(self._under_way) < self._room
+
+    def submit(self, work: Work) -> None:
+        reference = self._play.remote(self._introduction, self._params, work)
+        self._under_way[reference] = work, time.monotonic() + self._timeout
+
+    def outcomes(self) -> list[tuple[int, Outcome]]:
+        patience = min(overdue for _, overdue in self._under_way.values()) - time.monotonic()
+        ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=max(0.0, patience))
+        found: list[tuple[int, Outcome]] = []
+        for reference in ready:
+            work, _ = self._under_way.pop(reference)
+            found.append((work.task_index, self._outcome(reference)))
+        now = time.monotonic()
+        for reference, (work, overdue) in list(self._under_way.items()):
+            if overdue <= now:
+                self._drop(reference)
+                found.append((work.task_index, Lost(f"it was not done within {self._timeout:g} s")))
+        return found
+
+    def abandon(self) -> None:
+        for reference in list(self._under_way):
+            self._drop(reference)
+
+    def close(self) -> None:
+        if self._ray.is_initialized():
+            self.abandon()
+            if self._is_own:
+                self._ray.shutdown()
+        self._is_own = False
+
+    def _drop(self, reference: Any) -> None:
+        """Forget a task, and end the worker that it may be hung in."""
+        del self._under_way[reference]
+        self._ray.cancel(reference, force=True)
+
+    def _outcome(self, reference: Any) -> Outcome:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference, timeout=self._timeout)
+        except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:  # before the work could be begun
+            return Failure(f"a worker raised {_last_line(error)}", None, str(error))
+        except errors.RayError as error:
+            return Lost(f"its worker or node was lost ({type(error).__name__})")
+
+    def _require_worker(self, introduce: Any) -> None:
+        """
+        Raises:
+            ValueError: if no worker of the cluster can be introduced to the work.
+        """
+        reference = introduce.remote(self._introduction)
+        try:
+            failure = self._ray.get(reference, timeout=SECONDS_TO_START)
+        except self._ray.exceptions.GetTimeoutError:
+            raise ValueError(
+                f"a worker of the Ray cluster must be free within {SECONDS_TO_START:g} s, but none was: "
+                "see `ray status` for who holds its CPUs"
+            ) from None
+        except self._ray.exceptions.RayError as error:
+            raise ValueError(
+                f"workers must be able to import what the driver imports, but one raised {_last_line(error)}: "
+                "install the same packages on every node"
+            ) from error
+        if failure is not None:
+            raise ValueError(
+                f"the environment must be one that a worker can make, but there it raised {failure.reason}: "
+                "install its module on every node"
+            )
+
+
+def _introduce(introduction: Introduction) -> Failure | None:
+    try:
+        _bench(introduction)
+    except (Exception, SystemExit) as error:
+        return Failure(said(error), None, f"in a worker:\n{traceback.format_exc()}")
+    return None
+
+
+def _play(introduction: Introduction, params: ParamArrays, work: Work) -> Played | Failure:
+    """In a worker: what Ray's store hands over comes as values."""
+    failure = _introduce(introduction)
+    return failure or _bench(introduction).play(work, arrays_of_task(params, work.task_index))
+
+
+@functools.lru_cache(maxsize=2)  # a family and its judge
+def _bench(introduction: Introduction) -> Workbench:
+    """This process's environment for the recipe."""
+    recipe, paths = introduction
+    sys.path.extend(path for path in paths if path not in sys.path)
+    return Workbench(cloudpickle.loads(recipe))
+
+
+def _require_ray() -> Any:
+    """The package, imported only where it is used: that takes a second.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise ValueError(
+            f"sampler ray needs the package ray, which cannot be imported ({error}): pip install 'maml_rl[ray]', "
+            "or take the sampler processes"
+        ) from None
+
+
+def _connect(ray: Any, address: str | None, num_workers: int | None) -> None:
+    """
+    Raises:
+        ValueError: if nobody answers there.
+    """
+    # Ray reads these when it starts; no statistics leave the machine, and nothing is asked or advised in between.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            ray.init(address="local", num_cpus=num_workers or available_cores(), include_dashboard=False, **quiet)
+            return
+        host, _, port = _where(address).rpartition(":")
+        if host:
+            socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()  # Ray itself tries for minutes
+        ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.RayError) as error:
+        raise ValueError(
+            f"ray_address must be that of a running Ray cluster, but {address or 'this machine'} gives no answer "
+            f"({said(error)}): start one with `ray start --head`, with the same token here as there, or leave the "
+            "address out for one on this machine"
+        ) from error
+
+
+def _where(address: str) -> str:
+    """host:port, which for "auto" is what Ray has noted on this machine; nothing if it has not."""
+    if address != "auto":
+        return address
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    return os.environ.get("RAY_ADDRESS") or (note.read_text().strip() if note.exists() else "")
+
+
+def _last_line(error: BaseException) -> str:
+    """Ray puts a worker's whole traceback into the message; what was raised stands at its end."""
+    return str(error).strip().rpartition("\n")[2]

@@ -1,0 +1,52 @@
+"""Worlds that only take time take the time that they should, and a part of a crew is no more than that."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from maml_rl.core.lift import Threads
+from maml_rl.core.protocols import TRAINING, Key
+from maml_rl.sampling.local import LocalSampler
+from maml_rl.scaling import BusyWorld, PartOfCrew, sleeping_recipe, turns_lasting
+
+
+def test_a_busy_step_lasts_as_long_as_it_should():
+    # By the thread's own clock, which other programs do not touch; the machine's speed may change between the two.
+    world = BusyWorld(4, turns_lasting(0.002))
+    begun = time.thread_time()
+    for _ in range(10):
+        world.step(np.zeros((4, 4)))
+    assert time.thread_time() - begun == pytest.approx(10 * 4 * 0.002, rel=0.5)
+
+
+def test_a_task_sleeps_once_and_is_over():
+    recipe = sleeping_recipe(0.05, 3, 20, (4,))
+    sampler = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, Threads(1))
+    params = {name: p.unsqueeze(0) for name, p in recipe.policy.init(torch.Generator()).items()}
+    begun = time.perf_counter()
+    trajectory = sampler.sample([None], params, Key(0, TRAINING, 0))
+    assert time.perf_counter() - begun >= 0.05
+    assert trajectory.mask.sum(dim=-1).tolist() == [[1.0] * 3] and trajectory.mask.shape == (1, 3, 20)
+
+
+def test_a_part_of_a_crew_has_no_more_room_than_its_share():
+    class Endless:
+        def has_room(self):
+            return True
+
+        def submit(self, work):
+            pass
+
+        def outcomes(self):
+            return [(0, None)]
+
+    part = PartOfCrew(Endless(), 2)
+    for has_room in (True, True, False):
+        assert part.has_room() == has_room
+        part.submit(None)
+    part.outcomes()
+    assert not part.has_room()
+    part.outcomes()
+    assert part.has_room()
