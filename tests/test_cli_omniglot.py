@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from maml_rl.cli import train, train_omniglot
 from maml_rl.cli_evaluate import evaluate
+from maml_rl.cli_visualize import visualize
 from maml_rl.config import RunConfig
 from maml_rl.presets import omniglot
 
@@ -64,6 +65,20 @@ def test_a_resumed_run_is_the_run_that_never_stopped_and_can_be_evaluated(learne
         assert len(list(csv.DictReader(file))) == 5
 
 
+@pytest.mark.parametrize(("learner", "plots"), [("reptile", {"adaptation_curve.png"}), ("prototypical", set())])
+def test_pictures_of_a_run_show_episodes(learner, plots, data, tmp_path, capfd):
+    run, pictures = tmp_path / "run", tmp_path / "pictures"
+    assert train_omniglot(small(learner, data, run, "--num-iterations", "2")) == 0
+    capfd.readouterr()
+    flags = ["--output-dir", str(pictures), "--data-root", str(data), "--num-tasks", "3", "--num-shown", "2"]
+    assert visualize(None, [str(run), *flags]) == 0
+    expected = {"learning_curve.png", "episodes.png"} | plots
+    assert {path.name for path in pictures.iterdir()} == expected  # nothing that was written aside is left
+    assert {line.split("/")[-1] for line in capfd.readouterr().out.splitlines()} == expected
+    assert visualize(None, [str(run), *flags, "--actions", "mean"]) == 2
+    assert "mean actions do not apply to images" in capfd.readouterr().err
+
+
 def test_normalisation_of_a_run_may_be_judged_both_ways(data, tmp_path, capfd):
     assert train_omniglot(small("maml", data, tmp_path / "run", "--num-iterations", "1")) == 0
     for norm in ("batch", "support"):
@@ -103,6 +118,8 @@ def test_evaluation_refuses_what_a_run_cannot_do(data, tmp_path, capfd):
     assert needs in capfd.readouterr().err
     assert evaluate([str(tmp_path / "run"), "--norm", "batch", "--data-root", str(data)]) == 2
     assert "norm must stay none, with which the run was trained, got batch" in capfd.readouterr().err
+    assert evaluate([str(tmp_path / "run"), "--split", "train", "--data-root", str(data)]) == 2
+    assert "split does not apply to images: choose episodes by --part and --test-queries" in capfd.readouterr().err
 
 
 def test_the_real_omniglot_is_learned_from_and_judged_by_its_one_shot_runs(real_data, tmp_path, capfd):

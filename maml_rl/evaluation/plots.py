@@ -28,6 +28,7 @@ class LabelledCurve(NamedTuple):
     mean: list[float]
     ci95: list[float] | None  # half widths of the 95 % intervals, if known
     reference: bool  # numbers from elsewhere: drawn dashed and grey, without a band
+    steps: Sequence[int] = ()  # the numbers of gradient steps, if not 0, 1, ...
 
 
 def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) -> Figure:
@@ -45,7 +46,7 @@ def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) ->
     own = 0
     dashes = [(0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1))]
     for place, curve in enumerate(curves):
-        steps = range(len(curve.mean))
+        steps = curve.steps or range(len(curve.mean))
         if not curve.mean or (curve.ci95 is not None and len(curve.ci95) != len(curve.mean)):
             raise ValueError(f"curve {curve.label!r} needs a score per step and as many intervals, got {curve}")
         if curve.reference:

@@ -28,6 +28,11 @@ def test_adaptation_plot_draws_every_curve_over_its_steps():
     assert axes.get_ylabel() == "return [reward per episode]" and axes.get_title() == "title"
 
 
+def test_scores_may_stand_at_some_numbers_of_steps_only():
+    (axes,) = adaptation_plot([OURS._replace(steps=(0, 10))], "accuracy", "").axes
+    assert axes.get_lines()[0].get_xdata().tolist() == [0, 10]
+
+
 def test_a_band_is_the_mean_and_its_interval_and_references_have_none():
     (axes,) = adaptation_plot([OURS, PAPER._replace(ci95=[1.0, 1.0, 1.0])], "return", "").axes
     (band,) = axes.collections

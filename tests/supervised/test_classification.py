@@ -44,6 +44,17 @@ class Problem:
         self.query = double(self.family.collect(self.tasks, {}, KEY.at_phase(1)))
 
 
+def test_tasks_of_the_test_are_of_classes_that_training_never_draws():
+    every = make_family().stream
+    training, held_out = (EpisodeStream(every.data, part, "classes", every.size) for part in np.split(np.arange(8), 2))
+    family = ClassificationFamily(training, ConvConfig("strided", 4), torch.device("cpu"), held_out)
+    seen = {c for task in family.sample_tasks(20, np.random.default_rng(0)) for c in task.classes}
+    asked = {
+        c for task in family.with_norm("support").sample_test_tasks(20, np.random.default_rng(0)) for c in task.classes
+    }
+    assert seen == set(range(4)) and asked == set(range(4, 8))
+
+
 def test_support_and_query_are_those_of_the_episodes():
     problem = Problem("support")
     assert problem.support.images.shape == problem.query.images.shape == (3, 6, 16, 16, 1)
