@@ -173,13 +173,17 @@ INNER_STEPS: dict[str, dict[str, Any]] = {
 """The core's learner under its names, with the settings of `inner` that tell one from the others."""
 
 
+CPU_ONLY = ("prototypical", "matching", "pixels")
+"""Learners of which one episode at a time is too little for a GPU."""
+
+
 def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) -> Built:
     """A learner of few-shot classification with its episodes.
 
     Raises:
         ValueError: if the data are missing, damaged or too few, or the settings do not fit.
     """
-    if device.type != "cpu" and config.learner in ("prototypical", "matching", "pixels"):
+    if device.type != "cpu" and config.learner in CPU_ONLY:
         raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
     config.network.num_features(config.episodes.images.image_size)  # refuses pictures that are too small

@@ -16,7 +16,7 @@ import tyro
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import Preset, omniglot, with_preset
-from maml_rl.training.checkpoint import CheckpointError
+from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult
@@ -137,6 +137,31 @@ def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResul
         film=Filming(built.film, command.film_every) if built.film else None,
     )
     return trainer.run(resume=command.resume is not None)
+
+
+def complete(config: RunConfig, folder: Path) -> int | None:
+    """Bring the run in `folder`, which may not have begun, to its end; the signal's number if one stopped it.
+
+    Raises:
+        ValueError: if the folder holds a run with other settings.
+    """
+    resume = None
+    if (folder / "config.json").exists():
+        changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
+        if changes:
+            raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
+        if config.training.is_over(load_latest(folder / "checkpoints")):
+            print(f"{folder}: done before", file=sys.stderr)
+            return None
+        resume = folder
+    print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
+    command = TrainCommand(config, output_dir=folder, resume=resume)
+    run_folder, built = prepare(command)
+    try:
+        with run_folder:
+            return run(command, run_folder, built).interrupted_by
+    finally:
+        built.close()
 
 
 def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[str, object]:

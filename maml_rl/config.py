@@ -105,6 +105,7 @@ ADDED = {
     "config.outer.trust_region.fisher_share",
     "config.evaluation.episodes_per_task",
     "config.evaluation.split",
+    "config.training.max_minutes",
     "config.sampling.num_workers",
     "config.sampling.task_timeout",
     "config.sampling.ray_address",
@@ -123,6 +124,7 @@ ADDED = {
 
 MAY_CHANGE = {
     ("training", "num_iterations"),
+    ("training", "max_minutes"),
     ("device",),
     ("sampling", "num_threads"),
     ("sampling", "sampler"),

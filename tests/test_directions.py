@@ -21,7 +21,7 @@ LEVELS = [
     {"trained", "presets"},
     {"fewshot_benchmark"},
     {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize", "cli_check_env"},
-    {"cli_compare"},
+    {"cli_compare", "cli_leaderboard"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -98,6 +98,35 @@ def learning_plot(histories: Sequence[History], metric: str, title: str, window:
     return figure
 
 
+class Progress(NamedTuple):
+    """What a learner knows after so much training."""
+
+    label: str
+    minutes: list[float]
+    values: list[float]  # measured during training
+    final: tuple[float, float, float]  # minutes, score and half of its 95 % interval, of the finished learner
+
+
+def progress_plot(learners: Sequence[Progress], metric: str, title: str) -> Figure:
+    """Scores over the time of training: lines during training, points with intervals at its end.
+
+    A learner that is not trained is a level dotted line.
+    """
+    figure, axes = _figure(title, width=8.5)
+    for place, learner in enumerate(learners):
+        colour = COLOURS[place % len(COLOURS)]
+        end, score, half = learner.final
+        if end == 0.0:
+            axes.axhline(score, linestyle=":", color=colour, label=learner.label)
+            continue
+        x, y, dash = [*learner.minutes, end], [*learner.values, score], "-" if place < len(COLOURS) else "--"
+        axes.plot(x, y, linestyle=dash, linewidth=1.2, color=colour, label=learner.label)
+        axes.errorbar([end], [score], [half], fmt="o", markersize=5, color=colour, zorder=3)
+    axes.set_xlabel("minutes of training")
+    _label_scores(axes, metric, has_bands=False, is_crowded=True)
+    return figure
+
+
 class Journey(NamedTuple):
     """Where the episodes of one task led in the plane. [m]"""
 
