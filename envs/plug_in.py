@@ -194,7 +194,8 @@ def _environments_of(module: ModuleType) -> list[str]:
     return sorted(
         name
         for name, value in vars(module).items()
-        if isinstance(value, type)
+        if not name.startswith("_")
+        and isinstance(value, type)
         and issubclass(value, gymnasium.Env | TaskVectorEnv)
         and value.__module__ == module.__name__
     )

@@ -83,7 +83,8 @@ def assert_same_run(one, other):
         ),
         (
             ["--env", "push:Pash"],
-            "has no 'Pash' and registers no id of that name; its environments are ['FragileVectorEnv', ",
+            "has no 'Pash' and registers no id of that name; its environments are "
+            "['FragileVectorEnv', 'PushVectorEnv', 'ReachVectorEnv']",
         ),
         (
             ["--env", "Blackjack-v1"],
