@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -21,26 +22,36 @@ from envs.oracle import Oracle
 from envs.plug_in import find_world as find_world
 from envs.plug_in import make_batch
 from envs.task_env import TaskVectorEnv
-from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
+from maml_rl.core.protocols import EVALUATION, INITIALISATION, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
+    AdaptationCurve,
     adaptation,
     adaptation_curve,
     evaluation_tasks,
     query_key,
     score_tasks,
 )
+from maml_rl.evaluation.few_shot import accuracy_curve
 from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, record
 from maml_rl.evaluation.video import Panel, compose, encode_gif
+from maml_rl.fewshot.gradient import JointClassifier, MAMLClassifier
+from maml_rl.fewshot.matching import Matching
+from maml_rl.fewshot.pixels import PixelNeighbour
+from maml_rl.fewshot.protocol import FewShotLearner
+from maml_rl.fewshot.prototypical import Prototypical
+from maml_rl.fewshot.reptile import ReptileClassifier
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily, Sampler
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.ray import RayCrew
 from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
+from maml_rl.supervised.classification import ClassificationFamily
+from maml_rl.supervised.episodes import make_streams
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
 
@@ -54,17 +65,27 @@ class Built:
 
     learner: Learner
     family: TaskFamily
-    evaluate: Callable[[State, int], dict[str, float]]  # (state, iteration) -> columns for the log
+    curve: Callable[[State, int], AdaptationCurve]  # (state, iteration) -> scores on held-out tasks
     threads: Threads
     device: torch.device
     closers: Sequence[Callable[[], None]]
     judge: TaskFamily | None = None  # collects the episodes that evaluation scores, if they are not the learner's own
+    few_shot: FewShotLearner | None = None  # the learner again, if it is one of these
     film: Callable[[State, int], Film] | None = None  # (state, iteration) -> one task before and after adaptation
 
     @property
     def headline(self) -> tuple[str, ...]:
         metric = self.family.metric
         return (f"{metric}_before", f"{metric}_after", "kl", "steps_per_s")
+
+    def evaluate(self, state: State, iteration: int) -> dict[str, float]:
+        """The curve as columns for the log."""
+        columns: dict[str, float] = {}
+        for each in self.curve(state, iteration).measures:
+            names = [f"eval_{each.metric}_{step}" for step in each.steps]
+            columns |= dict(zip(names, each.mean, strict=True))
+            columns |= {f"{name}_ci95": half for name, half in zip(names, each.ci95, strict=True)}
+        return columns
 
     def close(self) -> None:
         for close in self.closers:
@@ -83,6 +104,11 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
     _check_range(task_range)
     device = find_device(config.device)
     threads = Threads(config.sampling.num_threads)
+    require_learner(config)
+    if config.is_few_shot:
+        if task_range is not None or mean_actions:
+            raise ValueError(f"task ranges and mean actions do not apply to {config.env}: leave them out")
+        return build_few_shot(config, device, threads)
     make_families = _sinusoid if config.env == SINUSOID else _reinforcement
     family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
     evaluated, evaluation_judge = family, judge
@@ -91,17 +117,101 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
             config.as_evaluated, device, threads, task_range, mean_actions
         )
         closers.extend(more)
+    require_adapting(config, family)
     learner = MAML(family, config.inner, config.outer, threads)
 
-    def evaluate(state: State, iteration: int) -> dict[str, float]:
-        curve = adaptation_curve(evaluated, params_of(state), config.evaluation, iteration, threads, evaluation_judge)
-        columns: dict[str, float] = {}
-        for each in curve.measures:
-            columns |= {f"eval_{each.metric}_{step}": mean for step, mean in enumerate(each.mean)}
-            columns |= {f"eval_{each.metric}_{step}_ci95": half for step, half in enumerate(each.ci95)}
-        return columns
+    def curve(state: State, iteration: int) -> AdaptationCurve:
+        sizes = learner.step_sizes(state, config.evaluation.step_sizes)
+        theta = params_of(state)
+        return adaptation_curve(evaluated, theta, config.evaluation, iteration, threads, evaluation_judge, sizes)
 
-    return Built(learner, family, evaluate, threads, device, [threads.close, *closers], judge)
+    return Built(learner, family, curve, threads, device, [threads.close, *closers], judge)
+
+
+def require_learner(config: RunConfig) -> None:
+    """
+    Raises:
+        ValueError: if the learner is asked for what it cannot do, or the settings are another learner's.
+    """
+    name, inner = config.learner, config.inner
+    if name not in INNER_STEPS and not config.is_few_shot:
+        raise ValueError(
+            f"learner {name} classifies pictures, but the run's environment is {config.env}: take --env omniglot, or a "
+            f"learner among {list(INNER_STEPS)}"
+        )
+    wanted = INNER_STEPS.get(name, {})
+    found = {setting: getattr(inner, setting) for setting in wanted}
+    if found != wanted:
+        raise ValueError(
+            f"learner {name} needs {_in_words(wanted)} in inner, got {_in_words(found)}: set that or leave it"
+        )
+    if config.is_few_shot and name not in ("prototypical", "matching") and config.network.norm == "running":
+        raise ValueError(
+            f"norm must be batch, support or none for learner {name}, got running: averages from before adaptation do "
+            "not fit the adapted weights"
+        )
+
+
+def require_adapting(config: RunConfig, family: TaskFamily) -> None:
+    """
+    Raises:
+        ValueError: if no parameter adapts.
+    """
+    config.inner.sizes_for(family.init_params(Key(config.seed, INITIALISATION, 0)), ())
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    return " and ".join(f"{name} {value}" for name, value in settings.items())
+
+
+INNER_STEPS: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "fomaml": {"first_order": True},
+    "anil": {"only": ("head",)},
+    "meta-sgd": {"learn_step_sizes": True},
+}
+"""The core's learner under its names, with the settings of `inner` that tell one from the others."""
+
+
+CPU_ONLY = ("prototypical", "matching", "pixels")
+"""Learners of which one episode at a time is too little for a GPU."""
+
+
+def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) -> Built:
+    """A learner of few-shot classification with its episodes.
+
+    Raises:
+        ValueError: if the data are missing, damaged or too few, or the settings do not fit.
+    """
+    if device.type != "cpu" and config.learner in CPU_ONLY:
+        raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
+    streams = make_streams(config.episodes, config.env == OMNIGLOT)
+    config.network.num_features(config.episodes.images.image_size)  # refuses pictures that are too small
+    held_out = streams.test if config.episodes.evaluate_on == "test" else streams.validation
+    family = ClassificationFamily(streams.training, config.network, device, held_out)
+    require_adapting(config, family)
+    learner = few_shot_learner(config, family, threads)
+
+    def curve(state: State, iteration: int) -> AdaptationCurve:
+        return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
+
+    return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
+
+
+def few_shot_learner(config: RunConfig, family: ClassificationFamily, threads: Threads) -> FewShotLearner:
+    stream, network, inner, outer = family.stream, config.network, config.inner, config.outer
+    sizes = config.evaluation.step_sizes
+    if config.learner == "reptile":
+        return ReptileClassifier(family, inner, config.inner_optimiser, outer.reptile, sizes, threads)
+    if config.learner == "joint":
+        return JointClassifier(family, inner, outer.gradient, sizes, threads)
+    if config.learner == "prototypical":
+        return Prototypical(stream, network, outer.gradient, threads)
+    if config.learner == "matching":
+        return Matching(stream, network, outer.gradient, config.matching, threads)
+    if config.learner == "pixels":
+        return PixelNeighbour(stream)
+    return MAMLClassifier(family, inner, outer, sizes, threads)
 
 
 def find_device(name: str) -> torch.device:
@@ -142,7 +252,9 @@ def with_film(built: Built, config: RunConfig) -> Built:
     def film(state: State, iteration: int) -> Film:
         key = Key(evaluation.seed, EVALUATION, iteration)
         tasks = evaluation_tasks(family, evaluation)
-        adapting = adaptation(family, params_of(state), tasks, evaluation.step_sizes, key, built.threads, judge=None)
+        assert isinstance(built.learner, MAML)
+        sizes = built.learner.step_sizes(state, evaluation.step_sizes)
+        adapting = adaptation(family, params_of(state), tasks, sizes, key, built.threads, judge=None)
         panels = []
         for phase, adapted in enumerate(adapting):
             if phase in (0, evaluation.num_steps):
@@ -309,7 +421,7 @@ def environment_remarks(config: RunConfig) -> list[str]:
     Raises:
         ValueError: if it cannot be trained on, in one sentence that names the remedy.
     """
-    if config.env == SINUSOID or config.env_id.startswith("maml/"):
+    if config.env == SINUSOID or config.is_few_shot or config.env_id.startswith("maml/"):
         return []
     findings = check_world(find_world(config.env_id), config.sampling.horizon, thorough=False)
     for finding in findings:

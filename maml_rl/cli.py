@@ -15,8 +15,8 @@ import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
-from maml_rl.presets import Preset, with_preset
-from maml_rl.training.checkpoint import CheckpointError
+from maml_rl.presets import Preset, omniglot, with_preset
+from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult
@@ -60,6 +60,16 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
         built.close()
     print(json.dumps(_summary(folder, built, result)))
     return 0 if result.interrupted_by is None else 128 + result.interrupted_by
+
+
+def train_omniglot(arguments: Sequence[str] | None = None) -> int:
+    """The same, with the protocol of the learner that the arguments name as the defaults."""
+    try:
+        first = _parse(omniglot("maml", 5, 1), arguments).run
+        chosen = omniglot(first.learner, first.episodes.ways, first.episodes.shots)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    return train(chosen, arguments)
 
 
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
@@ -108,7 +118,8 @@ def _folder(command: TrainCommand) -> RunFolder:
 
 def default_folder(config: RunConfig) -> Path:
     """runs/<task>-<time>, to the second."""
-    return Path("runs") / f"{config.env_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{config.env}-{config.learner}" if config.is_few_shot else config.env_name
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResult:
@@ -126,6 +137,31 @@ def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResul
         film=Filming(built.film, command.film_every) if built.film else None,
     )
     return trainer.run(resume=command.resume is not None)
+
+
+def complete(config: RunConfig, folder: Path) -> int | None:
+    """Bring the run in `folder`, which may not have begun, to its end; the signal's number if one stopped it.
+
+    Raises:
+        ValueError: if the folder holds a run with other settings.
+    """
+    resume = None
+    if (folder / "config.json").exists():
+        changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
+        if changes:
+            raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
+        if config.training.is_over(load_latest(folder / "checkpoints")):
+            print(f"{folder}: done before", file=sys.stderr)
+            return None
+        resume = folder
+    print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
+    command = TrainCommand(config, output_dir=folder, resume=resume)
+    run_folder, built = prepare(command)
+    try:
+        with run_folder:
+            return run(command, run_folder, built).interrupted_by
+    finally:
+        built.close()
 
 
 def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[str, object]:

@@ -28,6 +28,7 @@ from maml_rl.core.objective import MetaObjective
 from maml_rl.core.params import stack
 from maml_rl.core.protocols import INITIALISATION, TRAINING, Key
 from maml_rl.evaluation.plots import cost_plot, iteration_plot, save_figure
+from maml_rl.fewshot_benchmark import meta_batch, prototypical_episode
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.scaling import busy_recipe, saturation, scale, sleeping_recipe
@@ -39,15 +40,18 @@ from maml_rl.training.trainer import TrainingConfig
 class BenchmarkCommand:
     """Measure how close sampling, or a whole iteration, comes to the speed of the physics alone."""
 
-    what: Annotated[Literal["sampling", "iteration", "tasks", "figures", "scale", "saturation"], tyro.conf.Positional]
+    what: Annotated[
+        Literal["sampling", "iteration", "tasks", "figures", "fewshot", "scale", "saturation"], tyro.conf.Positional
+    ]
     """sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer step. tasks: what an
-    iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks, as plots. scale: an
-    environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only sleep, as many workers as one
-    driver can serve."""
+    iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks, as plots. fewshot: a
+    second-order meta-batch of 5-way 1-shot tasks and an episode of Prototypical Networks, on made-up drawings. scale:
+    an environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only sleep, as many workers as
+    one driver can serve."""
     physics: Literal["rllab", "gym"] = "gym"
     """Of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
-    num_tasks: int = 40
-    """As in the paper."""
+    num_tasks: int | None = None
+    """By default as in the papers: 40 of reinforcement learning, 32 of few-shot classification."""
     episodes_per_task: int = 20
     """As in the paper."""
     horizon: int = 200
@@ -75,6 +79,11 @@ class BenchmarkCommand:
     json: bool = False
     """Print one JSON line on stdout."""
 
+    @property
+    def tasks(self) -> int:
+        papers = 32 if self.what == "fewshot" else 40
+        return papers if self.num_tasks is None else self.num_tasks
+
 
 def benchmark(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark command; return the exit status: 0, or 2 if refused."""
@@ -82,6 +91,8 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
     try:
         if command.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {command.repeats}")
+        if command.num_tasks is not None and command.num_tasks < 1:
+            raise ValueError(f"num_tasks must be at least 1, got {command.num_tasks}")
         for name in ("step_seconds", "task_seconds"):
             if not 0.0 < getattr(command, name) < float("inf"):
                 raise ValueError(f"{name} must be positive and finite, got {getattr(command, name)}")
@@ -102,7 +113,7 @@ def _config(command: BenchmarkCommand) -> RunConfig:
         default,
         device=command.device,
         physics=command.physics,
-        training=TrainingConfig(num_tasks=command.num_tasks),
+        training=TrainingConfig(num_tasks=command.tasks),
         sampling=SamplingConfig(command.episodes_per_task, command.horizon, command.num_threads),
         policy=dataclasses.replace(default.policy, hidden_sizes=command.hidden_sizes),
     )
@@ -136,7 +147,7 @@ class _Bench:
         """Seconds of the outer step's parts, once more on fresh data: gradient, all Fisher products, one candidate."""
         learner, theta = self.built.learner, params_of(self.state)
         assert isinstance(learner, MAML)
-        data = learner.collect(theta, self.tasks, Key(0, TRAINING, 0), Clock())
+        data = learner.collect(theta, self.tasks, Key(0, TRAINING, 0), Clock(), learner.inner.step_sizes)
         objective = MetaObjective(self.family, learner.inner, data.supports, data.query, learner.threads)
         times = [perf_counter()]
         at = objective.linearize(theta, learner.outer.trust_region.fisher_share)
@@ -240,13 +251,28 @@ def _figures(command: BenchmarkCommand) -> dict[str, Any]:
     return result
 
 
+def _fewshot(command: BenchmarkCommand) -> dict[str, Any]:
+    threads = Threads(command.num_threads)
+    try:
+        return {
+            "benchmark": command.what,
+            "num_tasks": command.tasks,
+            "num_threads": threads.num_threads,
+            "repeats": command.repeats,
+            **meta_batch(command.tasks, command.repeats, threads),
+            **prototypical_episode(command.repeats, threads),
+        }
+    finally:
+        threads.close()
+
+
 def _scale(command: BenchmarkCommand) -> dict[str, Any]:
     config = _scaling_config(command)
     recipe = busy_recipe(command.step_seconds, command.episodes_per_task, command.horizon, command.hidden_sizes)
     threads = Threads(1)
     local = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, threads)
     with contextlib.closing(threads), contextlib.closing(local), contextlib.closing(make_crew(config, recipe)) as crew:
-        result = scale(recipe, local, crew, config.num_workers or 1, command.num_tasks, command.repeats)
+        result = scale(recipe, local, crew, config.num_workers or 1, command.tasks, command.repeats)
     return _sizes(command) | {"sampler": command.sampler, "step_seconds": command.step_seconds} | result
 
 
@@ -254,7 +280,7 @@ def _saturation(command: BenchmarkCommand) -> dict[str, Any]:
     config = _scaling_config(command)
     recipe = sleeping_recipe(command.task_seconds, command.episodes_per_task, command.horizon, command.hidden_sizes)
     with contextlib.closing(make_crew(config, recipe)) as crew:
-        result = saturation(recipe, crew, config.num_workers or 1, command.num_tasks, command.task_seconds)
+        result = saturation(recipe, crew, config.num_workers or 1, command.tasks, command.task_seconds)
     return _sizes(command) | {"sampler": command.sampler} | result
 
 
@@ -295,6 +321,7 @@ MEASUREMENTS: dict[str, Callable[[BenchmarkCommand], dict[str, Any]]] = {
     "iteration": _iteration,
     "tasks": _tasks,
     "figures": _figures,
+    "fewshot": _fewshot,
     "scale": _scale,
     "saturation": _saturation,
 }
@@ -309,7 +336,7 @@ def _described(command: BenchmarkCommand, bench: _Bench) -> dict[str, Any]:
 def _sizes(command: BenchmarkCommand) -> dict[str, Any]:
     return {
         "benchmark": command.what,
-        "num_tasks": command.num_tasks,
+        "num_tasks": command.tasks,
         "episodes_per_task": command.episodes_per_task,
         "horizon": command.horizon,
         "hidden_sizes": list(command.hidden_sizes),

@@ -17,16 +17,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.cli import TrainCommand, prepare, run
-from maml_rl.config import SINUSOID, RunConfig, forbidden_changes
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, adaptation_curve
+from maml_rl.cli import complete
+from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.presets import PRESETS, Preset, with_preset
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training.atomic import write_atomically
-from maml_rl.training.checkpoint import CheckpointError, load_latest
+from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
 from maml_rl.training.trainer import TrainingError
 
@@ -96,7 +96,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
                 _require_loadable(method, command.load[method], config)
         for method, config in configs.items():
             if method not in command.load:
-                signum = _train(config, command.output_dir / method)
+                signum = complete(config, command.output_dir / method)
                 if signum is not None:
                     print(f"stopped in {method}: the same command goes on", file=sys.stderr)
                     return 128 + signum
@@ -116,8 +116,8 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 def base_config(command: CompareCommand) -> RunConfig:
     """The preset of the environment, in the physics that is asked for, or else the defaults."""
     env_id = RunConfig(env=command.env, physics=command.physics).env_id
-    if env_id == SINUSOID:
-        raise ValueError(f"env must be a task environment: {SINUSOID} has no oracle and no published comparison")
+    if env_id in (SINUSOID, *FEW_SHOT):
+        raise ValueError(f"env must be a task environment: {env_id} has no oracle and no published comparison")
     preset = dataclasses.replace(PRESETS.get(_rllab(env_id), RunConfig()), env=env_id)
     preset = with_preset(preset, command.preset)
     iterations = preset.training.num_iterations if command.num_iterations is None else command.num_iterations
@@ -161,27 +161,6 @@ def _rllab(env_id: str) -> str:
     return env_id.replace("-gym-", "-rllab-")
 
 
-def _train(config: RunConfig, folder: Path) -> int | None:
-    """Bring the method's run to its number of iterations; the signal's number if one stopped it."""
-    resume = None
-    if (folder / "config.json").exists():
-        changes = forbidden_changes(read_config(folder), config)
-        if changes:
-            raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
-        if load_latest(folder / "checkpoints").iteration >= config.training.num_iterations:
-            print(f"{folder}: done before", file=sys.stderr)
-            return None
-        resume = folder
-    print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
-    training = TrainCommand(config, output_dir=folder, resume=resume)
-    run_folder, built = prepare(training)
-    try:
-        with run_folder:
-            return run(training, run_folder, built).interrupted_by
-    finally:
-        built.close()
-
-
 def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:
     """A loaded run must be of the environment and the method that it stands for."""
     found = read_config(run_dir)
@@ -204,9 +183,7 @@ def _score(method: Method, config: RunConfig, command: CompareCommand) -> Adapta
     trained = load_trained(run_dir, settings, which, None, False)
     built = trained.built
     try:
-        return adaptation_curve(
-            built.family, trained.theta, evaluation, trained.checkpoint.iteration, built.threads, built.judge
-        )
+        return built.curve(trained.state, trained.checkpoint.iteration)
     finally:
         built.close()
 

@@ -19,9 +19,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.config import SINUSOID, RunConfig
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, adaptation_curve
+from maml_rl.build import INNER_STEPS
+from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.few_shot import accuracy_on
 from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.supervised.episodes import one_shot_examples
+from maml_rl.supervised.omniglot import one_shot_runs
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
 from maml_rl.training.atomic import write_atomically
 
@@ -34,12 +38,12 @@ class EvaluateCommand:
     """The folder of a training run."""
     checkpoint: WhichCheckpoint = "last"
     """The best by training score, as the paper chooses, or the last."""
-    num_tasks: int = 40
-    """Fresh tasks."""
+    num_tasks: int | None = None
+    """Fresh tasks: by default 40, or 600 episodes of few-shot classification."""
     split: Literal["test", "train"] | None = None
     """Of worlds that set tasks aside for evaluation; by default as in the run's own, test."""
-    num_steps: int = 3
-    """Gradient steps on each."""
+    num_steps: int | None = None
+    """Gradient steps on each: by default 3, or, in few-shot classification, as in the run's own evaluation."""
     first_step_size: float | None = None
     """Of the first step; by default as in the run's own evaluation."""
     later_step_size: float | None = None
@@ -54,6 +58,17 @@ class EvaluateCommand:
     """Of the evaluation's own random stream: tasks and episodes."""
     num_examples: int | None = None
     """Sinusoid: examples to adapt to, and as many to score on; by default as in training."""
+    norm: Literal["batch", "support"] | None = None
+    """Few-shot classification: another policy of normalisation than in training: batch (transductive) in place of
+    support, or the other way round."""
+    part: Literal["validation", "test"] = "test"
+    """Few-shot classification: the classes that episodes are drawn from."""
+    test_queries: int | None = None
+    """Few-shot classification: queries of each class; by default as in the run's own evaluation."""
+    one_shot_runs: bool = False
+    """Omniglot: in place of fresh episodes, the 20 runs of Lake et al. 2015, of 20 classes each."""
+    data_root: str | None = None
+    """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
     device: str = "cpu"
     """Where policies and adaptation are computed: cpu, cuda or cuda:N."""
     num_threads: int = 0
@@ -72,7 +87,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         config = evaluation_config(command)
         _require_writable(output)
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
-        curve = _curve(trained)
+        curve = _curve(command, trained)
         described = _described(command, curve, trained)
         _print_table(curve, trained, described["episodes"], command.task_range)
         _write(output, curve, described)
@@ -88,10 +103,11 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 def evaluation_config(command: EvaluateCommand) -> RunConfig:
     """The run's settings with the command's in place of those they override."""
     saved = read_config(command.run)
-    own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": command.num_steps, "seed": command.seed}
+    own: dict[str, Any] = {"num_tasks": 600 if saved.is_few_shot else 40, "seed": command.seed}
+    own |= {} if saved.is_few_shot else {"num_steps": 3}
     own |= {
         name: getattr(command, name)
-        for name in ("split", "first_step_size", "later_step_size", "episodes_per_task")
+        for name in ("num_tasks", "split", "num_steps", "first_step_size", "later_step_size", "episodes_per_task")
         if getattr(command, name) is not None
     }
     sinusoid = saved.sinusoid
@@ -105,21 +121,66 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sinusoid=sinusoid,
         sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
+        **_few_shot_settings(command, saved),
     )
 
 
-def _curve(trained: Trained) -> AdaptationCurve:
-    built, evaluation = trained.built, trained.config.evaluation
-    try:
-        return adaptation_curve(
-            built.family, trained.theta, evaluation, trained.checkpoint.iteration, built.threads, built.judge
+def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, Any]:
+    """The settings of few-shot classification that the command overrides."""
+    given = [name for name in ("norm", "test_queries", "data_root") if getattr(command, name) is not None]
+    if not saved.is_few_shot:
+        if given or command.one_shot_runs:
+            name = (given or ["one_shot_runs"])[0]
+            raise ValueError(
+                f"{name} applies to few-shot classification alone, but the run's environment is {saved.env}"
+            )
+        return {}
+    for name in ("split", "episodes_per_task"):
+        if getattr(command, name) is not None:
+            raise ValueError(f"{name} does not apply to {saved.env}: choose episodes by --part and --test-queries")
+    if command.norm is not None and saved.network.norm not in ("batch", "support"):
+        raise ValueError(f"norm must stay {saved.network.norm}, with which the run was trained, got {command.norm}")
+    if command.one_shot_runs:
+        _require_one_shot(saved)
+    queries = saved.episodes.test_queries if command.test_queries is None else command.test_queries
+    return {
+        "episodes": dataclasses.replace(
+            saved.episodes, data_root=command.data_root, test_queries=queries, evaluate_on=command.part
+        ),
+        "network": dataclasses.replace(saved.network, norm=command.norm or saved.network.norm),
+    }
+
+
+def _require_one_shot(saved: RunConfig) -> None:
+    """The runs ask for one of 20 characters of the second part, which the learner must not have seen."""
+    if saved.env != OMNIGLOT or saved.episodes.split != "background-evaluation":
+        raise ValueError(
+            "one_shot_runs needs a run trained with --env omniglot --split background-evaluation, got "
+            f"{saved.env} with {saved.episodes.split}: others have seen characters of these runs"
         )
+    if saved.learner in INNER_STEPS | {"reptile": {}} and saved.episodes.ways != 20:
+        ways = saved.episodes.ways
+        raise ValueError(f"one_shot_runs needs --ways 20 in training with learner {saved.learner}, got {ways}")
+
+
+def _curve(command: EvaluateCommand, trained: Trained) -> AdaptationCurve:
+    built, config = trained.built, trained.config
+    try:
+        if not command.one_shot_runs:
+            return built.curve(trained.state, trained.checkpoint.iteration)
+        runs = one_shot_runs(config.episodes.data_root, config.episodes.images)
+        names = [f"run{number:02}" for number in range(1, len(runs) + 1)]
+        pairs = (one_shot_examples(run, config.network) for run in runs)
+        assert built.few_shot is not None
+        return accuracy_on(built.few_shot, trained.state, pairs, command.seed, names, built.device)
     finally:
         built.close()
 
 
 def data_in_words(config: RunConfig, is_judged: bool) -> str:
     """On which episodes or examples each score rests."""
+    if config.is_few_shot:
+        return f"{config.episodes.test_queries} queries of each class, the same for every step"
     if config.env == SINUSOID:
         count = config.sinusoid.num_examples
         return f"{count} query examples per task, the same for every step; adapted on {count} others, in every step"
@@ -132,9 +193,12 @@ def data_in_words(config: RunConfig, is_judged: bool) -> str:
 def _print_table(
     curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
 ) -> None:
-    evaluation = trained.config.evaluation
+    evaluation, config = trained.config.evaluation, trained.config
     kind = "fresh tasks" if evaluation.split == "test" else "tasks of training"
-    title = f"{trained.config.env_id}, iteration {trained.checkpoint.iteration}, {evaluation.num_tasks} {kind}"
+    title = f"{config.env_id}, iteration {trained.checkpoint.iteration}, {len(curve.tasks)} {kind}"
+    if config.is_few_shot:
+        size = config.episodes.test
+        title += f": {size.ways}-way {size.shots}-shot, {config.learner}, norm {config.network.norm}"
     if task_range is not None:
         title += f" from {task_range[0]:g} to {task_range[1]:g}"
     table = Table(title=title, caption=f"Each number rests on {episodes}.")
@@ -143,13 +207,16 @@ def _print_table(
     for name in (*own, *(other.metric for other in others)):
         table.add_column(name, justify="right")
     sizes = ["", *(f"{size:g}" for size in evaluation.step_sizes)]
+    sizes = [sizes[step] for step in curve.steps]
     spread = curve.per_task.std(dim=1, correction=0).tolist()
     gains = curve.gain.mean(dim=1).tolist()
     columns = (sizes, curve.mean, curve.ci95, spread, gains, curve.share_worse)
-    for step, row in enumerate(zip(*columns, strict=True)):
-        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if step else ("", "")
-        more = [f"{other.mean[step]:.3g} +- {other.ci95[step]:.2g}" for other in others]
-        table.add_row(str(step), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change, *more)
+    for index, row in enumerate(zip(*columns, strict=True)):
+        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.steps[index] else ("", "")
+        more = [f"{other.mean[index]:.3g} +- {other.ci95[index]:.2g}" for other in others]
+        table.add_row(
+            str(curve.steps[index]), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change, *more
+        )
     Console(stderr=True).print(table)
 
 
@@ -160,8 +227,9 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "metric": curve.metric,
         "mean": _finite(curve.mean),
         "ci95": _finite(curve.ci95),
+        "steps": list(curve.steps),
         "further": {each.metric: {"mean": each.mean, "ci95": each.ci95} for each in curve.measures[1:]},
-        "num_tasks": evaluation.num_tasks,
+        "num_tasks": len(curve.tasks),
         "gain": _finite(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
         "step_sizes": list(evaluation.step_sizes),
@@ -175,6 +243,23 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "env": trained.config.env_id,
         "oracle": trained.config.oracle,
         "seed": evaluation.seed,
+    } | (_few_shot_described(command, trained.config) if trained.config.is_few_shot else {})
+
+
+def _few_shot_described(command: EvaluateCommand, config: RunConfig) -> dict[str, Any]:
+    """What a number of few-shot classification means nothing without."""
+    episodes = config.episodes
+    return {
+        "learner": config.learner,
+        "norm": config.network.norm,
+        "ways": episodes.ways,
+        "shots": episodes.shots,
+        "queries": episodes.test_queries,
+        "split": episodes.split if config.env == OMNIGLOT else "folders",
+        "trained_on": episodes.train_on,
+        "part": "one-shot runs" if command.one_shot_runs else command.part,
+        "rotations": episodes.test_rotations,
+        "resize": episodes.images.resize,
     }
 
 
@@ -194,7 +279,7 @@ def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [_task_columns(task) for task in curve.tasks]
-    scores, *more = ([f"{each.metric}_{step}" for step in range(len(each.per_task))] for each in curve.measures)
+    scores, *more = ([f"{each.metric}_{step}" for step in each.steps] for each in curve.measures)
     writer.writerow(["task", *columns[0], *scores, "gain", *itertools.chain(*more)])
     for index, described_task in enumerate(columns):
         own, *others = (each.per_task[:, index].tolist() for each in curve.measures)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from maml_rl.build import make_film_world, make_world, needs_backend
 from maml_rl.config import SINUSOID, RunConfig
-from maml_rl.core.params import Params, take_task
+from maml_rl.core.maml import MAML
+from maml_rl.core.params import Params, take_task, to_device
 from maml_rl.core.protocols import EVALUATION, Key
 from maml_rl.drawing import NO_BACKEND, DrawingError
 from maml_rl.evaluation.adaptation_curve import (
@@ -27,6 +28,7 @@ from maml_rl.evaluation.adaptation_curve import (
     query_key,
     score_tasks,
 )
+from maml_rl.evaluation.episode_sheet import Sheet, episode_sheet
 from maml_rl.evaluation.film import (
     DrawnWorld,
     Recording,
@@ -52,6 +54,8 @@ from maml_rl.evaluation.video import Panel, compose, require_ffmpeg, write_gif, 
 from maml_rl.policies import Policy
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.supervised.classification import ClassificationFamily, query_of, support_of
+from maml_rl.supervised.episodes import Episode
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
 from maml_rl.training.log import read_columns
 
@@ -87,6 +91,8 @@ class VisualizeCommand:
     """Make films."""
     num_threads: int = 0
     """0 takes every core. Results do not depend on it."""
+    data_root: str | None = None
+    """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
     device: str = "cpu"
     """Where policies and adaptation are computed, wherever the run was trained: cpu, cuda or cuda:N."""
 
@@ -108,11 +114,7 @@ class Adaptation(NamedTuple):
 
     def ranked(self, count: int) -> list[int]:
         """`count` tasks, from the least gain to the largest; one is the median."""
-        order = torch.argsort(self.curve.gain[-1], stable=True).tolist()
-        if count == 1:
-            return [order[len(order) // 2]]
-        places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-        return [order[place] for place in places]
+        return _spread(self.curve.gain[-1], count)
 
 
 def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +129,10 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
         try:
             command.output_dir.mkdir(parents=True, exist_ok=True)
-            _draw_all(command, _adapt(trained), backend)
+            if config.is_few_shot:
+                _draw_episodes(command, trained)
+            else:
+                _draw_all(command, _adapt(trained), backend)
         finally:
             trained.built.close()
     except SamplingError as error:
@@ -141,6 +146,10 @@ def _config(command: VisualizeCommand) -> RunConfig:
     if command.run == SHIPPED_RUN and not SHIPPED_RUN.exists():
         raise ValueError(f"the run must be named: {SHIPPED_RUN} comes only with a checkout of the source")
     saved = read_config(command.run)
+    if command.data_root is not None and not saved.is_few_shot:
+        raise ValueError(
+            f"data_root applies to few-shot classification alone, but the run's environment is {saved.env}"
+        )
     num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
     own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
     return dataclasses.replace(
@@ -148,6 +157,7 @@ def _config(command: VisualizeCommand) -> RunConfig:
         device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
+        episodes=dataclasses.replace(saved.episodes, data_root=command.data_root, evaluate_on="test"),
     )
 
 
@@ -156,7 +166,8 @@ def _adapt(trained: Trained) -> Adaptation:
     key = Key(config.evaluation.seed, EVALUATION, trained.checkpoint.iteration)
     tasks = evaluation_tasks(built.family, config.evaluation)
     params, supports, scores = [], [], []
-    sizes = config.evaluation.step_sizes
+    assert isinstance(built.learner, MAML)
+    sizes = built.learner.step_sizes(trained.state, config.evaluation.step_sizes)
     for adapted in adaptation(built.family, trained.theta, tasks, sizes, key, built.threads, built.judge):
         params.append(adapted.params)
         supports.append(adapted.support)
@@ -173,8 +184,8 @@ def _adapt(trained: Trained) -> Adaptation:
 def _draw_all(command: VisualizeCommand, shown: Adaptation, backend: str | None) -> None:
     """Plots first: they need nothing that a machine may lack."""
     folder, family = command.output_dir, shown.trained.built.family
-    _say(_learning_curve(command.run, shown, folder / "learning_curve.png"))
-    _say(_adaptation_curve(shown, command.task_range, folder / "adaptation_curve.png"))
+    _say(_learning_curve(command.run, shown.curve, shown.subject, folder / "learning_curve.png"))
+    _say(_adaptation_curve(shown.curve, shown.subject, command.task_range, folder / "adaptation_curve.png"))
     chosen = shown.ranked(command.num_shown)
     if not isinstance(family, RLFamily):
         if shown.trained.config.env == SINUSOID:
@@ -186,6 +197,29 @@ def _draw_all(command: VisualizeCommand, shown: Adaptation, backend: str | None)
         _films(shown, policy, chosen, folder, backend)
 
 
+def _draw_episodes(command: VisualizeCommand, trained: Trained) -> None:
+    """The plots of few-shot classification; its tasks are episodes of the test classes."""
+    config, folder = trained.config, command.output_dir
+    size = config.episodes.test
+    subject = f"{config.env_name} {size.ways}-way {size.shots}-shot {config.learner}"
+    subject += f", iteration {trained.checkpoint.iteration}"
+    curve = trained.built.curve(trained.state, trained.checkpoint.iteration)
+    _say(_learning_curve(command.run, curve, subject, folder / "learning_curve.png"))
+    if len(curve.steps) > 1:
+        _say(_adaptation_curve(curve, subject, None, folder / "adaptation_curve.png"))
+    chosen = [curve.tasks[index] for index in _spread(curve.per_task[-1], command.num_shown)]
+    _say(_episodes(trained, chosen, subject, folder / "episodes.png"))
+
+
+def _spread(values: Tensor, count: int) -> list[int]:
+    """`count` places, from the least value to the largest; one is the median's."""
+    order = torch.argsort(values, stable=True).tolist()
+    if count == 1:
+        return [order[len(order) // 2]]
+    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [order[place] for place in places]
+
+
 def _acting_policy(shown: Adaptation, family: RLFamily) -> Policy:
     judge = shown.trained.built.judge
     return judge.policy if isinstance(judge, RLFamily) else family.policy
@@ -194,16 +228,18 @@ def _acting_policy(shown: Adaptation, family: RLFamily) -> Policy:
 # --- plots -----------------------------------------------------------------------------------------------------
 
 
-def _learning_curve(run: Path, shown: Adaptation, path: Path) -> Path | None:
-    metric, last = shown.curve.metric, shown.trained.config.evaluation.num_steps
+def _learning_curve(run: Path, curve: AdaptationCurve, subject: str, path: Path) -> Path | None:
+    metric = curve.metric
     labels = {f"{metric}_before": "training tasks, before", f"{metric}_after": "training tasks, after"}
-    columns = read_columns(run / "metrics.csv", [*labels, *(f"eval_{metric}_{k}" for k in range(last + 1))])
-    steps = [k for k in range(last + 1) if f"eval_{metric}_{k}" in columns]
+    columns = read_columns(run / "metrics.csv", [*labels, *(f"eval_{metric}_{k}" for k in curve.steps)])
+    steps = [k for k in curve.steps if f"eval_{metric}_{k}" in columns]
     if not columns.get(f"{metric}_after"):
         print(f"{run / 'metrics.csv'} has no iterations yet: no learning curve", file=sys.stderr)
         return None
     histories = [
-        History(label, list(columns[name]), list(columns[name].values()), None) for name, label in labels.items()
+        History(label, list(columns[name]), list(columns[name].values()), None)
+        for name, label in labels.items()
+        if name in columns  # a learner that takes no gradient steps reports nothing before them
     ]
     if steps:
         name = f"eval_{metric}_{steps[-1]}"
@@ -212,18 +248,41 @@ def _learning_curve(run: Path, shown: Adaptation, path: Path) -> Path | None:
         values = columns[name]
         histories.append(History(label, list(values), list(values.values()), [halves.get(i, 0.0) for i in values]))
     window = max(1, len(columns[f"{metric}_after"]) // 50)
-    title = f"{shown.subject.split(',')[0]}: meta-training"
+    title = f"{subject.split(',')[0]}: meta-training"
     save_figure(learning_plot(histories, metric, title, window), path)
     return path
 
 
-def _adaptation_curve(shown: Adaptation, task_range: tuple[float, float] | None, path: Path) -> Path:
-    curve = shown.curve
+def _adaptation_curve(curve: AdaptationCurve, subject: str, task_range: tuple[float, float] | None, path: Path) -> Path:
     where = "" if task_range is None else f" from {task_range[0]:g} to {task_range[1]:g}"
-    title = f"{shown.subject}: {len(curve.tasks)} fresh tasks{where}"
-    label = f"mean over {len(curve.tasks)} tasks"
-    save_figure(adaptation_plot([LabelledCurve(label, curve.mean, curve.ci95, False)], curve.metric, title), path)
+    title = f"{subject}: {len(curve.tasks)} fresh tasks{where}"
+    line = LabelledCurve(f"mean over {len(curve.tasks)} tasks", curve.mean, curve.ci95, False, curve.steps)
+    save_figure(adaptation_plot([line], curve.metric, title), path)
     return path
+
+
+def _episodes(trained: Trained, episodes: Sequence[Episode], subject: str, path: Path) -> Path:
+    built, config = trained.built, trained.config
+    assert isinstance(built.family, ClassificationFamily) and built.few_shot is not None
+    support = to_device(support_of(built.family.stream, episodes), built.device)
+    query = to_device(query_of(built.family.stream, episodes, config.network), built.device)
+    key = Key(config.evaluation.seed, EVALUATION, 0)
+    probabilities = built.few_shot.predict(trained.state, support, query, key)[-1].double().softmax(dim=-1)
+    ways = config.episodes.ways
+    parts = [_by_class(each, ways) for each in (support.images, query.images, probabilities)]
+    if config.episodes.images.invert:
+        parts[:2] = [1.0 - pictures for pictures in parts[:2]]  # as they were drawn
+    sheets = [Sheet(*each) for each in zip(*parts, strict=True)]
+    title = (
+        f"{subject}, norm {config.network.norm}: from the worst to the best episode of {config.evaluation.num_tasks}"
+    )
+    save_figure(episode_sheet(sheets, title), path)
+    return path
+
+
+def _by_class(values: Tensor, ways: int) -> NDArray[Any]:
+    """[N, ways * M, ...] as [N, ways, M, ...]."""
+    return values.unflatten(1, (ways, -1)).cpu().numpy()
 
 
 def _paths(shown: Adaptation, policy: Policy, chosen: Sequence[int], path: Path) -> Path | None:

@@ -11,17 +11,24 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from maml_rl.convnet import ConvConfig
 from maml_rl.core.inner import InnerConfig
 from maml_rl.core.maml import OuterConfig
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
+from maml_rl.fewshot.matching import MatchingConfig
+from maml_rl.fewshot.reptile import InnerOptimiserConfig
 from maml_rl.policies import PolicyConfig
 from maml_rl.rl.family import AdvantageConfig
 from maml_rl.sampling.local import SamplingConfig
+from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.supervised.sinusoid import SinusoidConfig
 from maml_rl.training.run_folder import ConfigError
 from maml_rl.training.trainer import TrainingConfig
 
-SINUSOID = "sinusoid"
+SINUSOID, OMNIGLOT, IMAGES = "sinusoid", "omniglot", "images"
+FEW_SHOT = (OMNIGLOT, IMAGES)
+
+LearnerName = Literal["maml", "fomaml", "anil", "meta-sgd", "reptile", "joint", "prototypical", "matching", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,9 @@ class RunConfig:
 
     env: str = "maml/HalfCheetahVel-rllab-v0"
     """A registered Gymnasium id of a task environment, a short name such as AntVel, a class of your own as
-    module:Class, or "sinusoid"."""
+    module:Class, "sinusoid", "omniglot", or "images" for few-shot classification of pictures of your own."""
+    learner: LearnerName = "maml"
+    """Who learns. Those after meta-sgd are for few-shot classification."""
     physics: Literal["rllab", "gym"] | None = None
     """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By default a short
     name means rllab."""
@@ -48,21 +57,29 @@ class RunConfig:
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sinusoid: SinusoidConfig = field(default_factory=SinusoidConfig)
+    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = field(default_factory=EpisodeConfig)
+    network: Annotated[ConvConfig, tyro.conf.arg(name="")] = field(default_factory=ConvConfig)
+    inner_optimiser: InnerOptimiserConfig = field(default_factory=InnerOptimiserConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
-        if self.oracle and self.env == SINUSOID:
-            raise ValueError(f"oracle applies to task environments, not to {SINUSOID}")
+        if self.oracle and self.env in (SINUSOID, *FEW_SHOT):
+            raise ValueError(f"oracle applies to task environments, not to {self.env}")
         if self.physics and self.env_id == self.env and f"-{self.physics}-" not in self.env:
             raise ValueError(f"physics {self.physics} does not apply to {self.env}, which comes in one kind only")
 
     @property
+    def is_few_shot(self) -> bool:
+        return self.env in FEW_SHOT
+
+    @property
     def env_id(self) -> str:
         """The id with the chosen physics put in; of AntVel it is maml/AntVel-rllab-v0."""
-        if self.env != SINUSOID and self.env.isalnum():
+        if self.env not in (SINUSOID, *FEW_SHOT) and self.env.isalnum():
             return f"maml/{self.env}-{self.physics or 'rllab'}-v0"
         if self.physics is None:
             return self.env
@@ -88,20 +105,33 @@ ADDED = {
     "config.outer.trust_region.fisher_share",
     "config.evaluation.episodes_per_task",
     "config.evaluation.split",
+    "config.training.max_minutes",
     "config.sampling.num_workers",
     "config.sampling.task_timeout",
     "config.sampling.ray_address",
+    "config.learner",
+    "config.episodes",
+    "config.network",
+    "config.inner_optimiser",
+    "config.matching",
+    "config.inner.only",
+    "config.inner.learn_step_sizes",
+    "config.outer.gradient.decay",
+    "config.outer.gradient.decay_steps",
+    "config.outer.reptile.decay_steps",
 }
 """Settings that runs of earlier versions were saved without; what they did then is the default now."""
 
 MAY_CHANGE = {
     ("training", "num_iterations"),
+    ("training", "max_minutes"),
     ("device",),
     ("sampling", "num_threads"),
     ("sampling", "sampler"),
     ("sampling", "num_workers"),
     ("sampling", "task_timeout"),
     ("sampling", "ray_address"),
+    ("episodes", "data_root"),
 }
 """Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""
 

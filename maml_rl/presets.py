@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
-from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.config import OMNIGLOT, SINUSOID, LearnerName, RunConfig
+from maml_rl.convnet import ConvConfig
 from maml_rl.core.inner import InnerConfig
 from maml_rl.core.maml import OuterConfig
+from maml_rl.core.outer.gradient import GradientConfig
+from maml_rl.core.outer.reptile import ReptileConfig
 from maml_rl.core.outer.trust_region import TrustRegionConfig
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
+from maml_rl.fewshot.reptile import InnerOptimiserConfig
 from maml_rl.rl.family import AdvantageConfig
 from maml_rl.sampling.local import SamplingConfig
+from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.training.trainer import TrainingConfig
 
 _PRESETS = (
@@ -92,3 +97,78 @@ def _longer_steps_on_half_the_data(config: RunConfig) -> RunConfig:
 
 FASTER = {"maml/HalfCheetahVel-rllab-v0": _longer_steps_on_half_the_data}
 """By environment id: what makes the paper's settings faster."""
+
+
+def omniglot(learner: LearnerName, ways: int, shots: int) -> RunConfig:
+    """The protocol of the learner's paper and its published code, for so many classes and pictures of each.
+
+    Where 5 classes have settings other than 20, fewer than 10 take those of 5.
+    """
+    few = ways < 10
+    episodes = EpisodeConfig(ways=ways, shots=shots, queries=shots)
+    config = RunConfig(
+        env=OMNIGLOT,
+        learner=learner,
+        training=TrainingConfig(
+            num_iterations=60_000, num_tasks=32 if few else 16, evaluate_every=500, checkpoint_every=100
+        ),
+        # the published code's loss is the mean over a class's pictures and the sum over classes: 0.4 of 5, 0.1 of 20
+        inner=InnerConfig(num_steps=1 if few else 5, step_size=0.4 * ways if few else 0.1 * ways, **_inner_of(learner)),
+        outer=OuterConfig(step="gradient"),
+        evaluation=_steps(3 if few else 5, 0.4 * ways if few else 0.1 * ways),
+        episodes=episodes,
+    )
+    if learner == "reptile":
+        return _reptile(config, few)
+    if learner == "joint":
+        return dataclasses.replace(
+            config,
+            training=dataclasses.replace(config.training, num_iterations=20_000),
+            inner=InnerConfig(step_size=0.1),
+            evaluation=_steps(10, 0.1),
+        )
+    if learner in ("prototypical", "matching"):
+        return dataclasses.replace(
+            config,
+            training=dataclasses.replace(config.training, num_iterations=20_000, num_tasks=1),
+            outer=OuterConfig(step="gradient", gradient=GradientConfig(decay="halve", decay_steps=2000)),
+            evaluation=_steps(0, 1.0),
+            episodes=dataclasses.replace(
+                episodes, train_ways=60 if learner == "prototypical" else max(20, ways), queries=5, test_queries=15
+            ),
+            network=ConvConfig("pooled", norm="running"),
+        )
+    if learner == "pixels":
+        training = dataclasses.replace(config.training, num_iterations=0)
+        network = ConvConfig(norm="none")
+        return dataclasses.replace(config, training=training, evaluation=_steps(0, 1.0), network=network)
+    return config
+
+
+def _inner_of(learner: LearnerName) -> dict[str, Any]:
+    """What tells apart those that take MAML's steps. In its code scale and bias of the normalisation do not adapt."""
+    kinds: dict[str, dict[str, Any]] = {
+        "fomaml": {"first_order": True, "only": ("conv", "head")},
+        "anil": {"only": ("head",)},
+        "meta-sgd": {"learn_step_sizes": True},
+    }
+    return kinds.get(learner, {"only": ("conv", "head")})
+
+
+def _reptile(config: RunConfig, few: bool) -> RunConfig:
+    """Its published code's settings for 5 and for 20 classes; queries are seen by one beside the support."""
+    num_iterations, step_size = (100_000, 0.001) if few else (200_000, 0.0005)
+    return dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, num_iterations=num_iterations, num_tasks=5),
+        inner=InnerConfig(num_steps=5 if few else 10, step_size=step_size),
+        inner_optimiser=InnerOptimiserConfig(batch_size=10 if few else 20, test_batch_size=5 if few else 10),
+        outer=OuterConfig(step="reptile", reptile=ReptileConfig(1.0, decay_steps=num_iterations)),
+        evaluation=_steps(50, step_size),
+        episodes=dataclasses.replace(config.episodes, train_shots=10, queries=1),
+        network=ConvConfig(features="flatten", norm="support", head_std=0.1),
+    )
+
+
+def _steps(num_steps: int, step_size: float) -> EvaluationConfig:
+    return EvaluationConfig(num_tasks=100, num_steps=num_steps, first_step_size=step_size, later_step_size=step_size)

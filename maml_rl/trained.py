@@ -10,7 +10,7 @@ from maml_rl.build import Built, build
 from maml_rl.config import RunConfig, from_dict
 from maml_rl.core.maml import params_of
 from maml_rl.core.params import Params, to_device
-from maml_rl.core.protocols import INITIALISATION, Key
+from maml_rl.core.protocols import INITIALISATION, Key, State
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_best, load_latest
 from maml_rl.training.run_folder import RunFolder
 
@@ -22,8 +22,12 @@ class Trained(NamedTuple):
 
     config: RunConfig  # with the evaluation's number of episodes
     checkpoint: Checkpoint
-    theta: Params
+    state: State  # the checkpoint's, on the run's device
     built: Built
+
+    @property
+    def theta(self) -> Params:
+        return params_of(self.state)
 
 
 def read_config(run: Path) -> RunConfig:
@@ -53,12 +57,14 @@ def load_trained(
     config = config.as_evaluated
     built = build(config, task_range, mean_actions)
     try:
-        theta = to_device(params_of(checkpoint.state), built.device)
-        _require_fit(theta, built.family.init_params(Key(config.seed, INITIALISATION, 0)), run, config, checkpoint)
+        state = to_device(checkpoint.state, built.device)
+        theta = params_of(state)
+        initial = params_of(built.learner.init(Key(config.seed, INITIALISATION, 0)))
+        _require_fit(theta, initial, run, config, checkpoint)
     except BaseException:
         built.close()
         raise
-    return Trained(config, checkpoint, theta, built)
+    return Trained(config, checkpoint, state, built)
 
 
 def _require_fit(theta: Params, wanted: Params, run: Path, config: RunConfig, checkpoint: Checkpoint) -> None:

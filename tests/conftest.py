@@ -1,11 +1,41 @@
 """What all tests share."""
 
+import os
 import signal
 import sys
 from pathlib import Path
+
+import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import push  # noqa: F401 - registers test/Push-v0 and test/Reach-v0
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+torch.set_num_threads(1)  # as every run does; products of tests are too small to be shared out
+
+DATA = Path(os.environ.get("MAML_RL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+"""The folder that holds omniglot/, if it is on this machine."""
+
+
+@pytest.fixture(scope="session")
+def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def own_cache(pictures_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Decoded pictures are kept where only these tests see them; no data but their own are found."""
+    monkeypatch.setenv("MAML_RL_CACHE", str(pictures_cache))
+    monkeypatch.delenv("MAML_RL_DATA", raising=False)
+    return pictures_cache
+
+
+@pytest.fixture
+def real_data(own_cache: Path) -> str:
+    """The data root with the real Omniglot."""
+    if not (DATA / "omniglot").is_dir():
+        pytest.skip(f"no Omniglot in {DATA}: name the folder that holds omniglot/ by MAML_RL_DATA")
+    return str(DATA)

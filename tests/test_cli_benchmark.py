@@ -3,9 +3,15 @@
 import json
 
 import pytest
+import torch
 
-from maml_rl import cli_benchmark
+from maml_rl import cli_benchmark, fewshot_benchmark
 from maml_rl.cli_benchmark import benchmark
+from maml_rl.core.lift import Threads
+from maml_rl.core.maml import params_of
+from maml_rl.core.objective import MetaObjective
+from maml_rl.core.params import flatten
+from maml_rl.supervised.classification import query_of, support_of
 
 TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--hidden-sizes", "4", "--repeats", "1"]
 
@@ -29,6 +35,33 @@ def test_an_iteration_is_its_parts(capsys):
     assert 0 < parts <= result["seconds_per_iteration"]
     assert result["ratio_to_floor"] == pytest.approx(result["seconds_per_iteration"] / result["physics_floor_seconds"])
     assert all(result[f"{part}_seconds"] > 0 for part in ("gradient", "fisher", "line_search"))
+
+
+def test_few_shot_learners_are_put_beside_plain_code(capsys):
+    result = printed(capsys, "fewshot", "--num-threads", "1")
+    assert result["num_tasks"] == 2 and result["tasks_per_s"] == pytest.approx(2 / result["meta_batch_seconds"])
+    speedup = result["loop_seconds"] / result["meta_batch_seconds"]
+    assert result["speedup_over_loop"] == pytest.approx(speedup)
+    ratio = result["prototypical_episode_seconds"] / result["encoder_seconds"]
+    assert result["prototypical_ratio"] == pytest.approx(ratio)
+    assert 0.0 < result["loading_share"] < 1.0
+
+
+def test_the_plain_loop_s_sums_are_ours():
+    # what is compared for speed must be the same: mean over tasks of the loop's gradients, and the meta-gradient
+    threads = Threads(1)
+    bench = fewshot_benchmark._bench("maml", threads)
+    tasks = bench.tasks(2, 0)
+    learner, theta = bench.meta_step.__self__, params_of(bench.state)
+    support, query = support_of(bench.stream, tasks), query_of(bench.stream, tasks, bench.config.network)
+    sizes = learner.step_sizes(bench.state, learner.inner.step_sizes)
+    objective = MetaObjective(learner.family, learner.inner, [support], query, threads, sizes)
+    found = objective.linearize(theta, fisher_share=0.0).gradient
+    loss = torch.func.grad(fewshot_benchmark._loss_after_a_step)
+    batches = zip(support.images, support.labels, query.images, query.labels, strict=True)
+    slopes = [flatten(loss(theta, *each, learner.inner.step_size)) for each in batches]
+    expected = torch.stack(slopes).mean(dim=0)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_workers_are_put_beside_one_process(capsys):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from maml_rl import cli_compare
+from maml_rl import build, cli
 from maml_rl.cli_compare import CompareCommand, base_config, compare, method_config
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.sampling.trajectory import SamplingError
@@ -49,7 +49,7 @@ def test_before_adaptation_all_untrained_policies_score_the_same(compared, tmp_p
 
 def test_what_is_done_is_not_done_again(compared, monkeypatch, capsys):
     before = json.loads((compared / "comparison.json").read_text())
-    monkeypatch.setattr(cli_compare, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(cli, "run", lambda *_: pytest.fail("trained again"))
     assert compare(arguments(compared, "--num-iterations", "1")) == 0
     assert json.loads(capsys.readouterr().out) == before
 
@@ -63,7 +63,7 @@ def test_a_run_cut_short_goes_on(compared, tmp_path, monkeypatch, capsys):
 
 
 def test_a_signal_stops_the_command_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli_compare, "run", lambda *_: TrainingResult(0, 2, {}))
+    monkeypatch.setattr(cli, "run", lambda *_: TrainingResult(0, 2, {}))
     assert compare(arguments(tmp_path, "--num-iterations", "1")) == 130
     assert "stopped in maml: the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "comparison.json").exists()
@@ -88,7 +88,7 @@ def test_an_episode_that_fails_ends_in_a_sentence(compared, monkeypatch, capsys)
     def fail(*_):
         raise SamplingError("task 1, episode 2, step 3: action is not finite", 1, 2)
 
-    monkeypatch.setattr(cli_compare, "adaptation_curve", fail)
+    monkeypatch.setattr(build, "adaptation_curve", fail)
     assert compare(arguments(compared, "--num-iterations", "1")) == 1
     assert "error: task 1, episode 2, step 3: action is not finite" in capsys.readouterr().err
 

@@ -10,16 +10,18 @@ ROOT = Path(__file__).parents[1]
 # Rooms of one line know nothing of each other.
 LEVELS = [
     {"version", "runtime", "drawing", "core"},
-    {"networks"},
+    {"networks", "convnet"},
     {"policies"},
     {"sampling"},
-    {"rl", "supervised", "fewshot"},
+    {"rl", "supervised"},
+    {"fewshot"},
     {"training", "evaluation", "scaling"},
     {"config"},
     {"build"},
     {"trained", "presets"},
+    {"fewshot_benchmark"},
     {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize", "cli_check_env"},
-    {"cli_compare"},
+    {"cli_compare", "cli_leaderboard"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -24,6 +24,11 @@ class InnerConfig:
     estimator: Literal["log_prob", "ratio", "dice"] = "log_prob"
     """Inner policy-gradient loss: log-prob x advantage (Finn et al. 2017), likelihood ratio pi / stop(pi) (Rothfuss et
     al. 2019), or DiCE (Foerster et al. 2018). Same first derivative, different second."""
+    only: tuple[str, ...] = ()
+    """Beginnings of the names of the parameters that adapt; by default all do. ANIL (Raghu et al. 2020): head"""
+    learn_step_sizes: bool = False
+    """Meta-SGD (Li et al. 2017): each number of the parameters has a step size of its own, which is learned with them
+    and begins at step_size."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 0:
@@ -34,6 +39,21 @@ class InnerConfig:
     @property
     def step_sizes(self) -> tuple[float, ...]:
         return (self.step_size,) * self.num_steps
+
+    def sizes_for(self, params: Params, step_sizes: Sequence[float]) -> Sequence[StepSize]:
+        """The same sizes, as trees with 0 for the parameters that do not adapt, if only some do.
+
+        Raises:
+            ValueError: if none does.
+        """
+        if not self.only:
+            return step_sizes
+        adapts = {name: name.startswith(self.only) for name in params}
+        if not any(adapts.values()):
+            raise ValueError(f"inner.only must name some of the parameters {list(params)}, got {list(self.only)}")
+        return [
+            {name: p.new_full((), size if adapts[name] else 0.0) for name, p in params.items()} for size in step_sizes
+        ]
 
 
 def adapt(

@@ -7,8 +7,9 @@ the number of threads, the same numbers are computed and added up in the order o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils import _pytree as pytree
 from maml_rl.core.params import device_of, num_tasks, take_task
 
 Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 CHUNK_ELEMENTS = 40_000
 """Numbers of support data that one chunk may hold. Many small tasks share a chunk and run as one batched product; a
@@ -27,8 +29,21 @@ CHUNK_ELEMENTS_GPU = 5_000_000
 """The same where products are large or not worth starting: some forty tasks of thousands of steps each."""
 
 
+def takes_stacked(function: Function) -> Function:
+    """Mark a function that takes stacked trees as well as those of one task, and is faster than lifting it."""
+    function.takes_stacked = True  # type: ignore[attr-defined]
+    return function
+
+
+def over_tasks(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.vmap` of a function of one task's trees, or the function itself if it takes stacked ones."""
+    return function if getattr(function, "takes_stacked", False) else torch.vmap(function)
+
+
 def lift(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Turn a function of one task's trees into one of stacked trees; axis 0 of the result is the task."""
+    if getattr(function, "takes_stacked", False):
+        return function
 
     def lifted(*trees: Any) -> Tensor:
         if num_tasks(trees[0]) == 1:  # spares the batching rules, whose products are slower than plain ones
@@ -67,6 +82,16 @@ class Threads:
         if self._pool is None:
             return [function(*each) for each in zip(*arguments, strict=True)]
         return list(self._pool.map(function, *arguments))
+
+    @contextmanager
+    def inside_products(self) -> Iterator[None]:
+        """Spread every single product over the threads, for work that is not many small pieces. Its last bits depend on
+        their number then."""
+        torch.set_num_threads(self.num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(1)
 
     def close(self) -> None:
         if self._pool is not None:

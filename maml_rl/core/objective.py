@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.inner import InnerConfig, InnerStep, adapt, inner_gradient, scale, subtract
+from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, inner_gradient, scale, subtract
 from maml_rl.core.lift import Threads, chunk_tasks, lift
 from maml_rl.core.output_map import LossAtOutputs, OutputMap
-from maml_rl.core.params import Params, flatten, num_tasks, stack, take_tasks, unflatten
+from maml_rl.core.params import Params, concatenate_tasks, flatten, num_tasks, stack, take_tasks, unflatten
 from maml_rl.core.protocols import TaskFamily
 
 
@@ -26,6 +26,8 @@ class Linearization(NamedTuple):
     loss: float
     gradient: Tensor  # [P]
     fisher_product: Callable[[Tensor], Tensor]  # [P] -> [P]
+    adapted: Params  # theta' [task, ...]
+    step_size_gradient: Tensor | None  # [P], if step sizes are learned: one for each parameter, the same in every step
 
 
 class MetaObjective:
@@ -34,8 +36,21 @@ class MetaObjective:
     Every evaluation adapts anew from the candidate theta: the trust region lies around the adapted policies.
     """
 
-    def __init__(self, family: TaskFamily, inner: InnerConfig, supports: Sequence[Any], query: Any, threads: Threads):
+    def __init__(
+        self,
+        family: TaskFamily,
+        inner: InnerConfig,
+        supports: Sequence[Any],
+        query: Any,
+        threads: Threads,
+        step_sizes: Sequence[StepSize] | None = None,
+    ):
+        """
+        Args:
+            step_sizes: numbers or trees, one for each support; by default those of `inner`.
+        """
         self._family, self._inner, self._threads = family, inner, threads
+        self._step_sizes = inner.step_sizes if step_sizes is None else step_sizes
         self._num_tasks = num_tasks(query)
         self._data = [
             (take_tasks(query, *chunk), [take_tasks(support, *chunk) for support in supports])
@@ -51,7 +66,7 @@ class MetaObjective:
         def one_chunk(data: tuple[Any, list[Any]], old_outputs: Tensor) -> tuple[Tensor, Tensor]:
             query, supports = data
             start = stack(theta, num_tasks(query))
-            adapted = adapt(inner_gradient(family), start, supports, self._inner.step_sizes)
+            adapted = adapt(inner_gradient(family), start, supports, self._step_sizes)
             with torch.no_grad():
                 outputs = family.linearize(adapted, query).outputs
                 loss = lift(family.outer_loss_at)(outputs, query)
@@ -68,7 +83,8 @@ class MetaObjective:
             fisher_share: 1 for the exact matrix, 0 for none.
         """
         chunks = self._threads.map(
-            lambda data: _Chunk(self._family, self._inner, theta, data[0], data[1], fisher_share), self._data
+            lambda data: _Chunk(self._family, self._inner, self._step_sizes, theta, data[0], data[1], fisher_share),
+            self._data,
         )
         self._old_outputs = [chunk.old_outputs for chunk in chunks]
 
@@ -77,7 +93,10 @@ class MetaObjective:
             return self._mean(self._threads.map(lambda chunk: chunk.fisher_product(direction), chunks))
 
         loss = self._mean([chunk.loss for chunk in chunks])
-        return Linearization(loss.item(), self._mean([chunk.gradient for chunk in chunks]), fisher_product)
+        gradient = self._mean([chunk.gradient for chunk in chunks])
+        adapted = concatenate_tasks([chunk.adapted for chunk in chunks])
+        sizes = [chunk.step_size_gradient for chunk in chunks if chunk.step_size_gradient is not None]
+        return Linearization(loss.item(), gradient, fisher_product, adapted, self._mean(sizes) if sizes else None)
 
     def _mean(self, sums: Sequence[Tensor]) -> Tensor:
         """From sums over chunks to the mean over tasks, added in double precision in the order of the tasks."""
@@ -93,9 +112,15 @@ class _Path:
     D is the outputs' Jacobian at theta'; A = I - alpha H for each inner step, H being the inner loss's Hessian there.
     """
 
-    def __init__(self, inner: InnerConfig, steps: Sequence[InnerStep], outputs: OutputMap):
-        self._steps = [] if inner.first_order else list(zip(steps, inner.step_sizes, strict=True))
-        self._outputs = outputs
+    def __init__(
+        self,
+        inner: InnerConfig,
+        steps: Sequence[InnerStep],
+        step_sizes: Sequence[StepSize],
+        outputs: OutputMap,
+    ):
+        self._steps = [] if inner.first_order else list(zip(steps, step_sizes, strict=True))
+        self._inner_steps, self._outputs = steps, outputs
 
     def push(self, direction: Params) -> Tensor:
         """J_i direction_i: [n, ...] to [n, B, width]."""
@@ -105,10 +130,22 @@ class _Path:
 
     def pull(self, cotangent: Tensor) -> Params:
         """J_i' cotangent_i: [n, B, width] to [n, ...]."""
-        pulled = self._outputs.pull(cotangent)
+        return self.pulls(cotangent)[-1]
+
+    def pulls(self, cotangent: Tensor) -> list[Params]:
+        """The same for the parameters after the last inner step, after the one before, ..., theta."""
+        pulled = [self._outputs.pull(cotangent)]
         for step, step_size in reversed(self._steps):
-            pulled = subtract(pulled, step.hessian_product(scale(pulled, step_size)))
+            pulled.append(subtract(pulled[-1], step.hessian_product(scale(pulled[-1], step_size))))
         return pulled
+
+    def step_size_slopes(self, pulled: Sequence[Params]) -> list[Params]:
+        """From `pulls` of a loss's slope, that loss's derivative in the sizes of the last step, the one before, ...
+
+        theta'' = theta' - alpha * g depends on alpha by -g."""
+        befores = pulled[: len(self._inner_steps)] if self._steps else [pulled[0]] * len(self._inner_steps)
+        pairs = zip(befores, reversed(self._inner_steps), strict=True)
+        return [{name: -before[name] * step.gradient[name] for name in before} for before, step in pairs]
 
 
 class _Chunk:
@@ -122,6 +159,7 @@ class _Chunk:
         self,
         family: TaskFamily,
         inner: InnerConfig,
+        step_sizes: Sequence[StepSize],
         theta: Params,
         query: Any,
         supports: Sequence[Any],
@@ -136,19 +174,25 @@ class _Chunk:
             steps.append(InnerStep(family, params, support, with_hessian=not inner.first_order))
             return steps[-1].gradient
 
-        adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, inner.step_sizes)
+        adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, step_sizes)
+        self.adapted = adapted
         outputs = family.linearize(adapted, query)
-        self._path = _Path(inner, steps, outputs)
+        self._path = _Path(inner, steps, step_sizes, outputs)
         self.old_outputs = outputs.outputs.detach()
         outer = LossAtOutputs(family.outer_loss_at, self.old_outputs, query)
         self.loss = outer.values.sum()
-        self.gradient = self._sum(self._path.pull(outer.slope))
+        pulled = self._path.pulls(outer.slope)
+        self.gradient = self._sum(pulled[-1])
+        self.step_size_gradient: Tensor | None = None
+        if inner.learn_step_sizes:
+            slopes = [self._sum(slope) for slope in self._path.step_size_slopes(pulled)]
+            self.step_size_gradient = torch.stack(slopes).sum(dim=0)
         if 0.0 < fisher_share < 1.0:  # about the same points: theta' itself rests on all data
             query = family.part(query, fisher_share)
             parts = [family.part(support, fisher_share) for support in supports]
             steps = [InnerStep(family, p, s, not inner.first_order) for p, s in zip(points, parts, strict=True)]
             outputs = family.linearize(adapted, query)
-            self._path = _Path(inner, steps, outputs)
+            self._path = _Path(inner, steps, step_sizes, outputs)
         if fisher_share > 0.0:
             old = outputs.outputs.detach()
             self._divergence = LossAtOutputs(

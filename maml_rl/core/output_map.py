@@ -50,7 +50,7 @@ class AutogradMap:
     def __init__(self, outputs: Callable[[Params, Any], Tensor], params: Params, data: Any):
         """
         Args:
-            outputs: of ONE task: (params, data) -> [B, width].
+            outputs: of ONE task: (params, data) -> [B, width]; or one that `takes_stacked`.
             params, data: stacked [n, ...].
         """
         self._variables = as_leaves(params)
@@ -58,7 +58,8 @@ class AutogradMap:
         with torch.enable_grad():
             self._outputs = lift(outputs)(self._variables, data)
         self.outputs = self._outputs.detach()
-        self._slope: tuple[Tensor, ...] | None = None
+        self._slope: tuple[Tensor, ...] = ()
+        self._cotangent = torch.empty(0)
 
     def push(self, direction: Params) -> Tensor:
         with torch.enable_grad():  # w -> J' w is linear, and its own reverse is J
@@ -73,20 +74,25 @@ class AutogradMap:
         return self._named(self._grad(self._outputs, cotangent, create_graph=False))
 
     def fix_cotangent(self, cotangent: Tensor) -> Params:
+        self._cotangent = cotangent.detach().requires_grad_()
         with torch.enable_grad():
-            self._slope = self._grad(self._outputs, cotangent, create_graph=True)
+            self._slope = self._grad(self._outputs, self._cotangent, create_graph=True)
         return self._named(tuple(slope.detach() for slope in self._slope))
 
     def pull_change(self, direction: Params, change: Callable[[Tensor], Tensor]) -> Params:
-        assert self._slope is not None, "fix_cotangent comes first"
-        result = self.pull(change(self.push(direction)))
+        assert self._slope, "fix_cotangent comes first"
         pairs = [(s, d) for s, d in zip(self._slope, direction.values(), strict=True) if s.requires_grad]
-        if not pairs:  # outputs that are linear in the parameters do not bend
-            return result
         slopes, directions = zip(*pairs, strict=True)
-        bends = torch.autograd.grad(
-            slopes, self._leaves, directions, retain_graph=True, allow_unused=True, materialize_grads=True
+        # direction' J' c is linear in c, with slope J direction: one backward pass gives that and how J' c bends
+        pushed, *bends = torch.autograd.grad(
+            slopes,
+            (self._cotangent, *self._leaves),
+            directions,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
         )
+        result = self.pull(change(pushed))
         return {name: value + bend for (name, value), bend in zip(result.items(), bends, strict=True)}
 
     def _grad(self, outputs: Tensor, cotangent: Tensor, create_graph: bool) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.inner import adapt_tasks
+from maml_rl.core.inner import StepSize, adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, stack
 from maml_rl.core.protocols import EVALUATION, TASKS, Key, TaskFamily
@@ -59,6 +59,11 @@ class AdaptationCurve(NamedTuple):
     higher_is_better: bool = True
     tasks: Sequence[Any] = ()  # the N tasks
     further: Mapping[str, Tensor] = MappingProxyType({})  # as per_task, of other measures: "success", ...
+    recorded: Sequence[int] = ()  # the numbers of steps that the rows stand for, if not 0, 1, ... K
+
+    @property
+    def steps(self) -> Sequence[int]:
+        return self.recorded or range(len(self.per_task))
 
     @property
     def measures(self) -> list[AdaptationCurve]:
@@ -115,7 +120,7 @@ def adaptation(
     family: TaskFamily,
     theta: Params,
     tasks: Sequence[Any],
-    step_sizes: Sequence[float],
+    step_sizes: Sequence[StepSize],
     key: Key,
     threads: Threads,
     judge: TaskFamily | None,
@@ -162,6 +167,7 @@ def adaptation_curve(
     iteration: int,
     threads: Threads,
     judge: TaskFamily | None = None,
+    step_sizes: Sequence[StepSize] | None = None,
 ) -> AdaptationCurve:
     """Adapt to `config.num_tasks` fresh tasks and score before the first and after every step; see `adaptation`.
 
@@ -169,12 +175,14 @@ def adaptation_curve(
 
     Args:
         iteration: names the evaluation's noise; the tasks are the same for all iterations.
+        step_sizes: in place of those of `config`.
     """
     tasks = evaluation_tasks(family, config)
     key = Key(config.seed, EVALUATION, iteration)
+    sizes = config.step_sizes if step_sizes is None else step_sizes
     rows: list[Tensor] = []  # one for each number of steps
     further: dict[str, list[Tensor]] = {}
-    for adapted in adaptation(family, theta, tasks, config.step_sizes, key, threads, judge):
+    for adapted in adaptation(family, theta, tasks, sizes, key, threads, judge):
         rows.append(score_tasks(family, adapted).mean(dim=1))
         for name, scores in further_scores(family, adapted).items():
             further.setdefault(name, []).append(scores.mean(dim=1))

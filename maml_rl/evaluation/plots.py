@@ -28,6 +28,7 @@ class LabelledCurve(NamedTuple):
     mean: list[float]
     ci95: list[float] | None  # half widths of the 95 % intervals, if known
     reference: bool  # numbers from elsewhere: drawn dashed and grey, without a band
+    steps: Sequence[int] = ()  # the numbers of gradient steps, if not 0, 1, ...
 
 
 def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) -> Figure:
@@ -45,7 +46,7 @@ def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) ->
     own = 0
     dashes = [(0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1))]
     for place, curve in enumerate(curves):
-        steps = range(len(curve.mean))
+        steps = curve.steps or range(len(curve.mean))
         if not curve.mean or (curve.ci95 is not None and len(curve.ci95) != len(curve.mean)):
             raise ValueError(f"curve {curve.label!r} needs a score per step and as many intervals, got {curve}")
         if curve.reference:
@@ -94,6 +95,35 @@ def learning_plot(histories: Sequence[History], metric: str, title: str, window:
     axes.set_xlabel("iterations of meta-training" + (f" (lines: mean of the last {window})" if window > 1 else ""))
     axes.set_ylabel(METRIC_LABELS.get(metric, metric))
     axes.legend(frameon=False)
+    return figure
+
+
+class Progress(NamedTuple):
+    """What a learner knows after so much training."""
+
+    label: str
+    minutes: list[float]
+    values: list[float]  # measured during training
+    final: tuple[float, float, float]  # minutes, score and half of its 95 % interval, of the finished learner
+
+
+def progress_plot(learners: Sequence[Progress], metric: str, title: str) -> Figure:
+    """Scores over the time of training: lines during training, points with intervals at its end.
+
+    A learner that is not trained is a level dotted line.
+    """
+    figure, axes = _figure(title, width=8.5)
+    for place, learner in enumerate(learners):
+        colour = COLOURS[place % len(COLOURS)]
+        end, score, half = learner.final
+        if end == 0.0:
+            axes.axhline(score, linestyle=":", color=colour, label=learner.label)
+            continue
+        x, y, dash = [*learner.minutes, end], [*learner.values, score], "-" if place < len(COLOURS) else "--"
+        axes.plot(x, y, linestyle=dash, linewidth=1.2, color=colour, label=learner.label)
+        axes.errorbar([end], [score], [half], fmt="o", markersize=5, color=colour, zorder=3)
+    axes.set_xlabel("minutes of training")
+    _label_scores(axes, metric, has_bands=False, is_crowded=True)
     return figure
 
 

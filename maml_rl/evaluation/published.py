@@ -63,3 +63,31 @@ PUBLISHED = {
     ),
 }
 """By environment id."""
+
+FEW_SHOT_PUBLISHED = {
+    ("maml", 5, 1): 0.987,
+    ("maml", 5, 5): 0.999,
+    ("maml", 20, 1): 0.958,
+    ("maml", 20, 5): 0.989,
+    ("fomaml", 5, 1): 0.983,
+    ("fomaml", 5, 5): 0.992,
+    ("fomaml", 20, 1): 0.894,
+    ("fomaml", 20, 5): 0.979,
+    ("reptile", 5, 1): 0.9539,
+    ("reptile", 5, 5): 0.9890,
+    ("reptile", 20, 1): 0.8814,
+    ("reptile", 20, 5): 0.9665,
+    ("prototypical", 5, 1): 0.988,
+    ("prototypical", 5, 5): 0.997,
+    ("prototypical", 20, 1): 0.960,
+    ("prototypical", 20, 5): 0.989,
+    ("matching", 5, 1): 0.981,
+    ("matching", 5, 5): 0.989,
+    ("matching", 20, 1): 0.938,
+    ("matching", 20, 5): 0.985,
+}
+"""Accuracy on Omniglot by (learner, ways, shots), each with the splits and the normalisation of its authors.
+
+MAML: Finn et al. 2017, table 1. First-order MAML and Reptile (without transduction): Nichol et al. 2018 (v3), table 2.
+Prototypical Networks: Snell et al. 2017, table 1, and Matching Networks (cosine, without fine-tuning) as quoted there.
+"""

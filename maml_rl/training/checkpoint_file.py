@@ -105,7 +105,7 @@ def load(path: Path) -> Checkpoint:
     """
     if path.suffix in (".json", ".safetensors"):
         path = path.with_suffix("")
-    about = _read_about(path.with_name(f"{path.name}.json"))
+    about = read_about(path.with_name(f"{path.name}.json"))
     file = path.with_name(f"{path.name}.safetensors")
     state = _read_tensors(file, about["sha256"])
     found = {entry["name"]: entry for entry in _describe(state)}
@@ -122,7 +122,12 @@ def read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"checkpoint file {path} cannot be read: {error.strerror or error}") from error
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> dict[str, Any]:
+    """What a checkpoint's JSON file says: its hash, counters, commit, ...
+
+    Raises:
+        CheckpointError: if it is missing, cut, or of another format version.
+    """
     try:
         about = json.loads(read_bytes(path), parse_constant=_refuse_constant)
     except CheckpointError:

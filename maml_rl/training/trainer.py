@@ -36,6 +36,9 @@ class TrainingConfig:
     evaluate_every: int = 10  # iterations; 0 for never
     checkpoint_every: int = 1  # iterations
     keep_checkpoints: int = 5  # the last ones; the best is kept besides
+    max_minutes: float | None = (
+        None  # begin no iteration after so long, evaluations and earlier parts of the run included
+    )
 
     def __post_init__(self) -> None:
         least = {"num_iterations": 0, "num_tasks": 1, "evaluate_every": 0}
@@ -43,6 +46,13 @@ class TrainingConfig:
             value = getattr(self, name)
             if value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        if self.max_minutes is not None and not 0.0 < self.max_minutes < math.inf:
+            raise ValueError(f"max_minutes must be positive and finite, got {self.max_minutes}")
+
+    def is_over(self, reached: Checkpoint) -> bool:
+        """Whether a run that has come so far is done."""
+        late = self.max_minutes is not None and reached.counters["wall_seconds"] >= 60.0 * self.max_minutes
+        return late or reached.iteration >= self.num_iterations
 
 
 class TrainingResult(NamedTuple):
@@ -127,7 +137,7 @@ class Trainer:
                 self._save_latest(current)
                 started = time.perf_counter() - current.counters["wall_seconds"]
                 try:
-                    while current.iteration < self._config.num_iterations:
+                    while not self._config.is_over(current):
                         with interrupts.allowed():
                             step = self._compute(current, started)
                         self._write(step, log, display)
@@ -217,8 +227,7 @@ class Trainer:
             if step.before.iteration not in checkpoints.iterations_on_disk(folder):
                 checkpoints.save(folder, step.before)
             checkpoints.point(folder, "best", step.before.iteration)
-        is_last = after.iteration == self._config.num_iterations
-        if is_last or after.iteration % self._config.checkpoint_every == 0:
+        if self._config.is_over(after) or after.iteration % self._config.checkpoint_every == 0:
             log.sync()
             self._save_latest(after)
         display.show({**step.metrics, **step.clock}, step.evaluation)

@@ -119,3 +119,17 @@ def test_settings_are_checked():
         with pytest.raises(ValueError, match=r"inner\.step_size must be positive and finite"):
             InnerConfig(step_size=size)
     assert InnerConfig(num_steps=3, step_size=0.2).step_sizes == (0.2, 0.2, 0.2)
+
+
+def test_only_the_parameters_named_adapt(sinusoid):
+    problem = sinusoid(2, 1)
+    config = InnerConfig(step_size=0.05, only=("1.", "2.bias"))
+    sizes = config.sizes_for(problem.theta, config.step_sizes)
+    start = stack(problem.theta, 2)
+    found = adapt_tasks(problem.family, start, problem.supports, sizes, problem.threads)
+    every = adapt_tasks(problem.family, start, problem.supports, config.step_sizes, problem.threads)
+    for name, value in found.items():
+        expected = every if name.startswith(("1.", "2.bias")) else start
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"inner\.only must name some of the parameters .*, got \['head'\]"):
+        InnerConfig(only=("head",)).sizes_for(problem.theta, (0.1,))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.core import lift as lift_module
-from maml_rl.core.lift import Threads, available_cores, chunk_tasks, lift
+from maml_rl.core.lift import Threads, available_cores, chunk_tasks, lift, over_tasks, takes_stacked
 
 
 class Data(NamedTuple):
@@ -78,3 +78,23 @@ def test_zero_threads_stands_for_one_per_core():
     threads.close()
     with pytest.raises(ValueError, match="num_threads must be at least 1, or 0 for one per core, got -1"):
         Threads(-1)
+
+
+def test_a_function_that_takes_stacked_trees_is_called_with_them():
+    @takes_stacked
+    def total(tree):
+        assert tree["a"].dim() == 2
+        return tree["a"].sum(dim=-1)
+
+    tree = {"a": torch.arange(6.0).view(3, 2)}
+    for lifted in (lift(total), over_tasks(total)):
+        assert torch.equal(lifted(tree), torch.tensor([1.0, 5.0, 9.0]))
+    assert torch.equal(over_tasks(lambda each: each["a"].sum())(tree), torch.tensor([1.0, 5.0, 9.0]))
+
+
+def test_products_are_shared_out_only_where_asked():
+    threads = Threads(2)
+    with threads.inside_products():
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1
+    threads.close()

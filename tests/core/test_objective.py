@@ -229,19 +229,22 @@ def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
         {name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype) for name, p in plain.theta.items()}
         for _ in range(2)
     ]
-    problem = plain._replace(inner=SimpleNamespace(step_sizes=sizes, first_order=False))
+    problem = plain._replace(inner=SimpleNamespace(step_sizes=sizes, first_order=False, learn_step_sizes=True))
     found = fisher_by_products(problem)
     torch.testing.assert_close(found, dense_fisher(problem), rtol=1e-8, atol=1e-10 * found.abs().max().item())
 
-    def meta_loss(v):
-        losses = [
-            problem.family.outer_loss_at(adapted_outputs(problem, v, i), take_task(problem.query, i)) for i in range(3)
-        ]
+    def meta_loss(v, shift):  # by as much is every step's size of each parameter larger
+        more = unflatten(shift, problem.theta)
+        moved = SimpleNamespace(step_sizes=[{n: s[n] + more[n] for n in s} for s in sizes])
+        at = problem._replace(inner=moved)
+        losses = [problem.family.outer_loss_at(adapted_outputs(at, v, i), take_task(at.query, i)) for i in range(3)]
         return torch.stack(losses).mean()
 
-    gradient = torch.func.grad(meta_loss)(flatten(problem.theta))
+    theta = flatten(problem.theta)
+    gradient, slope = torch.func.grad(meta_loss, argnums=(0, 1))(theta, torch.zeros_like(theta))
     at = problem.objective.linearize(problem.theta, fisher_share=0.0)
     torch.testing.assert_close(at.gradient, gradient, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(at.step_size_gradient, slope, rtol=1e-9, atol=1e-12)
 
 
 def test_before_the_step_the_divergence_is_zero_and_the_loss_the_same(problem):

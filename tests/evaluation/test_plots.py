@@ -7,10 +7,12 @@ from maml_rl.evaluation.plots import (
     History,
     Journey,
     LabelledCurve,
+    Progress,
     Regression,
     adaptation_plot,
     learning_plot,
     paths_plot,
+    progress_plot,
     regression_plot,
     save_figure,
 )
@@ -26,6 +28,21 @@ def test_adaptation_plot_draws_every_curve_over_its_steps():
         assert lines[curve.label].get_xdata().tolist() == list(range(len(curve.mean)))
         assert lines[curve.label].get_ydata().tolist() == curve.mean
     assert axes.get_ylabel() == "return [reward per episode]" and axes.get_title() == "title"
+
+
+def test_scores_may_stand_at_some_numbers_of_steps_only():
+    (axes,) = adaptation_plot([OURS._replace(steps=(0, 10))], "accuracy", "").axes
+    assert axes.get_lines()[0].get_xdata().tolist() == [0, 10]
+
+
+def test_progress_ends_in_the_final_score_and_what_is_not_trained_is_level():
+    trained = Progress("maml", [1.0, 2.0], [0.5, 0.7], (2.5, 0.8, 0.01))
+    (axes,) = progress_plot([trained, Progress("pixels", [], [], (0.0, 0.4, 0.02))], "accuracy", "title").axes
+    line, end, level = axes.get_lines()
+    assert line.get_xydata().tolist() == [[1.0, 0.5], [2.0, 0.7], [2.5, 0.8]]
+    assert end.get_xydata().tolist() == [[2.5, 0.8]] and set(level.get_ydata()) == {0.4}
+    assert axes.get_xlabel() == "minutes of training" and axes.get_ylabel() == "accuracy"
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"maml", "pixels"}
 
 
 def test_a_band_is_the_mean_and_its_interval_and_references_have_none():

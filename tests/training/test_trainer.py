@@ -30,6 +30,22 @@ def test_bad_settings_are_refused(name, value, least):
         TrainingConfig(**{name: value})
 
 
+@pytest.mark.parametrize("minutes", [0.0, -1.0, math.inf, math.nan])
+def test_a_budget_of_time_must_be_one(minutes):
+    with pytest.raises(ValueError, match=f"max_minutes must be positive and finite, got {minutes}"):
+        TrainingConfig(max_minutes=minutes)
+
+
+def test_a_run_out_of_time_ends_with_a_checkpoint_and_goes_on_with_more(tmp_path, tools):
+    result = tools.run(tmp_path / "run", 4, max_minutes=1e-9, checkpoint_every=10)
+    assert (result.iteration, result.interrupted_by) == (1, None)  # when it was begun no time had passed
+    assert load_latest(tmp_path / "run/checkpoints").iteration == 1
+    assert tools.run(tmp_path / "run", 4, max_minutes=1e-9).iteration == 1  # time spent before counts
+    assert tools.run(tmp_path / "run", 4, max_minutes=60.0).iteration == 4
+    tools.run(tmp_path / "whole", 4)
+    assert tools.rows(tmp_path / "run") == tools.rows(tmp_path / "whole")
+
+
 def test_rows_have_metrics_totals_evaluations_and_the_clock_last(tmp_path, tools):
     result = tools.run(tmp_path / "run", 7)
     header = (tmp_path / "run/metrics.csv").read_text().split("\n")[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ class GradientConfig:
     beta1: float = 0.9  # decay of the mean gradient
     beta2: float = 0.999  # decay of the mean squared gradient
     epsilon: float = 1e-8  # keeps the division finite
+    decay: Literal["none", "halve", "cosine"] = "none"
+    """Of the learning rate. halve: to one half after every decay_steps. cosine: to zero after decay_steps."""
+    decay_steps: int = 2000  # outer steps
 
     def __post_init__(self) -> None:
         if not 0.0 < self.learning_rate < float("inf"):
@@ -26,6 +30,16 @@ class GradientConfig:
                 raise ValueError(f"gradient.{name} must lie in [0, 1), got {beta}")
         if not self.epsilon > 0.0:
             raise ValueError(f"gradient.epsilon must be positive, got {self.epsilon}")
+        if self.decay_steps < 1:
+            raise ValueError(f"gradient.decay_steps must be at least 1, got {self.decay_steps}")
+
+    def rate_after(self, num_steps: int) -> float:
+        """The learning rate once that many steps have been taken."""
+        if self.decay == "halve":
+            return self.learning_rate * 0.5 ** (num_steps // self.decay_steps)
+        if self.decay == "cosine":
+            return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, num_steps / self.decay_steps)))
+        return self.learning_rate
 
 
 class Moments(NamedTuple):
@@ -47,5 +61,5 @@ def gradient_step(theta: Tensor, gradient: Tensor, moments: Moments, config: Gra
     second = config.beta2 * moments.second + (1.0 - config.beta2) * gradient.square()
     first_unbiased = first / (1.0 - config.beta1 ** num_steps.item())
     second_unbiased = second / (1.0 - config.beta2 ** num_steps.item())
-    step = config.learning_rate * first_unbiased / (second_unbiased.sqrt() + config.epsilon)
+    step = config.rate_after(int(moments.num_steps.item())) * first_unbiased / (second_unbiased.sqrt() + config.epsilon)
     return theta - step, Moments(first, second, num_steps)

@@ -12,10 +12,20 @@ class ReptileConfig:
     """Reptile (Nichol, Achiam and Schulman 2018, Algorithm 2: the batched version)."""
 
     step_size: float = 0.1  # epsilon: share of the way from theta to the mean of the adapted parameters
+    decay_steps: int = 0  # outer steps until it has fallen to zero, as along a straight line; 0 for never
 
     def __post_init__(self) -> None:
         if not 0.0 < self.step_size < float("inf"):
             raise ValueError(f"reptile.step_size must be positive and finite, got {self.step_size}")
+        if self.decay_steps < 0:
+            raise ValueError(f"reptile.decay_steps must be at least 1, or 0 for never, got {self.decay_steps}")
+
+    def annealed(self, num_steps: int) -> ReptileConfig:
+        """With the step size that is left once so many steps have been taken; the last one is of the least size."""
+        if self.decay_steps == 0:
+            return self
+        left = max(1.0 / self.decay_steps, 1.0 - num_steps / self.decay_steps)
+        return ReptileConfig(self.step_size * left)
 
 
 def reptile_step(theta: Tensor, adapted: Tensor, config: ReptileConfig) -> Tensor:

@@ -52,3 +52,21 @@ def test_nothing_that_came_in_is_changed():
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         GradientConfig(**settings)
+
+
+def test_the_learning_rate_decays_as_asked():
+    halved = GradientConfig(learning_rate=0.8, decay="halve", decay_steps=3)
+    assert [halved.rate_after(i) for i in range(7)] == pytest.approx([0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2])
+    cosine = GradientConfig(learning_rate=0.8, decay="cosine", decay_steps=4)
+    assert [cosine.rate_after(i) for i in (0, 2, 4, 9)] == pytest.approx([0.8, 0.4, 0.0, 0.0])
+    assert GradientConfig(learning_rate=0.8).rate_after(10**6) == 0.8
+    with pytest.raises(ValueError, match=r"gradient\.decay_steps must be at least 1, got 0"):
+        GradientConfig(decay_steps=0)
+
+
+def test_a_step_is_taken_at_the_rate_that_is_left():
+    # the second step of a constant gradient is as long as the first, so their ratio is that of the rates
+    config = GradientConfig(learning_rate=0.1, decay="halve", decay_steps=1)
+    first, moments = gradient_step(vector(0.0), vector(2.0), init_moments(vector(0.0)), config)
+    second, _ = gradient_step(first, vector(2.0), moments, config)
+    assert (second - first).item() / first.item() == pytest.approx(0.5)

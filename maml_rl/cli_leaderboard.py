@@ -1,0 +1,368 @@
+"""The command line of the few-shot leaderboard: every learner under one budget, asked the same episodes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from maml_rl.build import CPU_ONLY, build
+from maml_rl.cli import complete
+from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
+from maml_rl.core.protocols import State
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.plots import Progress, progress_plot, save_figure
+from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
+from maml_rl.presets import omniglot
+from maml_rl.trained import load_trained, read_config
+from maml_rl.training import checkpoint as checkpoints
+from maml_rl.training.atomic import write_atomically
+from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest, plain_state
+from maml_rl.training.checkpoint_file import read_about
+from maml_rl.training.log import LogError, read_columns
+from maml_rl.training.run_folder import RunFolder
+from maml_rl.training.trainer import TrainingError
+
+LEARNERS: tuple[LearnerName, ...] = typing.get_args(LearnerName)
+MAX_SHIPPED_BYTES = 1_000_000
+
+Row = dict[str, Any]
+"""A line of the table: what JSON can hold."""
+
+
+@dataclass(frozen=True)
+class LeaderboardCommand:
+    """Train (or load) few-shot learners under one budget, score all on the same episodes, draw them in one plot."""
+
+    output_dir: Path
+    """Holds leaderboard.csv, .json, .md and .png; runs/, a run folder for each learner; rows/, what each scored; and
+    checkpoints/, what scripts/evaluate.py needs to score it again. What is done there is not done again."""
+    learners: tuple[LearnerName, ...] = LEARNERS
+    """Which to put side by side, each with the settings of its paper."""
+    load: dict[str, Path] = field(default_factory=dict)
+    """LEARNER RUN_DIR pairs: finished runs to score in place of training."""
+    env: Literal["omniglot", "images"] = "omniglot"
+    """images: pictures of your own, as in training."""
+    ways: int = 5
+    """Classes in an episode."""
+    shots: int = 1
+    """Pictures of each class to learn from."""
+    minutes: float | None = None
+    """Of training, each, by the clock and with its evaluations; by default as long as the iterations take."""
+    num_iterations: int | None = None
+    """Of training, each; by default the learner's own number."""
+    evaluate_every: int | None = None
+    """Iterations from point to point of the plot; by default the learner's own number."""
+    train_on: Literal["train", "trainval"] = "trainval"
+    """trainval: on the validation classes too, as in the papers' final rows. The plot's points are of the test then."""
+    num_episodes: int = 10_000
+    """To score on: the same for all."""
+    test_queries: int = 1
+    """Queries of each class in these."""
+    seed: int = 1
+    """Of training, and of the evaluation's own random stream."""
+    data_root: str | None = None
+    """Where the data are; by default $MAML_RL_DATA."""
+    device: str = "cpu"
+    """Of the learners that take gradient steps on a task: cpu, cuda or cuda:N. The others are on the CPU."""
+    num_threads: int = 0
+    """0 takes every core. Results do not depend on it."""
+    json: bool = False
+    """Print one JSON line on stdout."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.load.keys() - set(self.learners))
+        if unknown:
+            raise ValueError(f"load must name learners among {list(self.learners)}, got {unknown}")
+        if not self.learners or len(set(self.learners)) < len(self.learners):
+            raise ValueError(f"learners must be named once each, at least one, got {list(self.learners)}")
+        if self.num_episodes < 1:
+            raise ValueError(f"num_episodes must be at least 1, got {self.num_episodes}")
+
+
+def leaderboard(arguments: Sequence[str] | None = None) -> int:
+    """Run the leaderboard command; return the exit status.
+
+    0 done, 1 a training run failed, 2 refused, 128 + n stopped by signal n; the same command goes on then.
+    """
+    try:
+        command = tyro.cli(LeaderboardCommand, args=arguments)
+        configs = {learner: learner_config(learner, command) for learner in command.learners}
+        for learner, config in configs.items():
+            if learner in command.load:
+                _require_loadable(command.load[learner], config)
+            else:
+                build(config).close()  # refuses what the last would only refuse after hours of the others
+        rows: list[Row] = []
+        for learner, config in configs.items():
+            run_dir, signum = _trained_run(learner, config, command)
+            if signum is not None:
+                print(f"stopped in {learner}: the same command goes on", file=sys.stderr)
+                return 128 + signum
+            rows.append(_row(learner, run_dir, command))
+            _write(command, rows)  # what is known is there, however long the others take
+    except (CheckpointError, LogError, TrainingError) as error:
+        return _fail(error, 1)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    _print_table(_ranked(rows))
+    if command.json:
+        print(json.dumps(_ranked(rows)))
+    return 0
+
+
+def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConfig:
+    """How a learner is trained: its preset under the command's budget."""
+    config = omniglot(learner, command.ways, command.shots)
+    training, outer = config.training, config.outer
+    if command.num_iterations is not None and learner != "pixels":
+        training = dataclasses.replace(training, num_iterations=command.num_iterations)
+        if learner == "reptile":  # its steps shrink to nothing at the end, wherever that is
+            reptile = dataclasses.replace(outer.reptile, decay_steps=command.num_iterations)
+            outer = dataclasses.replace(outer, reptile=reptile)
+    every = training.evaluate_every if command.evaluate_every is None else command.evaluate_every
+    return dataclasses.replace(
+        config,
+        env=command.env,
+        seed=command.seed,
+        device="cpu" if learner in CPU_ONLY else command.device,
+        training=dataclasses.replace(training, max_minutes=command.minutes, evaluate_every=every),
+        outer=outer,
+        sampling=dataclasses.replace(config.sampling, num_threads=command.num_threads),
+        episodes=dataclasses.replace(config.episodes, data_root=command.data_root, train_on=command.train_on),
+    )
+
+
+def _require_loadable(run_dir: Path, config: RunConfig) -> None:
+    """A loaded run must be of the learner that it stands for, and have never seen what it is asked."""
+    found = read_config(run_dir)
+    wanted = {name: (getattr(found, name), getattr(config, name)) for name in ("learner", "env")}
+    for name in ("ways", "shots", "split", "train_on", "test_rotations", "images"):
+        wanted[name] = getattr(found.episodes, name), getattr(config.episodes, name)
+    for name, (is_now, must_be) in wanted.items():
+        if is_now != must_be:
+            raise ValueError(
+                f"load must name a run with {name} {must_be}, but in {run_dir} {name} is {is_now}: leave it out, "
+                "or choose the command's settings to fit"
+            )
+
+
+# --- training --------------------------------------------------------------------------------------------------
+
+
+def _trained_run(learner: LearnerName, config: RunConfig, command: LeaderboardCommand) -> tuple[Path, int | None]:
+    """The folder of the learner's finished run, and the signal's number if one stopped it before its end."""
+    if learner in command.load:
+        return command.load[learner], None
+    run_dir, shipped = command.output_dir / "runs" / learner, _shipped(learner, command)
+    if not run_dir.exists() and _is_finished(shipped, config):
+        print(f"{shipped}: done before", file=sys.stderr)
+        return shipped, None
+    return run_dir, complete(config, run_dir)
+
+
+def _is_finished(run_dir: Path, config: RunConfig) -> bool:
+    if not (run_dir / "config.json").exists() or forbidden_changes(read_config(run_dir), config):
+        return False
+    return config.training.is_over(load_latest(run_dir / "checkpoints"))
+
+
+def _shipped(learner: str, command: LeaderboardCommand) -> Path:
+    return command.output_dir / "checkpoints" / learner
+
+
+def _needed(checkpoint: Checkpoint) -> State:
+    """Of a state, what predictions need: all but the moments of the outer optimiser."""
+    return {name: value for name, value in checkpoint.state.items() if not name.startswith("adam/")}
+
+
+def _ship(run_dir: Path, checkpoint: Checkpoint, path: Path) -> None:
+    """Make `path` a run folder with what evaluation needs and no more; a killed process leaves it whole or away."""
+    config = read_config(run_dir)
+    config = dataclasses.replace(config, episodes=dataclasses.replace(config.episodes, data_root=None))
+    aside = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    with RunFolder.create(aside, to_dict(config)) as folder:
+        checkpoints.save(folder.checkpoints, dataclasses.replace(checkpoint, state=_needed(checkpoint)))
+        checkpoints.point(folder.checkpoints, "latest", checkpoint.iteration)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(aside, path)
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------
+
+
+def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Row:
+    """What the learner scored; read back if these parameters have been asked these episodes before."""
+    file, shipped = command.output_dir / "rows" / f"{learner}.json", _shipped(learner, command)
+    checkpoint = load_latest(run_dir / "checkpoints")
+    parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
+    asked = {name: getattr(command, name) for name in ("env", "ways", "shots", "num_episodes", "test_queries", "seed")}
+    asked["parameters"] = hashlib.sha256(parameters).hexdigest()
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if known.get("asked") == asked:
+        print(f"{file}: scored before", file=sys.stderr)
+        return known
+    if len(parameters) > MAX_SHIPPED_BYTES:
+        print(f"{run_dir}: more than {MAX_SHIPPED_BYTES} bytes of parameters are not shipped", file=sys.stderr)
+    elif run_dir != shipped:
+        _ship(run_dir, checkpoint, shipped)
+    curve, config = _score(run_dir, command)
+    again = shipped if shipped.exists() else run_dir
+    row = {
+        "asked": asked,
+        "learner": learner,
+        "accuracy": curve.mean[-1],
+        "ci95": curve.ci95[-1],
+        "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if config.env == OMNIGLOT else None,
+        "norm": config.network.norm,
+        "gradient_steps": curve.steps[-1],
+        "split": config.episodes.split if config.env == OMNIGLOT else "folders",
+        "trained_on": config.episodes.train_on,
+        "iterations": checkpoint.iteration,
+        "minutes": checkpoint.counters["wall_seconds"] / 60.0,
+        "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "
+        f"--test-queries {command.test_queries} --seed {command.seed}",
+        **_history(run_dir, checkpoint, curve, known),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, f"{json.dumps(row, indent=1)}\n".encode())
+    return row
+
+
+def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve, RunConfig]:
+    saved = read_config(run_dir)
+    device = "cpu" if saved.learner in CPU_ONLY else command.device
+    config = dataclasses.replace(
+        saved,
+        device=device,
+        evaluation=dataclasses.replace(saved.evaluation, num_tasks=command.num_episodes, seed=command.seed),
+        sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
+        episodes=dataclasses.replace(
+            saved.episodes, data_root=command.data_root, test_queries=command.test_queries, evaluate_on="test"
+        ),
+    )
+    print(f"{run_dir}: {command.num_episodes} episodes", file=sys.stderr)
+    trained = load_trained(run_dir, config, "last", None, False)
+    try:
+        return trained.built.curve(trained.state, trained.checkpoint.iteration), config
+    finally:
+        trained.built.close()
+
+
+def _history(run_dir: Path, checkpoint: Checkpoint, curve: AdaptationCurve, known: Row) -> Row:
+    """The commit that trained it, and minutes and scores during training; shipped parameters alone know neither."""
+    if not (run_dir / "metrics.csv").exists() and known:
+        return {name: known[name] for name in ("commit", "progress")}
+    about = read_about(run_dir / "checkpoints" / f"{checkpoint.name}.json")
+    names = ["wall_seconds", f"eval_{curve.metric}_{curve.steps[-1]}"]
+    columns = read_columns(run_dir / "metrics.csv", names) if (run_dir / "metrics.csv").exists() else {}
+    seconds, scores = (columns.get(name, {}) for name in names)
+    return {
+        "commit": about.get("git_commit"),
+        "progress": [[seconds[iteration] / 60.0, score] for iteration, score in scores.items()],
+    }
+
+
+# --- what is left ----------------------------------------------------------------------------------------------
+
+COLUMNS: tuple[str, ...] = ("learner", "accuracy", "ci95", "published", "norm", "gradient_steps", "split", "trained_on")
+COLUMNS += ("iterations", "minutes", "commit", "evaluate")
+
+
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: -row["accuracy"])
+
+
+def _write(command: LeaderboardCommand, rows: Sequence[Row]) -> None:
+    """The table as CSV, JSON and Markdown, and the plot; each file whole or not at all."""
+    ranked, text = _ranked(rows), io.StringIO()
+    own = ("ways", "shots", "num_episodes", "test_queries", "seed")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *own])
+    for row in ranked:
+        writer.writerow([*(row[name] for name in COLUMNS), *(row["asked"][name] for name in own)])
+    learners = [
+        Progress(
+            row["learner"],
+            [minutes for minutes, _ in row["progress"]],
+            [score for _, score in row["progress"]],
+            (row["minutes"] if row["iterations"] else 0.0, row["accuracy"], row["ci95"]),
+        )
+        for row in ranked
+    ]
+    title = f"{command.env}, {command.ways}-way {command.shots}-shot: {command.num_episodes} test episodes"
+    save_figure(progress_plot(learners, "accuracy", title), command.output_dir / "leaderboard.png")
+    for ending, content in (
+        ("csv", text.getvalue()),
+        ("json", f"{json.dumps(ranked, indent=1)}\n"),
+        ("md", _markdown(command, ranked)),
+    ):
+        write_atomically(command.output_dir / f"leaderboard.{ending}", content.encode())
+
+
+def _markdown(command: LeaderboardCommand, ranked: Sequence[Row]) -> str:
+    budget = [] if command.minutes is None else [f"{command.minutes:g} minutes"]
+    budget += [
+        "the learner's own iterations" if command.num_iterations is None else f"{command.num_iterations} iterations"
+    ]
+    lines = [
+        f"{command.env}, {command.ways}-way {command.shots}-shot: accuracy [%] with its 95 % interval on the same "
+        f"{command.num_episodes} test episodes with {command.test_queries} queries per class. Each learner was trained "
+        f"for at most {' or '.join(budget)}; seed {command.seed}.",
+        "",
+        "| learner | accuracy | published | norm | steps | trained on | iterations | minutes | commit |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in ranked:
+        cells = [
+            row["learner"],
+            f"{_percent(row['accuracy'])} ± {_percent(row['ci95'])}",
+            "" if row["published"] is None else _percent(row["published"]),
+            row["norm"],
+            str(row["gradient_steps"]),
+            f"{row['split']}, {row['trained_on']}",
+            f"{row['iterations']:,}",
+            f"{row['minutes']:.1f}",
+            (row["commit"] or "")[:7],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Each row again, without training:", "", "```", *(row["evaluate"] for row in ranked), "```", ""]
+    return "\n".join(lines)
+
+
+def _print_table(ranked: Sequence[Row]) -> None:
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    for name in ("learner", "accuracy", "published", "norm", "iterations", "minutes"):
+        table.add_column(f" {name}", justify="left" if name in ("learner", "norm") else "right")
+    for row in ranked:
+        published = "" if row["published"] is None else _percent(row["published"])
+        accuracy = f"{_percent(row['accuracy'])} +- {_percent(row['ci95'])}"
+        cells = (row["learner"], accuracy, published, row["norm"], f"{row['iterations']:,}", f"{row['minutes']:.1f}")
+        table.add_row(*(f" {cell}" for cell in cells))
+    Console(stderr=True).print(table)
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.2f}"
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status

@@ -1,0 +1,164 @@
+"""The four-layer convolutional encoder of the few-shot papers, as functions of a parameter dict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maml_rl.core.params import Params
+
+NUM_LAYERS = 4
+EPSILON = 1e-3  # keeps normalisation finite; that of MAML's published code
+
+NormPolicy = Literal["batch", "support", "running", "none"]
+
+Normalise = Callable[[int, Tensor], Tensor]
+"""(layer, what its convolution gives [G, b, N C, h, w]: G groups, the channels of all N tasks) -> the same shape."""
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """Four times: a 3 x 3 convolution, normalisation, ReLU; then, for learners that need it, a linear layer."""
+
+    architecture: Literal["strided", "pooled"] = "strided"
+    """strided: convolutions of stride 2, as in MAML. pooled: of stride 1, each followed by 2 x 2 max-pooling, as in
+    Matching and Prototypical Networks."""
+    num_filters: int = 64
+    features: Literal["mean", "flatten"] = "mean"
+    """What becomes of the last map: its mean over all places, or all its numbers."""
+    norm: NormPolicy = "batch"
+    """Where normalisation takes its statistics from. batch: the pictures computed together, so that predictions depend
+    on the other queries (transductive). support: the support and one query. running: averages over training. none: no
+    normalisation."""
+    head_std: float = 1.0
+    """Of the normal distribution that the linear layer's initial weights are drawn from."""
+
+    def __post_init__(self) -> None:
+        if self.num_filters < 1:
+            raise ValueError(f"num_filters must be at least 1, got {self.num_filters}")
+        if not 0.0 <= self.head_std < float("inf"):
+            raise ValueError(f"head_std must be at least 0 and finite, got {self.head_std}")
+
+    def num_features(self, image_size: int) -> int:
+        """
+        Raises:
+            ValueError: if the pictures are too small for four halvings.
+        """
+        side = image_size
+        for _ in range(NUM_LAYERS):
+            side = math.ceil(side / 2) if self.architecture == "strided" else side // 2
+        if side < 1:
+            raise ValueError(f"image_size must be at least {2**NUM_LAYERS} for max-pooling, got {image_size}")
+        return self.num_filters * (side**2 if self.features == "flatten" else 1)
+
+
+def init_encoder(generator: torch.Generator, config: ConvConfig, num_channels: int) -> Params:
+    """Weights [out, in, 3, 3] uniform by Glorot and Bengio 2010, biases 0, scales 1."""
+    params: Params = {}
+    width = num_channels
+    for layer in range(NUM_LAYERS):
+        shape = (config.num_filters, width, 3, 3)
+        bound = (6.0 / (9 * (width + config.num_filters))) ** 0.5
+        params[f"conv{layer}.weight"] = (2.0 * torch.rand(shape, generator=generator) - 1.0) * bound
+        params[f"conv{layer}.bias"] = torch.zeros(config.num_filters)
+        if config.norm != "none":
+            params[f"norm{layer}.scale"] = torch.ones(config.num_filters)
+            params[f"norm{layer}.bias"] = torch.zeros(config.num_filters)
+        width = config.num_filters
+    return params
+
+
+def init_head(generator: torch.Generator, num_features: int, ways: int, std: float) -> Params:
+    return {
+        "head.weight": std * torch.randn(num_features, ways, generator=generator),
+        "head.bias": torch.zeros(ways),
+    }
+
+
+def encode(params: Params, images: Tensor, config: ConvConfig, normalise: Normalise) -> Tensor:
+    """Features of pictures under one set of parameters, or under one for each of N tasks.
+
+    N tasks lie side by side as channels of one grouped convolution: on CPUs, with its second derivatives, that takes
+    four fifths of the time of one batched product of all patches with all weights (docs/few_shot.md).
+
+    Args:
+        images: [..., b, H, W, C]; with stacked parameters axis 0 is the task. What is normalised together is b.
+    Returns:
+        [..., b, features].
+    """
+    is_stacked = params["conv0.weight"].dim() == 5
+    rows = images if is_stacked else images.unsqueeze(0)
+    num_tasks, groups = len(rows), rows.shape[1:-4]
+    hidden = rows.reshape(num_tasks, -1, *rows.shape[-4:]).permute(1, 2, 0, 5, 3, 4).flatten(2, 3)  # [G, b, N C, H, W]
+    for layer in range(NUM_LAYERS):
+        weight = params[f"conv{layer}.weight"].reshape(-1, *params[f"conv{layer}.weight"].shape[-3:])
+        bias, stride = params[f"conv{layer}.bias"].reshape(-1), 2 if config.architecture == "strided" else 1
+        flat = F.conv2d(hidden.flatten(0, 1), weight, bias, stride, padding=1, groups=num_tasks)
+        flat = torch.relu(normalise(layer, flat.unflatten(0, hidden.shape[:2]))).flatten(0, 1)
+        if config.architecture == "pooled":
+            flat = F.max_pool2d(flat, 2)
+        hidden = flat.unflatten(0, hidden.shape[:2])
+    maps = hidden.unflatten(2, (num_tasks, -1)).permute(2, 0, 1, 4, 5, 3)  # [N, G, b, h, w, C]
+    features = maps.mean(dim=(-3, -2)) if config.features == "mean" else maps.flatten(-3)
+    features = features.reshape(num_tasks, *groups, *features.shape[-2:])
+    return features if is_stacked else features.squeeze(0)
+
+
+def unnormalised(layer: int, hidden: Tensor) -> Tensor:
+    return hidden
+
+
+def by_batch(params: Params) -> Normalise:
+    """Mean 0 and variance 1 over the b pictures of a group and all their places; then scale and bias."""
+
+    def normalise(layer: int, hidden: Tensor) -> Tensor:
+        scale, bias = params[f"norm{layer}.scale"].reshape(-1), params[f"norm{layer}.bias"].reshape(-1)
+        if len(hidden) == 1:  # one group: torch's own is faster
+            return F.batch_norm(hidden[0], None, None, scale, bias, training=True, eps=EPSILON).unsqueeze(0)
+        variance, mean = torch.var_mean(hidden, dim=(1, 3, 4), correction=0, keepdim=True)
+        slope = torch.rsqrt(variance + EPSILON) * scale.view(-1, 1, 1)
+        return torch.addcmul(bias.view(-1, 1, 1) - mean * slope, hidden, slope)  # one pass over what is large
+
+    return normalise
+
+
+class RunningStatistics:
+    """Averages over training of what `by_batch` computes; momentum and correction are those of torch.nn.BatchNorm2d."""
+
+    MOMENTUM = 0.1
+
+    def __init__(self, params: Params, statistics: Params, training: bool):
+        """
+        Args:
+            statistics: `init_statistics`, or what earlier batches have made of it.
+            training: normalise by the batch and move the averages, which are in `statistics` then, towards it.
+        """
+        self._params, self._training = params, training
+        self.statistics = {name: value.clone() for name, value in statistics.items()}  # torch writes into them
+
+    def __call__(self, layer: int, hidden: Tensor) -> Tensor:
+        normalised = F.batch_norm(
+            hidden.flatten(0, 1),
+            self.statistics[f"norm{layer}.mean"],
+            self.statistics[f"norm{layer}.variance"],
+            self._params[f"norm{layer}.scale"],
+            self._params[f"norm{layer}.bias"],
+            self._training,
+            self.MOMENTUM,
+            EPSILON,
+        )
+        return normalised.unflatten(0, hidden.shape[:2])
+
+
+def init_statistics(config: ConvConfig) -> Params:
+    statistics: Params = {}
+    for layer in range(NUM_LAYERS):
+        statistics[f"norm{layer}.mean"] = torch.zeros(config.num_filters)
+        statistics[f"norm{layer}.variance"] = torch.ones(config.num_filters)
+    return statistics

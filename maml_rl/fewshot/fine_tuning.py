@@ -1,0 +1,85 @@
+"""Gradient steps on a task's support, and predictions after them: what all gradient-based learners do at test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.core.inner import StepSize, adapt
+from maml_rl.core.lift import Threads, chunk_tasks
+from maml_rl.core.params import Params, stack, take_tasks
+from maml_rl.core.protocols import EVALUATION, Key, Predictor, State
+from maml_rl.supervised.classification import ClassificationFamily
+from maml_rl.supervised.episodes import Examples
+
+Direction = Callable[[Params, Any], Params]
+"""(params, batch) -> what one step takes off the parameters: the inner gradient, or what an optimiser makes of it."""
+
+
+class Plan(NamedTuple):
+    """How N tasks are learned, from the same parameters."""
+
+    theta: Params  # [...]
+    batches: Sequence[Examples]  # one for each step, [N, ...]
+    step_sizes: Sequence[StepSize]  # one for each step
+    start: Callable[[int], Direction]  # number of tasks -> a direction of their own, which may carry moments along
+
+
+class FineTuned:
+    """A learner whose predictions follow gradient steps on the support."""
+
+    family: ClassificationFamily
+    threads: Threads
+    test_step_sizes: Sequence[float]
+
+    def plan(self, state: State, support: Examples, key: Key) -> Plan:
+        raise NotImplementedError
+
+    @property
+    def recorded_steps(self) -> tuple[int, ...]:
+        """0, 1, ..., 10, 20, 30, ... and the last."""
+        last = len(self.test_step_sizes)
+        return tuple(step for step in range(last + 1) if step <= 10 or step % 10 == 0 or step == last)
+
+    def predict(self, state: State, support: Examples, query: Examples, key: Key) -> Tensor:
+        """[recorded, N, B, ways] logits."""
+        plan, steps = self.plan(state, support, key), self.recorded_steps
+
+        def one_chunk(start: int, stop: int) -> Tensor:
+            own = take_tasks(query, start, stop)
+            params, direction = stack(plan.theta, stop - start), plan.start(stop - start)
+            rows = [_logits(self.family, params, own)]
+            for step, (batch, size) in enumerate(zip(plan.batches, plan.step_sizes, strict=True), start=1):
+                params = adapt(direction, params, [take_tasks(batch, start, stop)], [size])
+                if step in steps:
+                    rows.append(_logits(self.family, params, own))
+            return torch.stack(rows)
+
+        return torch.cat(self.threads.map(one_chunk, *zip(*chunk_tasks(query), strict=True)), dim=1)
+
+    def adapt(self, state: State, supports: Sequence[Examples]) -> Predictor:
+        """Pictures [..., H, W, C] to logits [..., ways], after the test's steps on `supports[0]`, one episode's.
+
+        Where training normalises by batches, a picture is put beside the support, so that a single one can be
+        classified and no prediction depends on what else is asked.
+        """
+        support = supports[0]
+        plan = self.plan(state, support, Key(0, EVALUATION, 0))
+        params = adapt(plan.start(1), stack(plan.theta, 1), plan.batches, plan.step_sizes)
+        norm = self.family.network.norm
+        family = self.family.with_norm("support") if norm == "batch" else self.family
+
+        def classify(images: Tensor) -> Tensor:
+            rows = images.reshape(-1, *images.shape[-3:]).to(support.images)
+            alone = Examples(rows.unsqueeze(0), support.labels[:, :0], support.images)
+            return _logits(family, params, alone)[0].view(*images.shape[:-3], -1).to(images.device)
+
+        return classify
+
+
+def _logits(family: ClassificationFamily, params: Params, query: Examples) -> Tensor:
+    with torch.no_grad():
+        return family.outputs(params, query)

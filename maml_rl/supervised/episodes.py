@@ -1,0 +1,229 @@
+"""Few-shot episodes: N classes, K pictures of each to learn from, Q others of each to be asked about."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_rl.convnet import ConvConfig
+from maml_rl.supervised.images import (
+    DataError,
+    ImageConfig,
+    ImageSet,
+    cached_images,
+    class_folders,
+    fingerprint,
+)
+from maml_rl.supervised.omniglot import OneShotRun, Split, SplitName, load_omniglot, split_classes
+
+Rotations = Literal["classes", "random", "none"]
+
+NUM_ROTATIONS = 4  # by 0, 90, 180, 270 degrees
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """Which pictures, and how many of them in an episode."""
+
+    data_root: str | None = None
+    """The folder that holds omniglot/; by default $MAML_RL_DATA, or else a download. With --env images: the folder that
+    holds train/ and test/, each with a folder of pictures for every class."""
+    images: Annotated[ImageConfig, tyro.conf.arg(name="")] = field(default_factory=ImageConfig)
+    split: SplitName = "vinyals"
+    """Of Omniglot: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two parts."""
+    train_on: Literal["train", "trainval"] = "train"
+    """trainval: on the validation classes too, for final results. What evaluates during training is then the test."""
+    rotations: Rotations = "classes"
+    """In training. classes: a picture turned by a quarter is of another class. random: each class of an episode is
+    turned by as many quarters as chance will have it. none: as drawn."""
+    test_rotations: Rotations = "classes"
+    """In validation and test."""
+    ways: int = 5
+    """Classes in an episode."""
+    shots: int = 1
+    """Pictures of each class to learn from."""
+    queries: int = 1
+    """Further pictures of each class to be classified, in training."""
+    train_ways: int | None = None
+    """Classes in an episode of training, if it is another number: for learners that compare with classes."""
+    train_shots: int | None = None
+    """Pictures of each class to learn from in training, if it is another number."""
+    test_queries: int = 1
+    """Further pictures of each class to be classified, in validation and test."""
+
+    def __post_init__(self) -> None:
+        least = {"ways": 2, "shots": 1, "queries": 1, "train_ways": 2, "train_shots": 1, "test_queries": 1}
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+    evaluate_on: Literal["validation", "test"] = "validation"
+    """What evaluates during training. Results are made on the test classes, by scripts/evaluate.py."""
+
+    @property
+    def training(self) -> EpisodeSize:
+        return EpisodeSize(self.train_ways or self.ways, self.train_shots or self.shots, self.queries)
+
+    @property
+    def test(self) -> EpisodeSize:
+        return EpisodeSize(self.ways, self.shots, self.test_queries)
+
+
+class EpisodeSize(NamedTuple):
+    ways: int
+    shots: int
+    queries: int  # per class
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One task: which classes, and which of their pictures. Labels count 0, 1, ... in the order of the classes."""
+
+    classes: tuple[int, ...]
+    rotations: tuple[int, ...]  # of each class, in quarters of a full turn, counter-clockwise
+    support: tuple[tuple[int, ...], ...]  # of each class, K numbers of pictures within it
+    query: tuple[tuple[int, ...], ...]  # of each class, Q others
+
+    def __str__(self) -> str:
+        return " ".join(f"{c}@{90 * r}" for c, r in zip(self.classes, self.rotations, strict=True))
+
+
+class Examples(NamedTuple):
+    """N episodes, B pictures each."""
+
+    images: Tensor  # [N, B, H, W, C] in [0, 1]
+    labels: Tensor  # [N, B] int64
+    context: Tensor  # [N, S, H, W, C]: the support pictures that queries were presented with; S = 0 for none
+
+
+class EpisodeStream:
+    """Endless episodes from some classes of a data set: a pure function of the generator that they are drawn by."""
+
+    def __init__(self, data: ImageSet, classes: NDArray[np.int64], rotations: Rotations, size: EpisodeSize):
+        """
+        Raises:
+            DataError: if a class has too few pictures, or there are too few classes.
+        """
+        self.data, self.classes, self.size, self._rotations = data, classes, size, rotations
+        self.num_classes = len(classes) * (NUM_ROTATIONS if rotations == "classes" else 1)
+        if self.num_classes < size.ways:
+            raise DataError(f"ways must be at most the number of classes, {self.num_classes}, got {size.ways}")
+        counts = data.class_sizes[classes]
+        poorest = int(counts.argmin())
+        if counts[poorest] < size.shots + size.queries:
+            raise DataError(
+                f"every class must have shots + queries = {size.shots} + {size.queries} pictures, but "
+                f"{data.names[classes[poorest]]} has {counts[poorest]}: add pictures, or take fewer shots or queries"
+            )
+        self._most = int(counts.max())
+
+    def sample(self, num_episodes: int, rng: np.random.Generator) -> list[Episode]:
+        ways, shots, queries = self.size
+        chosen = np.stack([rng.choice(self.num_classes, ways, replace=False) for _ in range(num_episodes)])
+        quarters = np.zeros_like(chosen)
+        if self._rotations == "classes":
+            chosen, quarters = chosen // NUM_ROTATIONS, chosen % NUM_ROTATIONS
+        elif self._rotations == "random":
+            quarters = rng.integers(NUM_ROTATIONS, size=chosen.shape)
+        classes = self.classes[chosen]
+        order = rng.random((*classes.shape, self._most))
+        order[np.arange(self._most) >= self.data.class_sizes[classes][..., None]] = 2.0  # these do not exist: sort last
+        pictures = order.argsort(axis=-1)[..., : shots + queries].tolist()
+        return [
+            Episode(
+                tuple(c),
+                tuple(q),
+                tuple(tuple(row[:shots]) for row in p),
+                tuple(tuple(row[shots:]) for row in p),
+            )
+            for c, q, p in zip(classes.tolist(), quarters.tolist(), pictures, strict=True)
+        ]
+
+
+def gather(data: ImageSet, episodes: list[Episode], part: Literal["support", "query"]) -> tuple[Tensor, Tensor]:
+    """The support or query pictures [N, B, H, W, C] in [0, 1] and labels [N, B], class by class."""
+    numbers = np.array([getattr(episode, part) for episode in episodes])  # [N, ways, K or Q]
+    classes = np.array([episode.classes for episode in episodes])[..., None]
+    quarters = np.array([episode.rotations for episode in episodes])
+    images = data.images[data.first[classes] + numbers]  # [N, ways, K or Q, H, W, C]
+    for turn in range(1, NUM_ROTATIONS):
+        rows = quarters == turn
+        images[rows] = np.rot90(images[rows], turn, axes=(-3, -2))
+    pictures = as_input(images).flatten(1, 2)
+    labels = torch.arange(numbers.shape[1]).repeat_interleave(numbers.shape[2])
+    return pictures, labels.expand(len(episodes), -1).contiguous()
+
+
+def as_input(images: NDArray[np.uint8]) -> Tensor:
+    """What networks get: float in [0, 1]."""
+    return torch.from_numpy(images).float().div_(255.0)
+
+
+def rotated_class(episode: Episode) -> list[int]:
+    """[ways]: a number of its own for every class in each of its four rotations."""
+    return [NUM_ROTATIONS * c + r for c, r in zip(episode.classes, episode.rotations, strict=True)]
+
+
+class Streams(NamedTuple):
+    """A run's episodes: what it learns from, what is watched during training, and what results are made with."""
+
+    training: EpisodeStream
+    validation: EpisodeStream
+    test: EpisodeStream
+
+
+def make_streams(config: EpisodeConfig, is_omniglot: bool) -> Streams:
+    """
+    Raises:
+        DataError: if the data are missing, damaged, or too few.
+    """
+    if is_omniglot:
+        data = load_omniglot(config.data_root, config.images)
+        split = split_classes(data.names, config.split)
+    else:
+        data = _load_folder(config.data_root, config.images)
+        split = _split_by_folder(data.names)
+    train, validation, test = split
+    if config.train_on == "trainval":
+        train, validation = np.concatenate([train, validation]), test
+    elif not len(validation):
+        validation = test
+    return Streams(
+        EpisodeStream(data, train, config.rotations, config.training),
+        EpisodeStream(data, validation, config.test_rotations, config.test),
+        EpisodeStream(data, test, config.test_rotations, config.test),
+    )
+
+
+def _load_folder(data_root: str | None, config: ImageConfig) -> ImageSet:
+    root = data_root or os.environ.get("MAML_RL_DATA")
+    if root is None:
+        raise DataError("--data-root must name the folder that holds train/ and test/, but it is left out")
+    if missing := [name for name in ("train", "test") if not (Path(root) / name).is_dir()]:
+        raise DataError(
+            f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there"
+        )
+    parts = [Path(root) / name for name in ("train", "val", "test") if (Path(root) / name).is_dir()]
+    files = [f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)]
+    return cached_images(Path(root).resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
+
+
+def _split_by_folder(names: tuple[str, ...]) -> Split:
+    top = np.array([name.split("/")[0] for name in names])
+    return Split(*(np.flatnonzero(top == wanted) for wanted in ("train", "val", "test")))
+
+
+def one_shot_examples(run: OneShotRun, network: ConvConfig) -> tuple[Examples, Examples]:
+    """Support and query of one of Lake's runs, as one episode."""
+    support, query = as_input(run.support)[None], as_input(run.query)[None]
+    labels, context = torch.arange(len(run.support))[None], support if network.norm == "support" else support[:, :0]
+    return Examples(support, labels, support[:, :0]), Examples(query, torch.from_numpy(run.labels)[None], context)

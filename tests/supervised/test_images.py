@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from pictures import write_folders
+from PIL import Image
+
+from maml_rl.supervised import images as images_module
+from maml_rl.supervised.images import (
+    DataError,
+    ImageConfig,
+    cached_images,
+    class_folders,
+    decode,
+    fingerprint,
+    read_images,
+)
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def save(picture, path, mode="L"):
+    Image.fromarray(picture).convert(mode).save(path)
+    return path.read_bytes()
+
+
+def test_area_is_the_mean_of_what_a_pixel_covers_and_nearest_one_of_its_pixels(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    data = save(picture, tmp_path / "a.png")
+    area, _ = decode(data, "a", ImageConfig(4, "area", invert=False))
+    blocks = picture.reshape(4, 4, 4, 4).swapaxes(1, 2).reshape(4, 4, 16)
+    assert np.abs(area[..., 0].astype(float) - blocks.mean(axis=-1)).max() <= 0.5 + 1e-9
+    nearest, _ = decode(data, "a", ImageConfig(4, "nearest", invert=False))
+    assert (nearest == blocks).any(axis=-1).all()
+    inverted, _ = decode(data, "a", ImageConfig(4, "nearest", invert=True))
+    assert (inverted == 255 - nearest).all()
+
+
+@pytest.mark.parametrize("resize", ["nearest", "area"])
+def test_turning_before_resizing_is_turning_after_it(resize, tmp_path):
+    # The published codes differ in the order; from 105 to 28 pixels it makes no difference, so one array serves.
+    picture = np.random.default_rng(0).integers(0, 256, (105, 105), dtype=np.uint8)
+    config = ImageConfig(28, resize, invert=False)
+    after = np.rot90(decode(save(picture, tmp_path / "a.png"), "a", config)[0])
+    before = decode(save(np.rot90(picture).copy(), tmp_path / "b.png"), "b", config)[0]
+    assert np.abs(after.astype(int) - before).max() <= (1 if resize == "area" else 0)
+
+
+def test_class_folders_are_read_class_by_class(tmp_path):
+    root = write_folders(tmp_path / "data", num_train=3, num_test=2, per_class=4)
+    found = read_images(class_folders(root), ImageConfig(16))
+    assert found.names == ("test/c00", "test/c01", "train/c00", "train/c01", "train/c02")
+    assert found.class_sizes.tolist() == [4] * 5
+    assert found.images.shape == (20, 16, 16, 1)
+    expected = 255 - np.asarray(Image.open(root / "train" / "c01" / "2.png"))
+    assert (found.images[found.first[3] + 2, :, :, 0] == expected).all()
+
+
+def test_the_cache_gives_the_same_until_a_file_changes(tmp_path, own_cache):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2)
+
+    def load(files):
+        paths = [f.path for f in class_folders(root)]
+        return cached_images("small", fingerprint(map(root.__class__, paths)), ImageConfig(16), files)
+
+    first = load(lambda: class_folders(root))
+    again = load(lambda: pytest.fail("the cache was not used"))
+    assert (first.images == again.images).all() and first.names == again.names
+    assert first.first.tolist() == again.first.tolist()
+    save(np.zeros((16, 16), dtype=np.uint8), root / "train" / "c00" / "0.png")
+    assert not (load(lambda: class_folders(root)).images == first.images).all()
+    assert not list(own_cache.glob("*.tmp"))
+
+
+def test_a_cut_cache_is_made_anew(tmp_path, own_cache):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2)
+    config = ImageConfig(8)
+    first = cached_images("cut", "state", config, lambda: class_folders(root))
+    (path,) = own_cache.glob("cut-*.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    assert (cached_images("cut", "state", config, lambda: class_folders(root)).images == first.images).all()
+
+
+def test_nothing_is_left_of_a_cache_that_cannot_be_written(tmp_path, own_cache, monkeypatch):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2)
+
+    def fail(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images_module.os, "replace", fail)
+    with pytest.raises(DataError, match="No space left on device; name another folder by MAML_RL_CACHE"):
+        cached_images("full", "state", ImageConfig(8), lambda: class_folders(root))
+    assert not list(own_cache.glob("full*"))
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2)
+    bad = root / "train" / "c01" / "1.png"
+    bad.write_bytes(bad.read_bytes()[:20])
+    with pytest.raises(
+        DataError, match=r"c01/1\.png must be a picture, but it cannot be read .*: replace or delete it"
+    ):
+        read_images(class_folders(root), ImageConfig(16))
+    with pytest.raises(DataError, match="must hold a folder of pictures for each class, but"):
+        class_folders(tmp_path / "data" / "train" / "nothing")
+
+
+@pytest.mark.parametrize(("shape", "mode", "kind"), [((20, 16), "L", "grey, 16 x 20"), ((16, 16), "RGB", "colour")])
+def test_pictures_of_mixed_size_or_colour_are_refused(shape, mode, kind, tmp_path):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2)
+    save(np.zeros(shape, dtype=np.uint8), root / "train" / "c01" / "1.png", mode)
+    with pytest.raises(DataError, match=rf"c00/0\.png is grey, 16 x 16 and .*c01/1\.png is {kind}"):
+        read_images(class_folders(root), ImageConfig(16))
+
+
+def test_colour_is_kept(tmp_path):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2, mode="RGB")
+    assert read_images(class_folders(root), ImageConfig(8)).images.shape == (6, 8, 8, 3)

@@ -1,0 +1,171 @@
+"""The leaderboard command: each learner trained once under its budget, all asked the same, nothing done twice."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from pictures import write_folders
+from safetensors.torch import load_file
+
+from maml_rl import cli, cli_leaderboard
+from maml_rl.cli_evaluate import evaluate
+from maml_rl.cli_leaderboard import LEARNERS, MAX_SHIPPED_BYTES, LeaderboardCommand, leaderboard, learner_config
+from maml_rl.training.trainer import TrainingResult
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_folders(tmp_path_factory.mktemp("pictures") / "data", size=28)
+
+
+def arguments(data, folder, *more):
+    flags = ["--env", "images", "--ways", "3", "--num-iterations", "2", "--evaluate-every", "1", "--num-episodes", "5"]
+    flags += ["--learners", "fomaml", "pixels", "--data-root", str(data), "--num-threads", "1", "--json"]
+    return [*flags, "--output-dir", str(folder), *more]
+
+
+@pytest.fixture(scope="module")
+def ranked(data, tmp_path_factory, pictures_cache):
+    folder = tmp_path_factory.mktemp("leaderboard")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAML_RL_CACHE", str(pictures_cache))
+        assert leaderboard(arguments(data, folder)) == 0
+    return folder
+
+
+def table(folder):
+    return json.loads((folder / "leaderboard.json").read_text())
+
+
+def test_every_learner_has_a_row_in_every_form(ranked):
+    rows = table(ranked)
+    assert {row["learner"] for row in rows} == {"fomaml", "pixels"}
+    assert [row["accuracy"] for row in rows] == sorted((row["accuracy"] for row in rows), reverse=True)
+    by_name = {row["learner"]: row for row in rows}
+    assert (by_name["fomaml"]["iterations"], by_name["pixels"]["iterations"]) == (2, 0)
+    assert len(by_name["fomaml"]["progress"]) == 2 and by_name["pixels"]["progress"] == []
+    with open(ranked / "leaderboard.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [(row["learner"], float(row["accuracy"])) for row in written] == [
+        (r["learner"], r["accuracy"]) for r in rows
+    ]
+    text = (ranked / "leaderboard.md").read_text()
+    assert all(
+        f"| {row['learner']} | {100 * row['accuracy']:.2f} ±" in text and row["evaluate"] in text for row in rows
+    )
+    assert (ranked / "leaderboard.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("learner", ["fomaml", "pixels"])
+def test_a_row_is_scored_again_by_its_command(learner, data, ranked, tmp_path, capfd):
+    (row,) = (row for row in table(ranked) if row["learner"] == learner)
+    program, script, *flags = row["evaluate"].split()
+    assert (program, script) == ("python", "scripts/evaluate.py") and flags[0] == str(ranked / "checkpoints" / learner)
+    capfd.readouterr()
+    assert evaluate([*flags, "--data-root", str(data), "--json", "--output", str(tmp_path / "again")]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["mean"][-1], found["ci95"][-1]) == (row["accuracy"], row["ci95"])
+
+
+def test_what_is_shipped_is_small_and_names_no_place(data, ranked):
+    folder = ranked / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"fomaml", "pixels"}
+    tensors = next((folder / "fomaml" / "checkpoints").glob("*.safetensors"))
+    assert tensors.stat().st_size < MAX_SHIPPED_BYTES
+    names = load_file(tensors).keys()
+    assert names and all(name.startswith("params/") for name in names)
+    assert str(data) not in (folder / "fomaml" / "config.json").read_text()
+
+
+def test_what_is_done_is_not_done_again(data, ranked, tmp_path, monkeypatch, capfd):
+    before = table(ranked)
+    again = tmp_path / "again"
+    shutil.copytree(ranked, again)
+    shutil.rmtree(again / "runs")  # as in a fresh checkout: rows and shipped parameters are enough
+    monkeypatch.setattr(cli, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(cli_leaderboard, "load_trained", lambda *_: pytest.fail("scored again"))
+    for folder in (ranked, again):
+        capfd.readouterr()
+        assert leaderboard(arguments(data, folder)) == 0
+        assert json.loads(capfd.readouterr().out) == before
+
+
+def test_other_episodes_are_asked_without_training(data, ranked, tmp_path, monkeypatch, capfd):
+    again = tmp_path / "again"
+    shutil.copytree(ranked, again)
+    shutil.rmtree(again / "runs")
+    monkeypatch.setattr(cli, "run", lambda *_: pytest.fail("trained again"))
+    assert leaderboard(arguments(data, again, "--num-episodes", "7")) == 0
+    old, new = ({row["learner"]: row for row in table(folder)} for folder in (ranked, again))
+    for learner in old:
+        assert new[learner]["asked"]["num_episodes"] == 7 and new[learner]["progress"] == old[learner]["progress"]
+        assert new[learner]["commit"] == old[learner]["commit"]
+
+
+def test_a_run_cut_short_goes_on_and_time_is_a_budget_too(data, tmp_path, capfd):
+    flags = ["--learners", "fomaml", "--minutes", "1e-9"]
+    assert leaderboard(arguments(data, tmp_path, *flags)) == 0
+    assert table(tmp_path)[0]["iterations"] == 1  # when it was begun no time had passed
+    assert leaderboard(arguments(data, tmp_path, "--learners", "fomaml", "--minutes", "60")) == 0
+    (row,) = table(tmp_path)
+    assert row["iterations"] == 2 and 0.0 < row["minutes"] < 60.0
+    assert "1e-09 minutes" not in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_finished_runs_may_be_loaded(data, ranked, tmp_path, capfd):
+    run = str(ranked / "runs" / "fomaml")
+    assert leaderboard(arguments(data, tmp_path, "--learners", "fomaml", "--load", "fomaml", run)) == 0
+    (loaded,), (row,) = table(tmp_path), (row for row in table(ranked) if row["learner"] == "fomaml")
+    assert loaded["accuracy"] == row["accuracy"] and not (tmp_path / "runs").exists()
+    assert leaderboard(arguments(data, tmp_path / "new", "--load", "pixels", run)) == 2
+    assert "load must name a run with learner pixels, but in" in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_signal_stops_the_command_and_says_how_to_go_on(data, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(cli, "run", lambda *_: TrainingResult(0, 2, {}))
+    assert leaderboard(arguments(data, tmp_path)) == 130
+    assert "stopped in fomaml: the same command goes on" in capfd.readouterr().err
+    assert not (tmp_path / "leaderboard.json").exists()
+
+
+def test_all_learners_are_asked_the_same_and_reptile_s_steps_end_with_its_budget(tmp_path):
+    command = LeaderboardCommand(tmp_path, num_iterations=70, minutes=3.0)
+    configs = {learner: learner_config(learner, command) for learner in LEARNERS}
+    assert (
+        len(
+            {
+                (c.episodes.ways, c.episodes.shots, c.episodes.test_rotations, c.episodes.images)
+                for c in configs.values()
+            }
+        )
+        == 1
+    )
+    assert {c.training.max_minutes for c in configs.values()} == {3.0}
+    assert {c.training.num_iterations for name, c in configs.items() if name != "pixels"} == {70}
+    assert configs["reptile"].outer.reptile.decay_steps == 70 and configs["pixels"].training.num_iterations == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--learners", "pixels", "pixels"], "learners must be named once each"),
+        (["--load", "maml", "runs/x"], "load must name learners among"),
+        (["--num-episodes", "0"], "num_episodes must be at least 1, got 0"),
+        (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
+        (["--ways", "1"], "ways must be at least 2, got 1"),
+        (["--learners", "fomaml", "prototypical"], "ways must be at most the number of classes, 48, got 60"),
+        (["--ways", "40"], "ways must be at most the number of classes, 24, got 40"),
+    ],
+)
+def test_bad_input_is_refused(changes, message, data, tmp_path, capfd):
+    try:
+        status = leaderboard(arguments(data, tmp_path / "new", *changes))
+    except SystemExit as refusal:  # by the parser
+        status = refusal.code
+    assert status == 2
+    assert message in " ".join(capfd.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "new").exists()
