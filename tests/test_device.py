@@ -37,6 +37,7 @@ def batches_on_meta(num_tasks, estimator):
         return torch.zeros(num_tasks, *shape, device=META)
 
     shapes = {"observations": (4, 5, 3), "actions": (4, 5, 2), "returns": (4,), "explained_variance": ()}
+    shapes["successes"] = (4, 0)
     return family, Batch(**{name: zeros(*shapes.get(name, (4, 5))) for name in Batch._fields})
 
 
@@ -46,7 +47,8 @@ def batches_on_meta(num_tasks, estimator):
 def test_gradient_and_fisher_products_stay_on_the_parameters_device(kind, num_tasks, share):
     family, data = sinusoid_on_meta(num_tasks) if kind == "sinusoid" else batches_on_meta(num_tasks, kind)
     theta = family.init_params(Key(0, INITIALISATION, 0))
-    chunk = _Chunk(family, InnerConfig(num_steps=2), theta, data, [data, data], share)
+    inner = InnerConfig(num_steps=2)
+    chunk = _Chunk(family, inner, inner.step_sizes, theta, data, [data, data], share)
     product = chunk.fisher_product(theta)
     assert {chunk.gradient.device, chunk.loss.device, product.device} == {META}
     assert product.shape == chunk.gradient.shape
@@ -57,7 +59,7 @@ def test_data_left_on_the_cpu_would_be_noticed():
     theta = family.init_params(Key(0, INITIALISATION, 0))
     stray = data._replace(advantages=torch.zeros(1, 4, 5))
     with pytest.raises(RuntimeError, match="device"):
-        _Chunk(family, InnerConfig(), theta, stray, [stray], 1.0)
+        _Chunk(family, InnerConfig(), InnerConfig().step_sizes, theta, stray, [stray], 1.0)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "mps", ""])
