@@ -167,8 +167,7 @@ class AntVelVectorEnv(AntVectorEnv):
 
     def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
         """A post behind the robot that moves at the target speed."""
-        seconds = self._elapsed[index] * self.physics.step_duration
-        draw_post(scene, x=self._task_rows[index, 0] * seconds, y=1.2)
+        self.draw_pacemaker(scene, index, y=1.2)
 
 
 class AntDirVectorEnv(AntVectorEnv):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adapters import SingleFromVector
-from .mujoco_batch import MujocoTaskVectorEnv, Pay, draw_post
+from .mujoco_batch import MujocoTaskVectorEnv, Pay
 from .physics import HalfCheetahPhysics, half_cheetah_physics
 from .planar_chain import PlanarChain
 from .task_env import episode_length
@@ -108,8 +108,7 @@ class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
 
     def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
         """A post behind the robot that moves at the target speed."""
-        seconds = self._elapsed[index] * self.physics.step_duration
-        draw_post(scene, x=self._task_rows[index, 0] * seconds, y=0.6)
+        self.draw_pacemaker(scene, index, y=0.6)
 
 
 class HalfCheetahDirVectorEnv(HalfCheetahVectorEnv):

@@ -191,6 +191,11 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
     def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
         """Add to a picture what shows the task of simulation `index`; here nothing."""
 
+    def draw_pacemaker(self, scene: mujoco.MjvScene, index: int, y: float) -> None:
+        """Add a post that moves along x at the task's speed, beside the robot's way. y: [m]"""
+        seconds = self._elapsed[index] * self.physics.step_duration
+        draw_post(scene, x=self._task_rows[index, 0] * seconds, y=y)
+
     def close_extras(self, **kwargs: Any) -> None:
         """Free the drawing context."""
         if self._renderer is not None:
