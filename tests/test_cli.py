@@ -96,8 +96,8 @@ def assert_same_run(one, other):
         (["--num-taks", "3"], "--num-taks"),
         (["--resume", "nowhere"], "nowhere is no run folder"),
         (
-            ["--preset", "fast", "--env", "AntDir"],
-            "preset fast exists for ['maml/HalfCheetahVel-rllab-v0'], not for maml/A",
+            ["--preset", "fast", "--env", "AntGoal"],
+            "preset fast exists for ['maml/AntDir-rllab-v0', 'maml/AntVel-rllab-v0', 'maml/HalfCheetahVel-rllab-v0'], not",
         ),
         (["--film-every", "-1"], "film_every must be at least 1, or 0 for no films, got -1"),
         (["--env", "sinusoid", "--film-every", "1"], "film_every must be 0: sinusoid has no episodes to film"),
