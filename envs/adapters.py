@@ -123,9 +123,12 @@ class VectorFromSingle(TaskVectorEnv):
 
     def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
         for row, task in zip(rows, tasks, strict=True):
-            if task is not None:
-                self._set_task[row](task)
-            observation, _ = self.envs[row].reset(seed=self._next_seeds[row])
+            try:
+                if task is not None:
+                    self._set_task[row](task)
+                observation, _ = self.envs[row].reset(seed=self._next_seeds[row])
+            except Exception as error:
+                raise _error_of(int(row), error) from error
             self._keep(int(row), observation)
 
     def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
@@ -135,8 +138,8 @@ class VectorFromSingle(TaskVectorEnv):
         for row in range(self.num_envs) if alive is None else np.flatnonzero(alive):
             try:
                 result = self.envs[row].step(actions[row])
-            except SimulationError as error:
-                raise SimulationError(int(row), error.reason) from error
+            except Exception as error:
+                raise _error_of(int(row), error) from error
             observation, rewards[row], terminated[row], truncated[row], info = result
             self._keep(int(row), observation)
             for name, value in info.items():
@@ -156,6 +159,12 @@ class VectorFromSingle(TaskVectorEnv):
 
     def _observe(self) -> NDArray:
         return self._observations.copy()
+
+
+def _error_of(row: int, error: Exception) -> SimulationError:
+    """What a copy raised, as an error of its row."""
+    reason = error.reason if isinstance(error, SimulationError) else f"{type(error).__name__}: {error}"
+    return SimulationError(row, reason)
 
 
 def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:

@@ -97,7 +97,7 @@ def assert_same_run(one, other):
         (["--resume", "nowhere"], "nowhere is no run folder"),
         (
             ["--preset", "fast", "--env", "AntGoal"],
-            "preset fast exists for ['maml/AntDir-rllab-v0', 'maml/AntVel-rllab-v0', 'maml/HalfCheetahVel-rllab-v0'], not",
+            "preset fast exists for ['maml/AntDir-rllab-v0', 'maml/AntVel-rllab-v0', 'maml/HalfCheetahVel-rllab-v0']",
         ),
         (["--film-every", "-1"], "film_every must be at least 1, or 0 for no films, got -1"),
         (["--env", "sinusoid", "--film-every", "1"], "film_every must be 0: sinusoid has no episodes to film"),
@@ -214,15 +214,22 @@ def test_a_run_may_go_on_in_other_processes(tmp_path):
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
-def test_an_error_in_a_worker_ends_the_run_and_says_where(tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("sampler", "where"),
+    [
+        (["--sampler", "processes", "--num-workers", "1"], r"task . \(Place\(x=0\.9\d+\)\) under Key\(seed=1.*"),
+        (["--num-threads", "1"], r"tasks \d to \d under Key\(seed=1.*"),  # those of a thread are stepped together
+    ],
+)
+def test_an_error_of_the_environment_ends_the_run_and_says_where(sampler, where, tmp_path, capfd):
     # one task in forty lies where this world fails
     folder = tmp_path / "run"
-    flags = [*TINY, "--sampler", "processes", "--num-workers", "1", "--num-iterations", "1000", "--evaluate-every", "0"]
+    flags = [*TINY, *sampler, "--num-iterations", "1000", "--evaluate-every", "0"]
     assert train(RunConfig(env="test/Fragile-v0"), [*flags, "--output-dir", str(folder)]) == 1
     error = capfd.readouterr().err
-    assert 'raise ValueError(f"the ice breaks at {self._place.max()}")' in error  # the worker's own traceback
+    assert 'raise ValueError(f"the ice breaks at {self._place.max()}")' in error  # its own traceback
     last = error.splitlines()[-1]
-    found = re.fullmatch(r"error: iteration (\d+), task . \(Place\(x=0\.9\d+\)\) under Key\(seed=1.*intact", last)
+    found = re.fullmatch(rf"error: iteration (\d+), {where}intact", last)
     assert found is not None, last
     assert (folder / "checkpoints" / "latest").read_text().strip() == f"iteration-{int(found[1]) - 1:06d}"
 

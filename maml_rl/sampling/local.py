@@ -16,6 +16,7 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, take_tasks
 from maml_rl.core.protocols import Key
 from maml_rl.policies import Policy
+from maml_rl.sampling.failures import as_sampling_error
 from maml_rl.sampling.rollout import VectorWorld, rollout
 from maml_rl.sampling.seeds import episode_noise
 from maml_rl.sampling.trajectory import Trajectory, blank_trajectory
@@ -75,22 +76,26 @@ class LocalSampler:
         self._adding = threading.Lock()
 
     def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
-        """E episodes of every task, each under its own parameters (stacked: [N, ...])."""
+        """E episodes of every task, each under its own parameters (stacked: [N, ...]).
+
+        Raises:
+            SamplingError: naming the task, or those that were played together; the traceback is among its notes.
+        """
         n, e, t = len(tasks), self._num_episodes, self._horizon
         policy = self._policy
         trajectory = blank_trajectory(n, e, t, policy, self._reports_success)
 
         def one_block(start: int, stop: int) -> None:
             noise = episode_noise(key, start, stop - start, e, t, policy)
-            rollout(
-                self._env((stop - start) * e),
-                policy,
-                take_tasks(params, start, stop),
-                tasks[start:stop],
-                noise,
-                take_tasks(trajectory, start, stop),
-                start,
-            )
+            own = tasks[start:stop]
+            out = take_tasks(trajectory, start, stop)
+            try:
+                rollout(self._env((stop - start) * e), policy, take_tasks(params, start, stop), own, noise, out, start)
+            except Exception as error:
+                told = as_sampling_error(error, own, start, key, noise.reset_seeds, "in this process")
+                if told is error:
+                    raise
+                raise told from error
 
         self._threads.map(one_block, *zip(*self._blocks(n), strict=True))
         return trajectory

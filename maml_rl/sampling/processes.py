@@ -24,6 +24,7 @@ from typing import Any
 import cloudpickle
 
 from maml_rl.core.lift import available_cores
+from maml_rl.sampling.failures import said
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import (
     MAX_ATTEMPTS,
@@ -36,7 +37,6 @@ from maml_rl.sampling.work import (
     Workbench,
     arrays_of_task,
     pickled,
-    said,
 )
 
 SECONDS_TO_START = 300.0  # for a worker to import and make its environment, before it is killed

@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 
 from maml_rl.core.lift import available_cores
+from maml_rl.sampling.failures import said
 from maml_rl.sampling.work import (
     Failure,
     Lost,
@@ -31,7 +32,6 @@ from maml_rl.sampling.work import (
     Workbench,
     arrays_of_task,
     pickled,
-    said,
 )
 
 SECONDS_TO_CONNECT = 5.0

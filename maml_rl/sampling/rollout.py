@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -68,7 +68,10 @@ def rollout(
     device = device_of(params)
     all_noise = torch.from_numpy(noise.actions).view(horizon, num_tasks, num_episodes, -1).to(device)
     env.set_tasks([task for task in tasks for _ in range(num_episodes)])
-    observations, _ = env.reset(seed=noise.reset_seeds)
+    try:
+        observations, _ = env.reset(seed=noise.reset_seeds)
+    except RuntimeError as error:
+        _raise_located(error, "reset", *place)
     alive = np.ones(env.num_envs, dtype=bool)
     terminated_ever, succeeded_ever = np.zeros((2, env.num_envs), dtype=bool)
     reports_success = out.successes.shape[-1] > 0
@@ -83,18 +86,16 @@ def rollout(
             for name, values in (("policy output", outputs), ("action", actions)):
                 row = _not_finite(values)
                 if row is not None:
-                    raise _located(row, f"{name} is not finite: {values.flatten(0, 1)[row].tolist()}", t, *place)
+                    raise _located(
+                        row, f"{name} is not finite: {values.flatten(0, 1)[row].tolist()}", f"step {t}", *place
+                    )
             flat = actions.view(env.num_envs, -1)
             try:
                 observations, rewards, terminated, truncated, infos = env.step(
                     to_env(flat), None if everyone else alive
                 )
             except RuntimeError as error:
-                own_row = getattr(error, "environment", None)
-                if own_row is None:  # not about one sub-environment: not ours to explain
-                    raise
-                reason = getattr(error, "reason", str(error))
-                raise _located(int(own_row), reason, t, *place) from error
+                _raise_located(error, f"step {t}", *place)
             if not everyone:
                 living = torch.from_numpy(alive).view(num_tasks, num_episodes, 1)
                 seen, actions = seen * living, actions * living
@@ -118,8 +119,16 @@ def _not_finite(values: Tensor) -> int | None:
     return int((~finite.flatten(0, 1).all(dim=-1)).nonzero()[0])
 
 
-def _located(row: int, reason: str, t: int, num_episodes: int, first_task: int) -> SamplingError:
-    """What happened in one sub-environment, in terms of task, episode and step."""
+def _raise_located(error: RuntimeError, when: str, num_episodes: int, first_task: int) -> NoReturn:
+    """An error of one sub-environment, in terms of task and episode; any other is not ours to explain."""
+    own_row = getattr(error, "environment", None)
+    if own_row is None:
+        raise error
+    raise _located(int(own_row), getattr(error, "reason", str(error)), when, num_episodes, first_task) from error
+
+
+def _located(row: int, reason: str, when: str, num_episodes: int, first_task: int) -> SamplingError:
+    """What happened in one sub-environment, in terms of task and episode."""
     task, episode = divmod(row, num_episodes)
-    place = f"task {first_task + task}, episode {episode}, step {t}"
+    place = f"task {first_task + task}, episode {episode}, {when}"
     return SamplingError(f"{place}: {reason}", first_task + task, episode)

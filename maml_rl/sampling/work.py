@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 from maml_rl.core.params import Params
 from maml_rl.core.protocols import Key
 from maml_rl.policies import Policy
+from maml_rl.sampling.failures import as_sampling_error, named, said
 from maml_rl.sampling.rollout import VectorWorld, rollout
-from maml_rl.sampling.seeds import EpisodeNoise, episode_noise
+from maml_rl.sampling.seeds import episode_noise
 from maml_rl.sampling.trajectory import SamplingError, Trajectory, blank_trajectory
 
 MAX_ATTEMPTS = 3
@@ -170,12 +170,10 @@ class Workbench:
             stacked = {name: torch.tensor(array).unsqueeze(0) for name, array in params.items()}
             rollout(self._environment(), recipe.policy, stacked, [task], noise, out, work.task_index)
             return Played(tuple(part[0].numpy() for part in out), time.perf_counter() - begun)
-        except SamplingError as error:
-            self._discard()
-            return Failure(str(error), error.episode, _details(work, noise) if error.__cause__ else "")
         except (Exception, SystemExit) as error:
             self._discard()
-            return Failure(f"{named(work, task)}: {said(error)}", None, _details(work, noise))
+            told = as_sampling_error(error, [task], work.task_index, work.key, noise.reset_seeds, "in a worker")
+            return Failure(str(told), told.episode, "\n".join(getattr(told, "__notes__", [])))
 
     def close(self) -> None:
         if self._env is not None:
@@ -221,29 +219,11 @@ def arrays_of_task(params: ParamArrays, index: int) -> ParamArrays:
     return {name: array[min(index, len(array) - 1)] for name, array in params.items()}
 
 
-def said(error: BaseException) -> str:
-    """An exception in one line."""
-    first = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-def named(work: Work, task: Any) -> str:
-    """The work, as one reads of it in a message and can make it again."""
-    text = repr(task)
-    return f"task {work.task_index} ({text if len(text) <= 200 else f'{text[:200]}...'}) under {work.key}"
-
-
 def _pickled_task(task: Any, index: int) -> bytes:
     try:
         return pickled(task, f"task {index}")
     except ValueError as error:
         raise SamplingError(str(error), index, None) from error
-
-
-def _details(work: Work, noise: EpisodeNoise) -> str:
-    """To be called while the exception is handled."""
-    seeds = f"task {work.task_index} under {work.key}; its episodes were reset with the seeds {noise.reset_seeds}"
-    return f"in a worker, {seeds}:\n{traceback.format_exc()}"
 
 
 def _once_more(work: Work, attempts: int, lost: Lost) -> Work:
@@ -253,7 +233,7 @@ def _once_more(work: Work, attempts: int, lost: Lost) -> Work:
         SamplingError: if it has been begun too often.
     """
     if attempts >= MAX_ATTEMPTS:
-        text = named(work, cloudpickle.loads(work.task))
+        text = named([cloudpickle.loads(work.task)], work.task_index, work.key)
         reason = f"{text}: given up after {attempts} attempts, in the last {lost.reason}"
         raise SamplingError(reason, work.task_index, None)
     logging.getLogger(__name__).warning("task %d is played again: %s", work.task_index, lost.reason)

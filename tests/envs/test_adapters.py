@@ -59,6 +59,31 @@ def test_an_error_names_the_copy():
         vector.step(np.zeros((3, 6)))
 
 
+def test_whatever_a_copy_raises_names_it():
+    class Thin(Countdown):
+        """Over ice that breaks under the second task."""
+
+        def reset(self, *, seed=None, options=None):
+            if self._next_task == 2:
+                raise KeyError("no ice")
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action):
+            if self._task == 3:
+                raise ZeroDivisionError("the ice broke")
+            return super().step(action)
+
+    env = VectorFromSingle(Thin, 2)
+    env.set_tasks([1, 3])
+    env.reset(seed=[7, 8])
+    with pytest.raises(SimulationError, match="sub-environment 1: ZeroDivisionError: the ice broke") as caught:
+        env.step(np.array([0, 0]))
+    assert caught.value.environment == 1 and isinstance(caught.value.__cause__, ZeroDivisionError)
+    env.set_tasks([1, 2])
+    with pytest.raises(SimulationError, match="sub-environment 1: KeyError: 'no ice'"):
+        env.reset(seed=[7, 8])
+
+
 def test_a_contract_cannot_be_left_half_filled():
     class NoTasks(TaskEnv):
         pass

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import envs  # noqa: F401 - registers the ids
+from envs.adapters import VectorFromSingle
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import take_tasks
 from maml_rl.core.protocols import TRAINING, Key
@@ -13,7 +14,7 @@ from maml_rl.policies import GaussianPolicy, PolicyConfig
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.rollout import rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import Trajectory
+from maml_rl.sampling.trajectory import SamplingError, Trajectory
 
 KEY = Key(6, TRAINING, 4, 1)
 NUM_TASKS, HORIZON = 5, 15
@@ -125,6 +126,41 @@ def test_closing_closes_every_environment(world):
     sampler.close()
     threads.close()
     assert len(closed) == made >= 1
+
+
+class Slippery(gymnasium.Env):
+    """An environment of a user's, which raises at the second step of task 3."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    horizon, task, elapsed = 5, 0, 0
+
+    def sample_tasks(self, num_tasks, rng):
+        return list(range(num_tasks))
+
+    def set_task(self, task):
+        self.task = task
+
+    def reset(self, *, seed=None, options=None):
+        self.elapsed = 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action):
+        if self.task == 3 and self.elapsed == 1:
+            raise ZeroDivisionError("no friction")
+        self.elapsed += 1
+        return np.zeros(1, dtype=np.float32), 0.0, False, False, {}
+
+
+def test_an_error_of_an_environment_says_what_makes_it_happen_again():
+    policy = GaussianPolicy(1, 1, PolicyConfig())
+    params = {name: p.expand(5, *p.shape) for name, p in policy.init(torch.Generator()).items()}
+    sampler = LocalSampler(lambda n: VectorFromSingle(Slippery, n), policy, 2, 5, Threads(1))
+    with pytest.raises(SamplingError, match=r"^task 3, episode 0, step 1: ZeroDivisionError: no friction") as caught:
+        sampler.sample(range(5), params, KEY)
+    (note,) = caught.value.__notes__
+    seeds = episode_noise(KEY, 3, 1, 2, 5, policy).reset_seeds
+    assert note.startswith(f"in this process, task 3 (3) under {KEY}; episodes were reset with the seeds {seeds}:\n")
+    assert 'raise ZeroDivisionError("no friction")' in note
 
 
 @pytest.mark.parametrize(
