@@ -19,7 +19,7 @@ LEVELS = [
     {"config"},
     {"build"},
     {"trained", "presets"},
-    {"fewshot_benchmark"},
+    {"fewshot_benchmark", "classifier"},
     {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize", "cli_check_env"},
     {"cli_compare", "cli_leaderboard"},
 ]

@@ -1,0 +1,115 @@
+"""Pictures of one's own through a trained run."""
+
+import contextlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from pictures import write_folders
+from PIL import Image
+
+from maml_rl.classifier import FewShotClassifier
+from maml_rl.cli import train, train_omniglot
+from maml_rl.config import RunConfig
+from maml_rl.supervised.episodes import Examples
+from maml_rl.trained import load_trained, read_config
+from maml_rl.training.checkpoint import load_latest
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+LEARNERS = ("maml", "reptile", "joint", "prototypical", "matching", "pixels")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_folders(tmp_path_factory.mktemp("classifier") / "data")
+
+
+@pytest.fixture
+def train_run(pictures, tmp_path):
+    def run(learner):
+        flags = ["--env", "images", "--data-root", str(pictures), "--image-size", "16", "--num-filters", "8"]
+        flags += ["--learner", learner, "--num-iterations", "20", "--evaluate-every", "0", "--num-threads", "1"]
+        flags += ["--ways", "3", "--num-tasks", "2", "--queries", "2", "--test-queries", "2"]
+        flags += ["--output-dir", str(tmp_path / learner)]
+        flags += ["--train-ways", "6"] if learner in ("prototypical", "matching") else []
+        flags += ["--train-shots", "3"] if learner == "reptile" else []
+        assert train_omniglot(flags) == 0
+        return tmp_path / learner
+
+    return run
+
+
+def some(pictures, count=3, shots=1):
+    """Pictures of test classes to learn from, and another of each."""
+    folders = sorted((pictures / "test").iterdir())[:count]
+    files = {folder.name: sorted(folder.iterdir()) for folder in folders}
+    return {name: paths[:shots] for name, paths in files.items()}, {name: paths[-1] for name, paths in files.items()}
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_drawings_of_ones_own_are_told_apart(learner, train_run, pictures, tmp_path):
+    run = train_run(learner)
+    elsewhere = shutil.move(pictures, tmp_path / "elsewhere")  # the data set is not asked for
+    try:
+        examples, others = some(elsewhere)
+        classify = FewShotClassifier(run).learn(examples)
+        answers = {name: classify(path) for name, path in others.items()}
+    finally:
+        shutil.move(elsewhere, pictures)
+    for name, shares in answers.items():
+        assert list(shares) == list(examples) and sum(shares.values()) == pytest.approx(1.0)
+        if learner not in ("maml", "reptile"):  # which take more than these few iterations
+            assert max(shares, key=shares.get) == name
+
+
+def test_another_order_of_the_classes_changes_no_probability(train_run, pictures):
+    # The learned head tells outputs apart, so that MAML's may; distances do not.
+    classifier = FewShotClassifier(train_run("prototypical"))
+    examples, others = some(pictures, count=4, shots=2)
+    backwards = dict(reversed(examples.items()))
+    for path in others.values():
+        one, other = classifier.learn(examples)(path), classifier.learn(backwards)(path)
+        assert [one[name] for name in one] == pytest.approx([other[name] for name in one], abs=1e-5)
+
+
+def test_what_does_not_fit_is_refused(train_run, pictures, tmp_path):
+    classifier = FewShotClassifier(train_run("maml"))
+    examples, _ = some(pictures)
+    two = dict(list(examples.items())[:2])
+    with pytest.raises(
+        ValueError, match="examples must be of 3 classes, for which this run of maml was trained, got 2"
+    ):
+        classifier.learn(two)
+    with pytest.raises(ValueError, match=re.escape("as many pictures of each, got {'c00': 1, 'c01': 1, 'c02': 0}")):
+        classifier.learn({**examples, "c02": []})
+    colour = tmp_path / "colour.png"
+    Image.new("RGB", (16, 16)).save(colour)
+    with pytest.raises(ValueError, match=r"colour\.png must be grey, as the pictures of training, but it is colour"):
+        classifier.learn({**examples, "c02": [colour]})
+    with pytest.raises(ValueError, match="no run folder"):
+        FewShotClassifier(tmp_path)
+    flags = ["--env", "sinusoid", "--num-iterations", "1", "--num-tasks", "2", "--outer.step", "gradient"]
+    assert train(RunConfig(), [*flags, "--evaluate-every", "0", "--output-dir", str(tmp_path / "waves")]) == 0
+    with pytest.raises(ValueError, match=r"run must be one of few-shot classification, but .*waves is of sinusoid"):
+        FewShotClassifier(tmp_path / "waves")
+
+
+@pytest.mark.parametrize("learner", ["maml", "prototypical"])
+def test_it_answers_as_the_learner_does(learner, train_run, pictures):
+    # The same files read by hand, and the learner that was built around its data set.
+    run, (examples, others) = train_run(learner), some(pictures)
+
+    def read(path):
+        return torch.from_numpy(1.0 - np.asarray(Image.open(path)) / np.float32(255)).unsqueeze(-1)
+
+    support = torch.stack([read(path) for (path,) in examples.values()]).unsqueeze(0)
+    with contextlib.closing(load_trained(run, read_config(run), "last", None, False).built) as built:
+        state = load_latest(run / "checkpoints").state
+        predict = built.few_shot.adapt(state, [Examples(support, torch.arange(3).unsqueeze(0), support[:, :0])])
+        expected = [predict(read(path)).softmax(dim=-1).tolist() for path in others.values()]
+    classify = FewShotClassifier(run).learn(examples)
+    for path, shares in zip(others.values(), expected, strict=True):
+        assert list(classify(path).values()) == pytest.approx(shares, abs=1e-6)
