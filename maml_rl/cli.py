@@ -78,7 +78,12 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     if command.resume is None:
         if command.preset == "paper":
             return command
-        default = with_preset(dataclasses.replace(default, env=command.run.env_id, physics=None), command.preset)
+        run = command.run
+        if run.is_few_shot:
+            chosen = dataclasses.replace(default, env=run.env, learner=run.learner)
+        else:
+            chosen = dataclasses.replace(default, env=run.env_id, physics=None)
+        default = with_preset(chosen, command.preset)
         return tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
     if command.preset != "paper":
         raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")

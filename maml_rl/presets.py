@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 from maml_rl.config import OMNIGLOT, SINUSOID, LearnerName, RunConfig
@@ -75,10 +76,16 @@ def with_preset(config: RunConfig, preset: Preset) -> RunConfig:
     """The paper's settings as they are, or changed to learn faster: how much is in docs/findings.md.
 
     Raises:
-        ValueError: if nothing faster is known for the environment.
+        ValueError: if nothing faster is known for the environment, or for the learner of few-shot classification.
     """
     if preset == "paper":
         return config
+    if config.is_few_shot:
+        if config.learner not in FASTER_FEW_SHOT:
+            raise ValueError(
+                f"preset fast exists for the learners {sorted(FASTER_FEW_SHOT)}, not for {config.learner}: leave it out"
+            )
+        return FASTER_FEW_SHOT[config.learner](config)
     if config.env_id not in FASTER:
         raise ValueError(f"preset fast exists for {sorted(FASTER)}, not for {config.env_id}: leave it out")
     return FASTER[config.env_id](config)
@@ -100,6 +107,44 @@ FASTER = dict.fromkeys(
     ("maml/HalfCheetahVel-rllab-v0", "maml/AntVel-rllab-v0", "maml/AntDir-rllab-v0"), _longer_steps_on_half_the_data
 )
 """By environment id: what makes the paper's settings faster."""
+
+
+def _small_steps_and_head(config: RunConfig) -> RunConfig:
+    """Steps of 0.4 on the mean loss and a small last layer leave the features in sight of the first gradients; few
+    tasks, three times the learning rate and its decay to zero make the most of each episode."""
+    num_iterations = 16_000
+    return dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, num_iterations=num_iterations, num_tasks=8, evaluate_every=1000),
+        inner=dataclasses.replace(config.inner, step_size=0.4),
+        outer=dataclasses.replace(
+            config.outer, gradient=GradientConfig(learning_rate=3e-3, decay="cosine", decay_steps=num_iterations)
+        ),
+        evaluation=dataclasses.replace(config.evaluation, first_step_size=0.4, later_step_size=0.4),
+        network=dataclasses.replace(config.network, head_std=0.1),
+    )
+
+
+def _small_episodes(config: RunConfig) -> RunConfig:
+    """A third of the pictures in an episode, and the learning rate decays to zero."""
+    num_iterations = 6000
+    return dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, num_iterations=num_iterations),
+        outer=dataclasses.replace(config.outer, gradient=GradientConfig(decay="cosine", decay_steps=num_iterations)),
+        episodes=dataclasses.replace(config.episodes, train_ways=20),
+    )
+
+
+FASTER_FEW_SHOT: dict[LearnerName, Callable[[RunConfig], RunConfig]] = {
+    "maml": _small_steps_and_head,
+    "fomaml": _small_steps_and_head,
+    "anil": _small_steps_and_head,
+    "meta-sgd": _small_steps_and_head,
+    "prototypical": _small_episodes,
+    "matching": _small_episodes,
+}
+"""By learner: the same for classification."""
 
 
 def omniglot(learner: LearnerName, ways: int, shots: int) -> RunConfig:
