@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from maml_rl import cli, cli_leaderboard
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.cli_leaderboard import LEARNERS, MAX_SHIPPED_BYTES, LeaderboardCommand, leaderboard, learner_config
+from maml_rl.presets import FASTER_FEW_SHOT
 from maml_rl.training.trainer import TrainingResult
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -147,6 +148,16 @@ def test_all_learners_are_asked_the_same_and_reptile_s_steps_end_with_its_budget
     assert {c.training.max_minutes for c in configs.values()} == {3.0}
     assert {c.training.num_iterations for name, c in configs.items() if name != "pixels"} == {70}
     assert configs["reptile"].outer.reptile.decay_steps == 70 and configs["pixels"].training.num_iterations == 0
+
+
+def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(tmp_path):
+    paper, fast = (LeaderboardCommand(tmp_path, num_iterations=70, preset=preset) for preset in ("paper", "fast"))
+    for learner in LEARNERS:
+        config = learner_config(learner, fast)
+        if learner in FASTER_FEW_SHOT:
+            assert config.outer.gradient.rate_after(70) == 0.0 < config.outer.gradient.rate_after(69)
+        else:
+            assert config == learner_config(learner, paper)
 
 
 @pytest.mark.parametrize(

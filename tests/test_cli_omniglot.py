@@ -11,7 +11,8 @@ from maml_rl.cli import train, train_omniglot
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.cli_visualize import visualize
 from maml_rl.config import RunConfig
-from maml_rl.presets import omniglot
+from maml_rl.presets import FASTER_FEW_SHOT, omniglot
+from maml_rl.trained import read_config
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -63,6 +64,24 @@ def test_a_resumed_run_is_the_run_that_never_stopped_and_can_be_evaluated(learne
     assert all(0.0 <= mean <= 1.0 for mean in found["mean"])
     with open(whole / "evaluation.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 5
+
+
+@pytest.mark.parametrize("learner", sorted(FASTER_FEW_SHOT))
+def test_the_fast_preset_is_what_holds_where_nothing_is_said(learner, data, tmp_path):
+    flags = small(learner, data, tmp_path / "run", "--preset", "fast", "--num-iterations", "1")
+    assert train_omniglot(flags) == 0
+    config, paper = read_config(tmp_path / "run"), omniglot(learner, 3, 1)
+    assert config.outer.gradient.decay == "cosine" and config.learner == learner
+    assert config.network.norm == paper.network.norm and config.inner.only == paper.inner.only
+    assert config.training.num_tasks == 2  # what is said holds
+    if learner not in ("prototypical", "matching"):
+        assert config.inner.step_size == 0.4 and config.evaluation.step_sizes == (0.4,) * 3
+
+
+def test_a_learner_without_a_fast_preset_is_told_so(data, tmp_path, capfd):
+    assert train_omniglot(small("reptile", data, tmp_path / "run", "--preset", "fast")) == 2
+    assert "preset fast exists for the learners ['anil', 'fomaml', " in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("learner", "plots"), [("reptile", {"adaptation_curve.png"}), ("prototypical", set())])
