@@ -6,6 +6,8 @@ the number of threads, the same numbers are computed and added up in the order o
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,13 +56,14 @@ def lift(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def chunk_tasks(data: Any) -> list[tuple[int, int]]:
-    """Half-open ranges of tasks that are computed together: a function of the data's shape, and on GPUs another, but
-    never of the number of threads."""
+    """Half-open ranges of tasks that are computed together, as equal as can be, so that no thread waits for a longer
+    one: a function of the data's shape, and on GPUs another, but never of the number of threads."""
     count = num_tasks(data)
     elements = sum(leaf[0].numel() for leaf in pytree.tree_leaves(data))
     limit = CHUNK_ELEMENTS if device_of(data).type == "cpu" else CHUNK_ELEMENTS_GPU
-    size = min(count, max(1, limit // max(1, elements)))
-    return [(start, min(start + size, count)) for start in range(0, count, size)]
+    num_chunks = math.ceil(count / max(1, limit // max(1, elements)))
+    edges = [i * count // num_chunks for i in range(num_chunks + 1)]
+    return list(itertools.pairwise(edges))
 
 
 class Threads:

@@ -35,7 +35,10 @@ def test_chunks_cover_the_tasks_in_order(monkeypatch, limit, num_tasks):
     data = Data(torch.zeros(num_tasks, 3), torch.zeros(num_tasks, 4))  # 7 numbers a task
     chunks = chunk_tasks(data)
     assert [task for start, stop in chunks for task in range(start, stop)] == list(range(num_tasks))
-    assert all(7 * (stop - start) <= limit or stop - start == 1 for start, stop in chunks)
+    sizes = [stop - start for start, stop in chunks]
+    assert all(7 * size <= limit or size == 1 for size in sizes) and max(sizes) - min(sizes) <= 1
+    most = max(1, limit // 7)
+    assert len(chunks) == -(-num_tasks // most)  # no more than are needed
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
