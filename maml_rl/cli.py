@@ -15,7 +15,7 @@ import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
-from maml_rl.presets import Preset, omniglot, with_preset
+from maml_rl.presets import PRESETS, Preset, omniglot, with_preset
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -73,18 +73,12 @@ def train_omniglot(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
-    """Parse twice when resuming or with a preset: the saved or the preset's settings are the defaults then."""
+    """Parse twice where other settings than `default` hold when nothing is said: those of the run that is resumed, of
+    the environment's own protocol, or of a preset."""
     command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
     if command.resume is None:
-        if command.preset == "paper":
-            return command
-        run = command.run
-        if run.is_few_shot:
-            chosen = dataclasses.replace(default, env=run.env, learner=run.learner)
-        else:
-            chosen = dataclasses.replace(default, env=run.env_id, physics=None)
-        default = with_preset(chosen, command.preset)
-        return tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+        chosen = with_preset(_protocol(default, command.run), command.preset)
+        return tyro.cli(TrainCommand, default=TrainCommand(chosen), args=arguments)
     if command.preset != "paper":
         raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
     saved = from_dict(RunFolder.read_config(command.resume))
@@ -93,6 +87,15 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     if changes:
         raise ValueError(f"a resumed run keeps its settings, but {'; '.join(changes)}: start a new run for that")
     return command
+
+
+def _protocol(default: RunConfig, run: RunConfig) -> RunConfig:
+    """The settings that hold for a run's environment where nothing is said: its own, if it has some."""
+    if run.is_few_shot:
+        return dataclasses.replace(default, env=run.env, learner=run.learner)
+    if run.env_id == default.env_id:
+        return default
+    return PRESETS.get(run.env_id, dataclasses.replace(default, env=run.env_id, physics=None))
 
 
 def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:

@@ -1,6 +1,7 @@
 """The training command as a user meets it: in a terminal's place, with right and wrong flags, stopped and resumed."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from envs.metaworld import load_metaworld
 from maml_rl import drawing
-from maml_rl.cli import train
+from maml_rl.cli import _parse, train
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.presets import PRESETS
 
@@ -113,6 +114,17 @@ def test_wrong_settings_are_refused_before_anything_is_made(flags, message, tmp_
     assert status == 2
     assert message in " ".join(capfd.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_brings_its_own_protocol():
+    named = _parse(RunConfig(), ["--env", "maml/Bandit-K50-v0"]).run
+    assert named == PRESETS["maml/Bandit-K50-v0"] and named.sampling.episodes_per_task == 500
+    said = _parse(RunConfig(), ["--env", "AntDir", "--episodes-per-task", "7"]).run
+    assert said.sampling.episodes_per_task == 7 and said.evaluation.later_step_size == 0.001  # the rest is the paper's
+    other = _parse(PRESETS["maml/Bandit-K5-v0"], ["--env", "maml/AntGoal-gym-v0"]).run  # one without
+    assert other == dataclasses.replace(PRESETS["maml/Bandit-K5-v0"], env="maml/AntGoal-gym-v0")
+    fast = _parse(RunConfig(), ["--env", "AntDir", "--preset", "fast"]).run
+    assert fast.sampling.episodes_per_task == 20 and fast.outer.trust_region.max_kl == 0.02
 
 
 def test_a_preset_is_what_holds_where_nothing_is_said(tmp_path, capfd):
