@@ -7,7 +7,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -25,7 +24,7 @@ from envs.task_env import TaskVectorEnv
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import EVALUATION, INITIALISATION, Key, Learner, State, TaskFamily
+from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
     AdaptationCurve,
@@ -38,12 +37,8 @@ from maml_rl.evaluation.adaptation_curve import (
 from maml_rl.evaluation.few_shot import accuracy_curve
 from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, record
 from maml_rl.evaluation.video import Panel, compose, encode_gif
-from maml_rl.fewshot.gradient import JointClassifier, MAMLClassifier
-from maml_rl.fewshot.matching import Matching
-from maml_rl.fewshot.pixels import PixelNeighbour
 from maml_rl.fewshot.protocol import FewShotLearner
-from maml_rl.fewshot.prototypical import Prototypical
-from maml_rl.fewshot.reptile import ReptileClassifier
+from maml_rl.learners import CPU_ONLY, few_shot_learner, require_adapting, require_learner
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily, Sampler
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
@@ -128,55 +123,6 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
     return Built(learner, family, curve, threads, device, [threads.close, *closers], judge)
 
 
-def require_learner(config: RunConfig) -> None:
-    """
-    Raises:
-        ValueError: if the learner is asked for what it cannot do, or the settings are another learner's.
-    """
-    name, inner = config.learner, config.inner
-    if name not in INNER_STEPS and not config.is_few_shot:
-        raise ValueError(
-            f"learner {name} classifies pictures, but the run's environment is {config.env}: take --env omniglot, or a "
-            f"learner among {list(INNER_STEPS)}"
-        )
-    wanted = INNER_STEPS.get(name, {})
-    found = {setting: getattr(inner, setting) for setting in wanted}
-    if found != wanted:
-        raise ValueError(
-            f"learner {name} needs {_in_words(wanted)} in inner, got {_in_words(found)}: set that or leave it"
-        )
-    if config.is_few_shot and name not in ("prototypical", "matching") and config.network.norm == "running":
-        raise ValueError(
-            f"norm must be batch, support or none for learner {name}, got running: averages from before adaptation do "
-            "not fit the adapted weights"
-        )
-
-
-def require_adapting(config: RunConfig, family: TaskFamily) -> None:
-    """
-    Raises:
-        ValueError: if no parameter adapts.
-    """
-    config.inner.sizes_for(family.init_params(Key(config.seed, INITIALISATION, 0)), ())
-
-
-def _in_words(settings: dict[str, Any]) -> str:
-    return " and ".join(f"{name} {value}" for name, value in settings.items())
-
-
-INNER_STEPS: dict[str, dict[str, Any]] = {
-    "maml": {},
-    "fomaml": {"first_order": True},
-    "anil": {"only": ("head",)},
-    "meta-sgd": {"learn_step_sizes": True},
-}
-"""The core's learner under its names, with the settings of `inner` that tell one from the others."""
-
-
-CPU_ONLY = ("prototypical", "matching", "pixels")
-"""Learners of which one episode at a time is too little for a GPU."""
-
-
 def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) -> Built:
     """A learner of few-shot classification with its episodes.
 
@@ -196,22 +142,6 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
         return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
 
     return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
-
-
-def few_shot_learner(config: RunConfig, family: ClassificationFamily, threads: Threads) -> FewShotLearner:
-    stream, network, inner, outer = family.stream, config.network, config.inner, config.outer
-    sizes = config.evaluation.step_sizes
-    if config.learner == "reptile":
-        return ReptileClassifier(family, inner, config.inner_optimiser, outer.reptile, sizes, threads)
-    if config.learner == "joint":
-        return JointClassifier(family, inner, outer.gradient, sizes, threads)
-    if config.learner == "prototypical":
-        return Prototypical(stream, network, outer.gradient, threads)
-    if config.learner == "matching":
-        return Matching(stream, network, outer.gradient, config.matching, threads)
-    if config.learner == "pixels":
-        return PixelNeighbour(stream)
-    return MAMLClassifier(family, inner, outer, sizes, threads)
 
 
 def find_device(name: str) -> torch.device:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maml_rl.build import few_shot_learner
 from maml_rl.core.lift import Threads
+from maml_rl.learners import few_shot_learner
 from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import EpisodeSize, EpisodeStream, Examples, as_input
 from maml_rl.supervised.images import DataError, ImageSet, decode

@@ -19,10 +19,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.build import INNER_STEPS
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.few_shot import accuracy_on
+from maml_rl.learners import INNER_STEPS
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.episodes import one_shot_examples
 from maml_rl.supervised.omniglot import one_shot_runs

@@ -22,13 +22,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.build import CPU_ONLY, build
+from maml_rl.build import build
 from maml_rl.cli import complete
 from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.plots import Progress, progress_plot, save_figure
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
+from maml_rl.learners import CPU_ONLY
 from maml_rl.presets import FASTER_FEW_SHOT, Preset, omniglot, with_preset
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maml_rl.build import few_shot_learner
 from maml_rl.config import LearnerName, RunConfig
 from maml_rl.convnet import EPSILON, NUM_LAYERS, ConvConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import params_of
 from maml_rl.core.params import Params
 from maml_rl.core.protocols import INITIALISATION, TRAINING, Key, State
+from maml_rl.learners import few_shot_learner
 from maml_rl.presets import omniglot
 from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import Episode, EpisodeStream, gather

@@ -17,6 +17,7 @@ LEVELS = [
     {"fewshot"},
     {"training", "evaluation", "scaling"},
     {"config"},
+    {"learners"},
     {"build"},
     {"trained", "presets"},
     {"fewshot_benchmark", "classifier"},
