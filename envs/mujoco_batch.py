@@ -204,10 +204,11 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
 
 
 def _make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
-    """Without a graphics card most of a picture's time goes into shadows and mirrors: small ones here, and none."""
-    model.vis.quality.shadowsize = 1024
+    """Without shadows and mirrors: where no graphics card draws, most of the time goes into them, and the shadows leave
+    black wedges on the floor."""
     renderer = mujoco.Renderer(model, height, width)
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+    for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
+        renderer.scene.flags[flag] = False
     return renderer
 
 
@@ -218,7 +219,7 @@ def draw_post(scene: mujoco.MjvScene, x: float, y: float) -> None:
     geom, size, place = scene.geoms[scene.ngeom], np.array([0.03, 0.5, 0.0]), np.array([x, y, 0.5])
     colour = np.array([0.85, 0.15, 0.1, 1.0], dtype=np.float32)
     mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_CYLINDER, size, place, np.eye(3).ravel(), colour)
-    geom.emission = 0.5  # to be seen in the robot's shadow, too
+    geom.emission = 0.5  # as bright on the side that no light falls on
     scene.ngeom += 1
 
 

@@ -59,7 +59,7 @@ from maml_rl.supervised.episodes import Episode
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
 from maml_rl.training.log import read_columns
 
-SHIPPED_RUN = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah_vel"
+SHIPPED_RUN = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah_vel_fast"
 PICTURE_HEIGHT, PICTURE_WIDTH = 240, 320  # of a robot [pixels]
 MAX_GIF_BYTES = 2_000_000
 SHOWN_STEPS = (0, 1, 5, 10)  # of the sinusoid's curves
