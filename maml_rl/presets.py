@@ -111,17 +111,18 @@ FASTER = dict.fromkeys(
 
 def _small_steps_and_head(config: RunConfig) -> RunConfig:
     """Steps of 0.4 on the mean loss and a small last layer leave the features in sight of the first gradients; few
-    tasks, three times the learning rate and its decay to zero make the most of each episode."""
-    num_iterations = 16_000
+    tasks of five queries a class, twice the learning rate and its decay to zero make the most of each second."""
+    num_iterations, episodes = 16_000, config.episodes
     return dataclasses.replace(
         config,
         training=dataclasses.replace(config.training, num_iterations=num_iterations, num_tasks=8, evaluate_every=1000),
         inner=dataclasses.replace(config.inner, step_size=0.4),
         outer=dataclasses.replace(
-            config.outer, gradient=GradientConfig(learning_rate=3e-3, decay="cosine", decay_steps=num_iterations)
+            config.outer, gradient=GradientConfig(learning_rate=2e-3, decay="cosine", decay_steps=num_iterations)
         ),
         evaluation=dataclasses.replace(config.evaluation, first_step_size=0.4, later_step_size=0.4),
         network=dataclasses.replace(config.network, head_std=0.1),
+        episodes=dataclasses.replace(episodes, queries=max(5, episodes.queries)),
     )
 
 
