@@ -71,7 +71,9 @@ class ReptileClassifier(FineTuned):
 
     The authors adapt to the tasks of one outer step one after the other, and the inner Adam's second moments run
     through all of them. Here these tasks are adapted to at once, all from the same moments; the mean of where those end
-    is what the next outer step begins with. Episodes' queries are only watched, never learned from.
+    is what the next outer step begins with. Episodes' queries are only watched, never learned from; where each picture is
+    normalised with the support alone, these are normalised together for it: one by one would take four times as long
+    as all learning does.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class ReptileClassifier(FineTuned):
             raise ValueError("inner.learn_step_sizes must be left out: reptile has no gradient in the step sizes")
         self.family, self.threads, self.test_step_sizes = family, threads, test_step_sizes
         self._inner, self._optimiser, self._outer = inner, optimiser, outer
+        self._watched = family.with_norm("batch") if family.network.norm == "support" else family
 
     def init(self, key: Key) -> State:
         params = self.family.init_params(key)
@@ -102,7 +105,7 @@ class ReptileClassifier(FineTuned):
         clock, theta = Clock(), params_of(state)
         with clock("sample_seconds"):
             support = self.family.collect(tasks, theta, key)
-            query = self.family.collect(tasks, theta, key.at_phase(1))
+            query = self._watched.collect(tasks, theta, key.at_phase(1))
             size = self._optimiser.batch_size
             batches = mini_batches(support, size, self._inner.num_steps, key.rng(BATCHES))
         with clock("adapt_seconds"):
@@ -145,7 +148,7 @@ class ReptileClassifier(FineTuned):
 
     def _watch(self, theta: Params, adapted: Params, query: Examples) -> dict[str, float]:
         with torch.no_grad():
-            score = over_tasks(self.family.score)
+            score = over_tasks(self._watched.score)
             before = score(stack(theta, num_tasks(query)), query)
             after = score(adapted, query)
         return {"accuracy_before": before.double().mean().item(), "accuracy_after": after.double().mean().item()}
