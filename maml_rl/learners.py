@@ -60,7 +60,15 @@ def require_learner(config: RunConfig) -> None:
         raise ValueError(
             f"learner {name} needs {_in_words(wanted)} in inner, got {_in_words(found)}: set that or leave it"
         )
-    if config.is_few_shot and name not in ("prototypical", "matching") and config.network.norm == "running":
+    if not config.is_few_shot or name in ("prototypical", "matching"):
+        return
+    episodes = config.episodes
+    if name not in ("joint", "pixels") and episodes.training.ways < episodes.ways:
+        raise ValueError(
+            f"train_ways must be at least ways, {episodes.ways}, for learner {name}, got {episodes.training.ways}: its "
+            "last layer has an output for each class of a training episode"
+        )
+    if config.network.norm == "running":
         raise ValueError(
             f"norm must be batch, support or none for learner {name}, got running: averages from before adaptation do "
             "not fit the adapted weights"

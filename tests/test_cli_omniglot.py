@@ -113,6 +113,7 @@ def test_normalisation_of_a_run_may_be_judged_both_ways(data, tmp_path, capfd):
         (["--ways", "100"], "ways must be at most the number of classes, 48, got 100"),
         (["--ways", "30"], "ways must be at most the number of classes, 24, got 30"),
         (["--shots", "5"], "every class must have shots + queries = 5 + 2 pictures, but train/c00 has 6"),
+        (["--ways", "5", "--train-ways", "4"], "train_ways must be at least ways, 5, for learner maml, got 4"),
         (["--norm", "running"], "norm must be batch, support or none for learner maml, got running"),
         (["--learner", "fomaml", "--inner.no-first-order"], "learner fomaml needs first_order True in inner"),
         (["--learner", "prototypical", "--image-size", "8", "--train-ways", "6"], "image_size must be at least 16"),

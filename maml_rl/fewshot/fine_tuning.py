@@ -46,7 +46,7 @@ class FineTuned:
 
     def predict(self, state: State, support: Examples, query: Examples, key: Key) -> Tensor:
         """[recorded, N, B, ways] logits."""
-        plan, steps = self.plan(state, support, key), self.recorded_steps
+        plan, steps = self.plan(_for_classes_of(support, state), support, key), self.recorded_steps
 
         def one_chunk(start: int, stop: int) -> Tensor:
             own = take_tasks(query, start, stop)
@@ -67,7 +67,7 @@ class FineTuned:
         classified and no prediction depends on what else is asked.
         """
         support = supports[0]
-        plan = self.plan(state, support, Key(0, EVALUATION, 0))
+        plan = self.plan(_for_classes_of(support, state), support, Key(0, EVALUATION, 0))
         params = adapt(plan.start(1), stack(plan.theta, 1), plan.batches, plan.step_sizes)
         norm = self.family.network.norm
         family = self.family.with_norm("support") if norm == "batch" else self.family
@@ -78,6 +78,12 @@ class FineTuned:
             return _logits(family, params, alone)[0].view(*images.shape[:-3], -1).to(images.device)
 
         return classify
+
+
+def _for_classes_of(support: Examples, state: State) -> State:
+    """Of a last layer for more classes, as training episodes may have, a task takes as many as it needs, the first."""
+    ways = int(support.labels.max()) + 1
+    return {name: v[..., :ways] if name.endswith(("head.weight", "head.bias")) else v for name, v in state.items()}
 
 
 def _logits(family: ClassificationFamily, params: Params, query: Examples) -> Tensor:

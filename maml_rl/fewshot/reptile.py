@@ -71,9 +71,9 @@ class ReptileClassifier(FineTuned):
 
     The authors adapt to the tasks of one outer step one after the other, and the inner Adam's second moments run
     through all of them. Here these tasks are adapted to at once, all from the same moments; the mean of where those end
-    is what the next outer step begins with. Episodes' queries are only watched, never learned from; where each picture is
-    normalised with the support alone, these are normalised together for it: one by one would take four times as long
-    as all learning does.
+    is what the next outer step begins with. Episodes' queries are only watched, never learned from; where each picture
+    is normalised with the support alone, these are normalised together for it: one by one would take four times as
+    long as all learning does.
     """
 
     def __init__(

@@ -53,7 +53,8 @@ class EpisodeConfig:
     queries: int = 1
     """Further pictures of each class to be classified, in training."""
     train_ways: int | None = None
-    """Classes in an episode of training, if it is another number: for learners that compare with classes."""
+    """Classes in an episode of training, if it is another number; where the last layer has an output for each, at least
+    `ways`."""
     train_shots: int | None = None
     """Pictures of each class to learn from in training, if it is another number."""
     test_queries: int = 1

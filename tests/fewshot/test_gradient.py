@@ -6,8 +6,8 @@ from maml_rl.core.inner import adapt_tasks
 from maml_rl.core.maml import params_of
 from maml_rl.core.params import stack
 from maml_rl.core.protocols import EVALUATION, TRAINING, Key
-from maml_rl.supervised.classification import support_of
-from maml_rl.supervised.episodes import NUM_ROTATIONS
+from maml_rl.supervised.classification import query_of, support_of
+from maml_rl.supervised.episodes import NUM_ROTATIONS, EpisodeSize, EpisodeStream
 
 KEY = Key(0, EVALUATION, 0)
 
@@ -81,3 +81,20 @@ def test_joint_training_s_new_layer_fits_any_number_of_classes(ways, make_proble
     keep = [part._replace(images=part.images[:, rows], labels=part.labels[:, rows])
             for part in (support, query) for rows in [part.labels[0] < ways]]  # fmt: skip
     assert problem.learner.predict(problem.state, *keep, KEY).shape[-1] == ways
+
+
+def test_an_episode_of_fewer_classes_than_in_training_has_the_first_outputs(make_problem, gradient_learner):
+    problem = make_problem(gradient_learner, norm="none")
+    fewer = EpisodeStream(problem.test.data, problem.test.classes, "classes", EpisodeSize(3, 1, 4))
+    episodes = fewer.sample(2, np.random.default_rng(0))
+    support, query = support_of(fewer, episodes), query_of(fewer, episodes, problem.network)
+    found = problem.learner.predict(problem.state, support, query, KEY)
+    assert found.shape[1:] == (2, 12, 3)
+    first = {
+        name: value[..., :3] if name.endswith(("head.weight", "head.bias")) else value
+        for name, value in problem.state.items()
+    }
+    torch.testing.assert_close(found, problem.learner.predict(first, support, query, KEY))
+    if gradient_learner != "joint":  # whose last layer at test is a new one
+        before = problem.learner.family.outputs(stack(params_of(problem.state), 2), query)
+        torch.testing.assert_close(found[0], before[..., :3])
