@@ -63,6 +63,11 @@ class EvaluateCommand:
     support, or the other way round."""
     part: Literal["validation", "test"] = "test"
     """Few-shot classification: the classes that episodes are drawn from."""
+    ways: int | None = None
+    """Few-shot classification: classes in an episode; by default as in the run's own evaluation. Learners with a last
+    layer can tell no more apart than in training."""
+    shots: int | None = None
+    """Few-shot classification: pictures of each class to learn from; by default as in the run's own evaluation."""
     test_queries: int | None = None
     """Few-shot classification: queries of each class; by default as in the run's own evaluation."""
     one_shot_runs: bool = False
@@ -127,7 +132,8 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
 
 def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, Any]:
     """The settings of few-shot classification that the command overrides."""
-    given = [name for name in ("norm", "test_queries", "data_root") if getattr(command, name) is not None]
+    names = ("norm", "ways", "shots", "test_queries", "data_root")
+    given = [name for name in names if getattr(command, name) is not None]
     if not saved.is_few_shot:
         if given or command.one_shot_runs:
             name = (given or ["one_shot_runs"])[0]
@@ -142,11 +148,9 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
         raise ValueError(f"norm must stay {saved.network.norm}, with which the run was trained, got {command.norm}")
     if command.one_shot_runs:
         _require_one_shot(saved)
-    queries = saved.episodes.test_queries if command.test_queries is None else command.test_queries
+    episodes = saved.episodes.asking(command.ways, command.shots, command.test_queries)
     return {
-        "episodes": dataclasses.replace(
-            saved.episodes, data_root=command.data_root, test_queries=queries, evaluate_on=command.part
-        ),
+        "episodes": dataclasses.replace(episodes, data_root=command.data_root, evaluate_on=command.part),
         "network": dataclasses.replace(saved.network, norm=command.norm or saved.network.norm),
     }
 

@@ -29,7 +29,7 @@ from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.plots import Progress, progress_plot, save_figure
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
-from maml_rl.learners import CPU_ONLY
+from maml_rl.learners import CPU_ONLY, require_learner
 from maml_rl.presets import FASTER_FEW_SHOT, Preset, omniglot, with_preset
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
@@ -57,7 +57,7 @@ class LeaderboardCommand:
     learners: tuple[LearnerName, ...] = LEARNERS
     """Which to put side by side, each with the settings of its paper."""
     load: dict[str, Path] = field(default_factory=dict)
-    """LEARNER RUN_DIR pairs: finished runs to score in place of training."""
+    """LEARNER RUN_DIR pairs: finished runs, perhaps of other ways and shots, to score in place of training."""
     env: Literal["omniglot", "images"] = "omniglot"
     """images: pictures of your own, as in training."""
     ways: int = 5
@@ -161,7 +161,7 @@ def _require_loadable(run_dir: Path, config: RunConfig) -> None:
     """A loaded run must be of the learner that it stands for, and have never seen what it is asked."""
     found = read_config(run_dir)
     wanted = {name: (getattr(found, name), getattr(config, name)) for name in ("learner", "env")}
-    for name in ("ways", "shots", "split", "train_on", "test_rotations", "images"):
+    for name in ("split", "train_on", "test_rotations", "images"):
         wanted[name] = getattr(found.episodes, name), getattr(config.episodes, name)
     for name, (is_now, must_be) in wanted.items():
         if is_now != must_be:
@@ -169,6 +169,8 @@ def _require_loadable(run_dir: Path, config: RunConfig) -> None:
                 f"load must name a run with {name} {must_be}, but in {run_dir} {name} is {is_now}: leave it out, "
                 "or choose the command's settings to fit"
             )
+    asked = found.episodes.asking(config.episodes.ways, config.episodes.shots, None)
+    require_learner(dataclasses.replace(found, episodes=asked))
 
 
 # --- training --------------------------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
     asked = {name: getattr(command, name) for name in ("env", "ways", "shots", "num_episodes", "test_queries", "seed")}
     asked["parameters"] = hashlib.sha256(parameters).hexdigest()
     known = json.loads(file.read_text()) if file.exists() else {}
-    if known.get("asked") == asked:
+    if known.get("asked") == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
         print(f"{file}: scored before", file=sys.stderr)
         return known
     if len(parameters) > MAX_SHIPPED_BYTES:
@@ -243,10 +245,12 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
         "gradient_steps": curve.steps[-1],
         "split": config.episodes.split if config.env == OMNIGLOT else "folders",
         "trained_on": config.episodes.train_on,
+        "train_ways": config.episodes.training.ways,
+        "train_shots": config.episodes.training.shots,
         "iterations": checkpoint.iteration,
         "minutes": checkpoint.counters["wall_seconds"] / 60.0,
         "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "
-        f"--test-queries {command.test_queries} --seed {command.seed}",
+        f"--ways {command.ways} --shots {command.shots} --test-queries {command.test_queries} --seed {command.seed}",
         **_history(run_dir, checkpoint, curve, known),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +267,9 @@ def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve,
         evaluation=dataclasses.replace(saved.evaluation, num_tasks=command.num_episodes, seed=command.seed),
         sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
         episodes=dataclasses.replace(
-            saved.episodes, data_root=command.data_root, test_queries=command.test_queries, evaluate_on="test"
+            saved.episodes.asking(command.ways, command.shots, command.test_queries),
+            data_root=command.data_root,
+            evaluate_on="test",
         ),
     )
     print(f"{run_dir}: {command.num_episodes} episodes", file=sys.stderr)
@@ -291,7 +297,7 @@ def _history(run_dir: Path, checkpoint: Checkpoint, curve: AdaptationCurve, know
 # --- what is left ----------------------------------------------------------------------------------------------
 
 COLUMNS: tuple[str, ...] = ("learner", "accuracy", "ci95", "published", "norm", "gradient_steps", "split", "trained_on")
-COLUMNS += ("iterations", "minutes", "commit", "evaluate")
+COLUMNS += ("train_ways", "train_shots", "iterations", "minutes", "commit", "evaluate")
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
@@ -345,7 +351,7 @@ def _markdown(command: LeaderboardCommand, ranked: Sequence[Row]) -> str:
             "" if row["published"] is None else _percent(row["published"]),
             row["norm"],
             str(row["gradient_steps"]),
-            f"{row['split']}, {row['trained_on']}",
+            f"{row['split']}, {row['trained_on']}, {row['train_ways']}-way {row['train_shots']}-shot",
             f"{row['iterations']:,}",
             f"{row['minutes']:.1f}",
             (row["commit"] or "")[:7],

@@ -12,6 +12,7 @@ from maml_rl import cli, cli_leaderboard
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.cli_leaderboard import LEARNERS, MAX_SHIPPED_BYTES, LeaderboardCommand, leaderboard, learner_config
 from maml_rl.presets import FASTER_FEW_SHOT
+from maml_rl.trained import read_config
 from maml_rl.training.trainer import TrainingResult
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -124,6 +125,23 @@ def test_finished_runs_may_be_loaded(data, ranked, tmp_path, capfd):
     assert leaderboard(arguments(data, tmp_path / "new", "--load", "pixels", run)) == 2
     assert "load must name a run with learner pixels, but in" in capfd.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_loaded_run_may_be_asked_fewer_classes_and_more_pictures_but_not_more_classes(data, ranked, tmp_path, capfd):
+    run = ranked / "runs" / "fomaml"
+    trained = read_config(run).episodes.training
+    load = ["--learners", "fomaml", "--load", "fomaml", str(run)]
+    fewer = ["--ways", str(trained.ways - 1), "--shots", str(trained.shots + 1)]
+    assert leaderboard([*arguments(data, tmp_path, *load), *fewer]) == 0
+    (row,) = table(tmp_path)
+    assert (row["asked"]["ways"], row["asked"]["shots"]) == (trained.ways - 1, trained.shots + 1)
+    assert (row["train_ways"], row["train_shots"]) == (trained.ways, trained.shots)
+    assert {"commit", "evaluate"} < row.keys()
+    capfd.readouterr()
+    assert evaluate([*row["evaluate"].split()[2:], "--data-root", str(data), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["mean"][-1] == row["accuracy"]
+    assert leaderboard([*arguments(data, tmp_path / "more", *load), "--ways", str(trained.ways + 1)]) == 2
+    assert f"train_ways must be at least ways, {trained.ways + 1}, for learner fomaml" in capfd.readouterr().err
 
 
 def test_a_signal_stops_the_command_and_says_how_to_go_on(data, tmp_path, monkeypatch, capfd):

@@ -107,6 +107,20 @@ def test_normalisation_of_a_run_may_be_judged_both_ways(data, tmp_path, capfd):
         assert json.loads(capfd.readouterr().out)["norm"] == norm
 
 
+def test_a_run_may_be_asked_episodes_of_another_size(data, tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train_omniglot(small("maml", data, run, "--num-iterations", "1", "--train-ways", "6")) == 0
+    flags = [str(run), "--data-root", str(data), "--num-tasks", "3", "--json"]
+    capfd.readouterr()
+    assert evaluate([*flags, "--ways", "6", "--shots", "2"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["ways"], found["shots"]) == (6, 2) and read_config(run).episodes.shots == 1
+    assert evaluate([*flags, "--ways", "7"]) == 2
+    assert "train_ways must be at least ways, 7, for learner maml, got 6" in capfd.readouterr().err
+    assert evaluate([*flags, "--shots", "0"]) == 2
+    assert "shots must be at least 1, got 0" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -77,6 +78,12 @@ class EpisodeConfig:
     @property
     def test(self) -> EpisodeSize:
         return EpisodeSize(self.ways, self.shots, self.test_queries)
+
+    def asking(self, ways: int | None, shots: int | None, test_queries: int | None) -> EpisodeConfig:
+        """The same training; test episodes of another size, where one is given."""
+        given = {"ways": ways, "shots": shots, "test_queries": test_queries}
+        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(self, train_ways=self.training.ways, train_shots=self.training.shots, **asked)
 
 
 class EpisodeSize(NamedTuple):
