@@ -112,7 +112,7 @@ FASTER = dict.fromkeys(
 def _small_steps_and_head(config: RunConfig) -> RunConfig:
     """Steps of 0.4 on the mean loss and a small last layer leave the features in sight of the first gradients; few
     tasks of five queries a class, twice the learning rate and its decay to zero make the most of each second."""
-    num_iterations, episodes = 16_000, config.episodes
+    num_iterations = 16_000
     return dataclasses.replace(
         config,
         training=dataclasses.replace(config.training, num_iterations=num_iterations, num_tasks=8, evaluate_every=1000),
@@ -122,7 +122,7 @@ def _small_steps_and_head(config: RunConfig) -> RunConfig:
         ),
         evaluation=dataclasses.replace(config.evaluation, first_step_size=0.4, later_step_size=0.4),
         network=dataclasses.replace(config.network, head_std=0.1),
-        episodes=dataclasses.replace(episodes, queries=max(5, episodes.queries)),
+        episodes=dataclasses.replace(config.episodes, queries=max(5, config.episodes.queries)),
     )
 
 
