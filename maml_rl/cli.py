@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from maml_rl.presets import PRESETS, Preset, omniglot, with_preset
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
-from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult
+from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
+from maml_rl.warm_start import warm_start
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     try:
         if command.film_every:
             built = with_film(built, command.run)
+        if command.resume is None:
+            warm_start(command.run, first_checkpoint(built.learner, command.run.seed))  # refuses what does not fit
         return _folder(command), built
     except BaseException:
         built.close()
@@ -143,6 +147,7 @@ def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResul
         evaluate=built.evaluate,
         headline=built.headline,
         film=Filming(built.film, command.film_every) if built.film else None,
+        begin=functools.partial(warm_start, config),
     )
     return trainer.run(resume=command.resume is not None)
 

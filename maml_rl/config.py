@@ -49,6 +49,9 @@ class RunConfig:
     """Of everything random in training. Evaluation has a seed of its own."""
     device: str = "cpu"
     """Where policies, adaptation and the outer step are computed: cpu, cuda or cuda:N. Physics is on the CPU."""
+    init_from: str | None = None
+    """A run's folder: begin with its last parameters wherever name and shape are the same (a warm start). The time and
+    the environment steps that it took count as this run's."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -102,6 +105,7 @@ class RunConfig:
 
 ADDED = {
     "config.oracle",
+    "config.init_from",
     "config.outer.trust_region.fisher_share",
     "config.evaluation.episodes_per_task",
     "config.evaluation.split",

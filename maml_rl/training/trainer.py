@@ -105,6 +105,7 @@ class Trainer:
         evaluate: Callable[[State, int], Mapping[str, float]] | None,
         headline: Sequence[str],
         film: Filming | None = None,
+        begin: Callable[[Checkpoint], Checkpoint] | None = None,
     ):
         """Args:
         folder: locked; it stays so after `run`.
@@ -113,11 +114,12 @@ class Trainer:
         evaluate: (state, iteration) -> columns; called after every `evaluate_every` iterations.
         headline: columns to display.
         film: shows in TensorBoard what the learner does; changes nothing else.
+        begin: makes of the learner's own initialisation what a new run begins with.
         """
         self._folder, self._learner, self._sample_tasks = folder, learner, sample_tasks
         self._config, self._seed = config, seed
         self._best_metric, self._sign = best_metric, 1.0 if higher_is_better else -1.0
-        self._evaluate, self._headline, self._film = evaluate, headline, film
+        self._evaluate, self._headline, self._film, self._begin_with = evaluate, headline, film, begin
 
     def run(self, resume: bool) -> TrainingResult:
         """Train until `num_iterations` are done; SIGINT or SIGTERM writes a checkpoint and returns early.
@@ -152,19 +154,19 @@ class Trainer:
                     return TrainingResult(current.iteration, interruption.signum, log.last)
                 return TrainingResult(current.iteration, None, log.last)
 
-    def _initial(self) -> Checkpoint:
-        state = self._learner.init(Key(self._seed, INITIALISATION, 0))
-        return Checkpoint(0, checkpoints.plain_state(state), {"env_steps": 0, "wall_seconds": 0.0})
+    def _first(self) -> Checkpoint:
+        initial = first_checkpoint(self._learner, self._seed)
+        return self._begin_with(initial) if self._begin_with else initial
 
     def _begin(self) -> Checkpoint:
         if (self._folder.checkpoints / "latest").exists():
             raise RunFolderError(f"run folder {self._folder.path} must be new, but a run is in it: resume it")
-        return self._initial()
+        return self._first()
 
     def _load(self) -> Checkpoint:
-        initial, folder = self._initial(), self._folder.checkpoints
+        initial, folder = first_checkpoint(self._learner, self._seed), self._folder.checkpoints
         if not (folder / "latest").exists() and checkpoints.iterations_on_disk(folder) in ([], [0]):
-            return initial  # killed while it saved the first one
+            return self._first()  # killed while it saved the first one
         return _fit(checkpoints.load_latest(folder), initial, folder)
 
     def _compute(self, current: Checkpoint, started: float) -> _Step:
@@ -239,6 +241,12 @@ class Trainer:
             checkpoints.save(folder, current)
         checkpoints.point(folder, "latest", current.iteration)
         checkpoints.prune(folder, self._config.keep_checkpoints)
+
+
+def first_checkpoint(learner: Learner, seed: int) -> Checkpoint:
+    """What a run begins with."""
+    state = learner.init(Key(seed, INITIALISATION, 0))
+    return Checkpoint(0, checkpoints.plain_state(state), {"env_steps": 0, "wall_seconds": 0.0})
 
 
 def _is_due(iteration: int, every: int) -> bool:

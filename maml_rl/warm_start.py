@@ -1,0 +1,49 @@
+"""Training that begins where another run has come to."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from maml_rl.config import RunConfig
+from maml_rl.core.maml import params_of
+from maml_rl.trained import read_config
+from maml_rl.training.checkpoint import Checkpoint, load_latest
+
+
+def warm_start(config: RunConfig, initial: Checkpoint) -> Checkpoint:
+    """`initial` with the last parameters of the run in `config.init_from` wherever name and shape are the same.
+
+    An encoder that Prototypical Networks have learned becomes MAML's in this way, and MAML's last layer stays as it
+    was. Moments of optimisers begin anew. What that run took, seconds and environment steps, is counted on.
+
+    Raises:
+        ConfigError, CheckpointError: if that run cannot be read.
+        ValueError: if it has no such parameter, or has learned from what this run is to be tested on.
+    """
+    if config.init_from is None:
+        return initial
+    run = Path(config.init_from)
+    if config.is_few_shot:
+        _require_same_classes(read_config(run), config)
+    source = load_latest(run / "checkpoints")
+    known, own = params_of(source.state), params_of(initial.state)
+    taken = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+    if not taken:
+        shapes = [{name: list(value.shape) for name, value in params.items()} for params in (own, known)]
+        raise ValueError(
+            f"init_from must name a run with a parameter of this one's, {shapes[0]}, but {run} has {shapes[1]}"
+        )
+    state = initial.state | {f"params/{name}": value.to(own[name]) for name, value in taken.items()}
+    counters = initial.counters | {name: source.counters[name] for name in initial.counters}
+    return dataclasses.replace(initial, state=state, counters=counters)
+
+
+def _require_same_classes(source: RunConfig, config: RunConfig) -> None:
+    for name in ("env", "split", "train_on"):
+        theirs, ours = (getattr(c if name == "env" else c.episodes, name) for c in (source, config))
+        if theirs != ours:
+            raise ValueError(
+                f"init_from must name a run with {name} {ours}, but {config.init_from} has {theirs}: it may have "
+                "learned from the classes that this run is tested on"
+            )
