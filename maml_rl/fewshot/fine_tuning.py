@@ -33,16 +33,16 @@ class FineTuned:
 
     family: ClassificationFamily
     threads: Threads
-    test_step_sizes: Sequence[float]
+    recorded_steps: tuple[int, ...]
+
+    def __init__(self, test_step_sizes: Sequence[float]):
+        """Recorded are 0, 1, ..., 10, 20, 30, ... and the last step."""
+        last = len(test_step_sizes)
+        self.test_step_sizes = test_step_sizes
+        self.recorded_steps = tuple(s for s in range(last + 1) if s <= 10 or s % 10 == 0 or s == last)
 
     def plan(self, state: State, support: Examples, key: Key) -> Plan:
         raise NotImplementedError
-
-    @property
-    def recorded_steps(self) -> tuple[int, ...]:
-        """0, 1, ..., 10, 20, 30, ... and the last."""
-        last = len(self.test_step_sizes)
-        return tuple(step for step in range(last + 1) if step <= 10 or step % 10 == 0 or step == last)
 
     def predict(self, state: State, support: Examples, query: Examples, key: Key) -> Tensor:
         """[recorded, N, B, ways] logits."""
@@ -51,7 +51,7 @@ class FineTuned:
         def one_chunk(start: int, stop: int) -> Tensor:
             own = take_tasks(query, start, stop)
             params, direction = stack(plan.theta, stop - start), plan.start(stop - start)
-            rows = [_logits(self.family, params, own)]
+            rows = [_logits(self.family, params, own)] if 0 in steps else []
             for step, (batch, size) in enumerate(zip(plan.batches, plan.step_sizes, strict=True), start=1):
                 params = adapt(direction, params, [take_tasks(batch, start, stop)], [size])
                 if step in steps:

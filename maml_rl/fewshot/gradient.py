@@ -37,7 +37,7 @@ class MAMLClassifier(FineTuned, MAML):
                 counts.
         """
         MAML.__init__(self, family, inner, outer, threads)
-        self.test_step_sizes = test_step_sizes
+        FineTuned.__init__(self, test_step_sizes)
 
     def plan(self, state: State, support: Examples, key: Key) -> Plan:
         sizes = self.step_sizes(state, self.test_step_sizes)
@@ -59,8 +59,8 @@ class JointClassifier(FineTuned):
         test_step_sizes: Sequence[float],
         threads: Threads,
     ):
+        super().__init__(test_step_sizes)
         self.family, self._inner, self._outer, self.threads = family, inner, outer, threads
-        self.test_step_sizes = test_step_sizes
         classes = [NUM_ROTATIONS * int(c) + r for c in family.stream.classes for r in range(NUM_ROTATIONS)]
         self._row = {number: row for row, number in enumerate(classes)}  # of the large linear layer
 

@@ -40,7 +40,7 @@ class MetricLearner:
     Subclasses say what comparing is. There is nothing to adapt but what is remembered of the support.
     """
 
-    recorded_steps = (0,)
+    recorded_steps: tuple[int, ...] = (0,)
 
     def __init__(self, stream: EpisodeStream, network: ConvConfig, outer: GradientConfig, threads: Threads):
         """

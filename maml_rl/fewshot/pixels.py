@@ -16,7 +16,7 @@ from maml_rl.supervised.episodes import Episode, EpisodeStream, Examples, gather
 class PixelNeighbour:
     """A Learner and FewShotLearner that learns nothing: the class of the nearest support picture."""
 
-    recorded_steps = (0,)
+    recorded_steps: tuple[int, ...] = (0,)
 
     def __init__(self, stream: EpisodeStream):
         self.stream = stream

@@ -11,9 +11,9 @@ from maml_rl.supervised.episodes import Examples
 
 
 class FewShotLearner(Learner, Protocol):
-    @property
-    def recorded_steps(self) -> tuple[int, ...]:
-        """After how many gradient steps on a task `predict` says something; (0,) for learners that take none."""
+    recorded_steps: tuple[int, ...]
+    """After how many gradient steps on a task `predict` says something; (0,) for learners that take none. May be set to
+    some of them."""
 
     def predict(self, state: State, support: Examples, query: Examples, key: Key) -> Tensor:
         """[recorded, N, B, ways]: the queries' log-probabilities, up to a constant for each query.

@@ -89,7 +89,8 @@ class ReptileClassifier(FineTuned):
             raise ValueError("reptile needs inner.num_steps of at least 1, got 0: it moves towards theta'")
         if inner.learn_step_sizes:
             raise ValueError("inner.learn_step_sizes must be left out: reptile has no gradient in the step sizes")
-        self.family, self.threads, self.test_step_sizes = family, threads, test_step_sizes
+        super().__init__(test_step_sizes)
+        self.family, self.threads = family, threads
         self._inner, self._optimiser, self._outer = inner, optimiser, outer
         self._watched = family.with_norm("batch") if family.network.norm == "support" else family
 

@@ -57,6 +57,8 @@ def test_predictions_are_recorded_after_every_step_and_begin_with_none(make_prob
             torch.testing.assert_close(found[step, i], family.outputs(params, data[1]), rtol=1e-4, atol=1e-4)
             gradient = torch.func.grad(lambda p, d: family.inner_loss_at(family.outputs(p, d), d))(params, data[0])
             params = {name: p - 0.5 * gradient[name] for name, p in params.items()}
+    problem.learner.recorded_steps = (2, 3)
+    assert torch.equal(problem.learner.predict(state, support, query, KEY), found[2:])
 
 
 def test_joint_training_knows_every_training_class_by_its_true_label(make_problem):
