@@ -104,16 +104,29 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
     for remark in environment_remarks(command.run):
         print(f"warning: {remark}", file=sys.stderr)
-    built = build(command.run)
+    built = build(command.run) if command.resume else build_new(command.run)
     try:
         if command.film_every:
             built = with_film(built, command.run)
-        if command.resume is None:
-            warm_start(command.run, first_checkpoint(built.learner, command.run.seed))  # refuses what does not fit
         return _folder(command), built
     except BaseException:
         built.close()
         raise
+
+
+def build_new(config: RunConfig) -> Built:
+    """`build` for a run that is to begin.
+
+    Raises:
+        ValueError: as `build`, and if the run that it is to begin with does not fit.
+    """
+    built = build(config)
+    try:
+        warm_start(config, first_checkpoint(built.learner, config.seed))
+    except BaseException:
+        built.close()
+        raise
+    return built
 
 
 def _folder(command: TrainCommand) -> RunFolder:

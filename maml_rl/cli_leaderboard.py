@@ -22,8 +22,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.build import build
-from maml_rl.cli import complete
+from maml_rl.cli import build_new, complete
 from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
@@ -58,6 +57,9 @@ class LeaderboardCommand:
     """Which to put side by side, each with the settings of its paper."""
     load: dict[str, Path] = field(default_factory=dict)
     """LEARNER RUN_DIR pairs: finished runs, perhaps of other ways and shots, to score in place of training."""
+    init_from: dict[str, Path] = field(default_factory=dict)
+    """LEARNER RUN_DIR pairs: the run whose parameters that learner's training begins with, as in training. Its minutes
+    count."""
     env: Literal["omniglot", "images"] = "omniglot"
     """images: pictures of your own, as in training."""
     ways: int = 5
@@ -90,9 +92,10 @@ class LeaderboardCommand:
     """Print one JSON line on stdout."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(self.load.keys() - set(self.learners))
-        if unknown:
-            raise ValueError(f"load must name learners among {list(self.learners)}, got {unknown}")
+        for name in ("load", "init_from"):
+            unknown = sorted(getattr(self, name).keys() - set(self.learners))
+            if unknown:
+                raise ValueError(f"{name} must name learners among {list(self.learners)}, got {unknown}")
         if not self.learners or len(set(self.learners)) < len(self.learners):
             raise ValueError(f"learners must be named once each, at least one, got {list(self.learners)}")
         if self.num_episodes < 1:
@@ -111,7 +114,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
             if learner in command.load:
                 _require_loadable(command.load[learner], config)
             else:
-                build(config).close()  # refuses what the last would only refuse after hours of the others
+                build_new(config).close()  # refuses what the last would only refuse after hours of the others
         rows: list[Row] = []
         for learner, config in configs.items():
             run_dir, signum = _trained_run(learner, config, command)
@@ -149,6 +152,7 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
         config,
         env=command.env,
         seed=command.seed,
+        init_from=str(command.init_from[learner]) if learner in command.init_from else None,
         device="cpu" if learner in CPU_ONLY else command.device,
         training=dataclasses.replace(training, max_minutes=command.minutes, evaluate_every=every),
         outer=outer,
@@ -225,7 +229,7 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
     parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
     asked = {name: getattr(command, name) for name in ("env", "ways", "shots", "num_episodes", "test_queries", "seed")}
     asked["parameters"] = hashlib.sha256(parameters).hexdigest()
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = {"init_from": None} | json.loads(file.read_text()) if file.exists() else {}
     if known.get("asked") == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
         print(f"{file}: scored before", file=sys.stderr)
         return known
@@ -245,6 +249,7 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
         "gradient_steps": curve.steps[-1],
         "split": config.episodes.split if config.env == OMNIGLOT else "folders",
         "trained_on": config.episodes.train_on,
+        "init_from": config.init_from,
         "train_ways": config.episodes.training.ways,
         "train_shots": config.episodes.training.shots,
         "iterations": checkpoint.iteration,
@@ -300,7 +305,7 @@ def _history(run_dir: Path, checkpoint: Checkpoint, curve: AdaptationCurve, know
 # --- what is left ----------------------------------------------------------------------------------------------
 
 COLUMNS: tuple[str, ...] = ("learner", "accuracy", "ci95", "published", "norm", "gradient_steps", "split", "trained_on")
-COLUMNS += ("train_ways", "train_shots", "iterations", "minutes", "commit", "evaluate")
+COLUMNS += ("train_ways", "train_shots", "init_from", "iterations", "minutes", "commit", "evaluate")
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
@@ -354,7 +359,8 @@ def _markdown(command: LeaderboardCommand, ranked: Sequence[Row]) -> str:
             "" if row["published"] is None else _percent(row["published"]),
             row["norm"],
             str(row["gradient_steps"]),
-            f"{row['split']}, {row['trained_on']}, {row['train_ways']}-way {row['train_shots']}-shot",
+            f"{row['split']}, {row['trained_on']}, {row['train_ways']}-way {row['train_shots']}-shot"
+            + (f", from {row['init_from']}" if row["init_from"] else ""),
             f"{row['iterations']:,}",
             f"{row['minutes']:.1f}",
             (row["commit"] or "")[:7],

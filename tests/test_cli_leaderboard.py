@@ -127,6 +127,33 @@ def test_finished_runs_may_be_loaded(data, ranked, tmp_path, capfd):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_row_names_the_run_it_began_with_and_counts_its_minutes(data, ranked, tmp_path, capfd):
+    first = {row["learner"]: row for row in table(ranked)}["fomaml"]
+    source = str(ranked / "checkpoints" / "fomaml")  # what is shipped is enough
+    flags = ["--learners", "fomaml", "--init-from", "fomaml", source]
+    assert leaderboard(arguments(data, tmp_path, *flags)) == 0
+    (row,) = table(tmp_path)
+    assert (first["init_from"], row["init_from"]) == (None, source) and row["iterations"] == 2
+    assert row["minutes"] > first["minutes"] and all(minutes > first["minutes"] for minutes, _ in row["progress"])
+    assert f"-shot, from {source} |" in (tmp_path / "leaderboard.md").read_text()
+    other = str(ranked / "runs" / "pixels")
+    assert leaderboard(arguments(data, tmp_path / "new", "--init-from", "fomaml", other)) == 2
+    assert "init_from must name a run with a parameter of this one's" in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_rows_of_earlier_versions_began_with_no_other_run(data, ranked, tmp_path, monkeypatch):
+    again = tmp_path / "again"
+    shutil.copytree(ranked, again)
+    for file in (again / "rows").iterdir():
+        row = json.loads(file.read_text())
+        del row["init_from"]
+        file.write_text(json.dumps(row))
+    monkeypatch.setattr(cli_leaderboard, "load_trained", lambda *_: pytest.fail("scored again"))
+    assert leaderboard(arguments(data, again)) == 0
+    assert table(again) == table(ranked)
+
+
 def test_a_loaded_run_may_be_asked_fewer_classes_and_more_pictures_but_not_more_classes(data, ranked, tmp_path, capfd):
     run = ranked / "runs" / "fomaml"
     trained = read_config(run).episodes.training
@@ -183,6 +210,7 @@ def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(
     [
         (["--learners", "pixels", "pixels"], "learners must be named once each"),
         (["--load", "maml", "runs/x"], "load must name learners among"),
+        (["--init-from", "maml", "runs/x"], "init_from must name learners among"),
         (["--num-episodes", "0"], "num_episodes must be at least 1, got 0"),
         (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
         (["--ways", "1"], "ways must be at least 2, got 1"),
