@@ -16,7 +16,7 @@ import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
-from maml_rl.presets import PRESETS, Preset, omniglot, with_preset
+from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -34,13 +34,15 @@ class TrainCommand:
     resume: Path | None = None
     """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
     preset: Preset = "paper"
-    """What holds where nothing is given: the protocol of the paper or, where there is one, one that learns faster."""
+    """What holds where nothing is given: the protocol of the paper or, where there is one, one that learns faster; or,
+    warm, one by which maml and fomaml go on from Prototypical Networks, whose run init_from names."""
     film_every: int = 0
     """Iterations from film to film in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
 
     def __post_init__(self) -> None:
         if self.film_every < 0:
             raise ValueError(f"film_every must be at least 1, or 0 for no films, got {self.film_every}")
+        require_beginning(self.preset, self.run.init_from)
 
 
 def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:

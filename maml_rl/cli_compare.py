@@ -22,7 +22,7 @@ from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
-from maml_rl.presets import PRESETS, Preset, with_preset
+from maml_rl.presets import PRESETS, with_preset
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training.atomic import write_atomically
@@ -55,7 +55,7 @@ class CompareCommand:
     """METHOD RUN_DIR pairs: finished runs to score in place of training."""
     physics: Literal["rllab", "gym"] | None = None
     """In place of the physics that the id names."""
-    preset: Preset = "paper"
+    preset: Literal["paper", "fast"] = "paper"
     """The paper's protocol for each, or where there is one, one that learns faster."""
     num_iterations: int | None = None
     """Of training, each; by default the environment's preset's."""

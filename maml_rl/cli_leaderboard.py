@@ -29,7 +29,7 @@ from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.plots import Progress, progress_plot, save_figure
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.learners import CPU_ONLY, require_learner
-from maml_rl.presets import FASTER_FEW_SHOT, Preset, omniglot, with_preset
+from maml_rl.presets import FEW_SHOT_PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.atomic import write_atomically
@@ -67,7 +67,8 @@ class LeaderboardCommand:
     shots: int = 1
     """Pictures of each class to learn from."""
     preset: Preset = "paper"
-    """fast: of the learners for which there are settings that learn faster than their papers', those."""
+    """fast: of the learners for which there are settings that learn faster than their papers', those. warm: those that
+    go on from Prototypical Networks, whose run init_from names for each."""
     minutes: float | None = None
     """Of training, each, by the clock and with its evaluations; by default as long as the iterations take."""
     num_iterations: int | None = None
@@ -96,6 +97,8 @@ class LeaderboardCommand:
             unknown = sorted(getattr(self, name).keys() - set(self.learners))
             if unknown:
                 raise ValueError(f"{name} must name learners among {list(self.learners)}, got {unknown}")
+        for learner in set(self.learners) & FEW_SHOT_PRESETS.get(self.preset, {}).keys():
+            require_beginning(self.preset, self.init_from.get(learner))
         if not self.learners or len(set(self.learners)) < len(self.learners):
             raise ValueError(f"learners must be named once each, at least one, got {list(self.learners)}")
         if self.num_episodes < 1:
@@ -136,8 +139,8 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
 def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConfig:
     """How a learner is trained: its preset under the command's budget."""
     config = omniglot(learner, command.ways, command.shots)
-    if command.preset == "fast" and learner in FASTER_FEW_SHOT:
-        config = with_preset(config, "fast")
+    if learner in FEW_SHOT_PRESETS.get(command.preset, {}):
+        config = with_preset(config, command.preset)
     training, outer = config.training, config.outer
     if command.num_iterations is not None and learner != "pixels":
         training = dataclasses.replace(training, num_iterations=command.num_iterations)

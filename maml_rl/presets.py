@@ -69,26 +69,29 @@ _PRESETS = (
 PRESETS = {config.env_id: config for config in _PRESETS}
 """By environment id."""
 
-Preset = Literal["paper", "fast"]
+Preset = Literal["paper", "fast", "warm"]
 
 
 def with_preset(config: RunConfig, preset: Preset) -> RunConfig:
-    """The paper's settings as they are, or changed to learn faster: how much is in docs/findings.md.
+    """The paper's settings as they are, changed to learn faster, or changed to go on from the encoder of Prototypical
+    Networks: what that gives is in docs/findings.md.
 
     Raises:
-        ValueError: if nothing faster is known for the environment, or for the learner of few-shot classification.
+        ValueError: if nothing of the kind is known for the environment, or for the learner of few-shot classification.
     """
     if preset == "paper":
         return config
     if config.is_few_shot:
-        if config.learner not in FASTER_FEW_SHOT:
+        learners = FEW_SHOT_PRESETS[preset]
+        if config.learner not in learners:
             raise ValueError(
-                f"preset fast exists for the learners {sorted(FASTER_FEW_SHOT)}, not for {config.learner}: leave it out"
+                f"preset {preset} exists for the learners {sorted(learners)}, not for {config.learner}: leave it out"
             )
-        return FASTER_FEW_SHOT[config.learner](config)
-    if config.env_id not in FASTER:
-        raise ValueError(f"preset fast exists for {sorted(FASTER)}, not for {config.env_id}: leave it out")
-    return FASTER[config.env_id](config)
+        return learners[config.learner](config)
+    worlds = FASTER if preset == "fast" else {}
+    if config.env_id not in worlds:
+        raise ValueError(f"preset {preset} exists for {sorted(worlds)}, not for {config.env_id}: leave it out")
+    return worlds[config.env_id](config)
 
 
 def _longer_steps_on_half_the_data(config: RunConfig) -> RunConfig:
@@ -139,15 +142,49 @@ def _small_episodes(config: RunConfig) -> RunConfig:
     )
 
 
-FASTER_FEW_SHOT: dict[LearnerName, Callable[[RunConfig], RunConfig]] = {
-    "maml": _small_steps_and_head,
-    "fomaml": _small_steps_and_head,
-    "anil": _small_steps_and_head,
-    "meta-sgd": _small_steps_and_head,
-    "prototypical": _small_episodes,
-    "matching": _small_episodes,
+def _from_prototypes(config: RunConfig) -> RunConfig:
+    """The pooled network of Prototypical Networks with a last layer of zeros, whose first steps are then nearly theirs:
+    five of them in training, too, and a learning rate that does not undo what has been learned."""
+    num_iterations, step_size = 400, 0.02 * config.episodes.ways  # the loss is the mean over the classes
+    return dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, num_iterations=num_iterations, num_tasks=8, evaluate_every=100),
+        inner=dataclasses.replace(config.inner, num_steps=5, step_size=step_size),
+        outer=dataclasses.replace(
+            config.outer, gradient=GradientConfig(learning_rate=1e-4, decay="cosine", decay_steps=num_iterations)
+        ),
+        evaluation=dataclasses.replace(
+            config.evaluation, num_steps=5, first_step_size=step_size, later_step_size=step_size
+        ),
+        network=dataclasses.replace(config.network, architecture="pooled", head_std=0.0),
+        episodes=dataclasses.replace(config.episodes, queries=max(5, config.episodes.queries)),
+    )
+
+
+FEW_SHOT_PRESETS: dict[Preset, dict[LearnerName, Callable[[RunConfig], RunConfig]]] = {
+    "fast": {
+        "maml": _small_steps_and_head,
+        "fomaml": _small_steps_and_head,
+        "anil": _small_steps_and_head,
+        "meta-sgd": _small_steps_and_head,
+        "prototypical": _small_episodes,
+        "matching": _small_episodes,
+    },
+    "warm": {"maml": _from_prototypes, "fomaml": _from_prototypes},
 }
 """By learner: the same for classification."""
+
+
+def require_beginning(preset: Preset, init_from: object) -> None:
+    """
+    Raises:
+        ValueError: if a preset for a warm start has nothing to begin with.
+    """
+    if preset == "warm" and not init_from:
+        raise ValueError(
+            "preset warm must have init_from, got none: train --learner prototypical first and name the folder of "
+            "that run"
+        )
 
 
 def omniglot(learner: LearnerName, ways: int, shots: int) -> RunConfig:

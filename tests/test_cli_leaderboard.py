@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from maml_rl import cli, cli_leaderboard
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.cli_leaderboard import LEARNERS, MAX_SHIPPED_BYTES, LeaderboardCommand, leaderboard, learner_config
-from maml_rl.presets import FASTER_FEW_SHOT
+from maml_rl.presets import FEW_SHOT_PRESETS
 from maml_rl.trained import read_config
 from maml_rl.training.trainer import TrainingResult
 
@@ -199,7 +199,7 @@ def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(
     paper, fast = (LeaderboardCommand(tmp_path, num_iterations=70, preset=preset) for preset in ("paper", "fast"))
     for learner in LEARNERS:
         config = learner_config(learner, fast)
-        if learner in FASTER_FEW_SHOT:
+        if learner in FEW_SHOT_PRESETS["fast"]:
             assert config.outer.gradient.rate_after(70) == 0.0 < config.outer.gradient.rate_after(69)
         else:
             assert config == learner_config(learner, paper)
@@ -211,6 +211,7 @@ def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(
         (["--learners", "pixels", "pixels"], "learners must be named once each"),
         (["--load", "maml", "runs/x"], "load must name learners among"),
         (["--init-from", "maml", "runs/x"], "init_from must name learners among"),
+        (["--preset", "warm"], "preset warm must have init_from, got none"),
         (["--num-episodes", "0"], "num_episodes must be at least 1, got 0"),
         (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
         (["--ways", "1"], "ways must be at least 2, got 1"),

@@ -11,7 +11,7 @@ from maml_rl.cli import train, train_omniglot
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.cli_visualize import visualize
 from maml_rl.config import RunConfig
-from maml_rl.presets import FASTER_FEW_SHOT, omniglot
+from maml_rl.presets import FEW_SHOT_PRESETS, omniglot
 from maml_rl.trained import read_config
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -66,7 +66,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped_and_can_be_evaluated(learne
         assert len(list(csv.DictReader(file))) == 5
 
 
-@pytest.mark.parametrize("learner", sorted(FASTER_FEW_SHOT))
+@pytest.mark.parametrize("learner", sorted(FEW_SHOT_PRESETS["fast"]))
 def test_the_fast_preset_is_what_holds_where_nothing_is_said(learner, data, tmp_path):
     flags = small(learner, data, tmp_path / "run", "--preset", "fast", "--num-iterations", "1")
     assert train_omniglot(flags) == 0

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from maml_rl.cli import train, train_omniglot
 from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.trained import read_config
 from maml_rl.training.checkpoint import load_latest
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -95,6 +96,22 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(command, source, t
     assert train(RunConfig(), [*flags, "--init-from", str(source)]) == 2
     assert "init_from must name a run with a parameter of this one's" in capfd.readouterr().err
     assert not (tmp_path / "warm").exists()
+
+
+def test_the_warm_preset_has_the_source_s_network_and_needs_a_source(command, source, tmp_path, capfd):
+    flags = command("fomaml", "warm", "--num-iterations", "1", "--preset", "warm")
+    flags[flags.index("16")] = "28"
+    with pytest.raises(SystemExit, match="2"):
+        train_omniglot(flags)
+    assert "preset warm must have init_from, got none: train" in capfd.readouterr().err
+    assert not (tmp_path / "warm").exists()
+    assert train_omniglot([*flags, "--init-from", str(source)]) == 0
+    config, theirs = read_config(tmp_path / "warm"), read_config(source)
+    assert config.network.architecture == theirs.network.architecture and config.network.head_std == 0.0
+    assert config.inner.step_size == config.evaluation.later_step_size == pytest.approx(0.02 * 3)
+    assert config.inner.num_steps == config.evaluation.num_steps == 5 and config.inner.first_order
+    assert train_omniglot(command("anil", "other", "--preset", "warm", "--init-from", str(source))) == 2
+    assert "preset warm exists for the learners ['fomaml', 'maml'], not for anil" in capfd.readouterr().err
 
 
 def test_the_run_says_where_it_began(command, source, tmp_path):
