@@ -129,6 +129,8 @@ ADDED = {
 MAY_CHANGE = {
     ("training", "num_iterations"),
     ("training", "max_minutes"),
+    ("outer", "gradient", "decay_steps"),
+    ("outer", "reptile", "decay_steps"),
     ("device",),
     ("sampling", "num_threads"),
     ("sampling", "sampler"),
