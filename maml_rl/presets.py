@@ -130,8 +130,8 @@ def _small_steps_and_head(config: RunConfig) -> RunConfig:
 
 
 def _small_episodes(config: RunConfig) -> RunConfig:
-    """A third of the pictures in an episode, and twice the learning rate, which decays to zero; three times the
-    factor of the cosines, without which no feature but the very like ones are sure of their class."""
+    """A third of the pictures in an episode, and twice the learning rate, which decays to zero; of the cosines
+    of Matching Networks, three times the factor."""
     num_iterations = 9000
     return dataclasses.replace(
         config,
