@@ -58,7 +58,8 @@ class FineTuned:
                     rows.append(_logits(self.family, params, own))
             return torch.stack(rows)
 
-        return torch.cat(self.threads.map(one_chunk, *zip(*chunk_tasks(query), strict=True)), dim=1)
+        chunks = chunk_tasks(plan.batches[0] if plan.batches else query)  # as the steps like it: they take the time
+        return torch.cat(self.threads.map(one_chunk, *zip(*chunks, strict=True)), dim=1)
 
     def adapt(self, state: State, supports: Sequence[Examples]) -> Predictor:
         """Pictures [..., H, W, C] to logits [..., ways], after the test's steps on `supports[0]`, one episode's.
