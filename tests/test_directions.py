@@ -20,7 +20,7 @@ LEVELS = [
     {"learners"},
     {"build"},
     {"trained", "presets"},
-    {"fewshot_benchmark", "classifier"},
+    {"fewshot_benchmark", "classifier", "warm_start"},
     {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize", "cli_check_env"},
     {"cli_compare", "cli_leaderboard"},
 ]
