@@ -259,7 +259,7 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
         "minutes": checkpoint.counters["wall_seconds"] / 60.0,
         "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "
         f"--ways {command.ways} --shots {command.shots} --test-queries {command.test_queries} --seed {command.seed}",
-        **_history(run_dir, checkpoint, curve, known),
+        **_history(run_dir, checkpoint, curve, known, command),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, f"{json.dumps(row, indent=1)}\n".encode())
@@ -291,11 +291,17 @@ def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve,
         trained.built.close()
 
 
-def _history(run_dir: Path, checkpoint: Checkpoint, curve: AdaptationCurve, known: Row) -> Row:
-    """The commit that trained it, and minutes and scores during training; shipped parameters alone know neither."""
+def _history(
+    run_dir: Path, checkpoint: Checkpoint, curve: AdaptationCurve, known: Row, command: LeaderboardCommand
+) -> Row:
+    """The commit that trained it, and minutes and scores during training, if those were of episodes of this size;
+    shipped parameters alone know neither."""
     if not (run_dir / "metrics.csv").exists() and known:
         return {name: known[name] for name in ("commit", "progress")}
     about = read_about(run_dir / "checkpoints" / f"{checkpoint.name}.json")
+    own = read_config(run_dir).episodes
+    if (own.ways, own.shots) != (command.ways, command.shots):
+        return {"commit": about.get("git_commit"), "progress": []}
     names = ["wall_seconds", f"eval_{curve.metric}_{curve.steps[-1]}"]
     columns = read_columns(run_dir / "metrics.csv", names) if (run_dir / "metrics.csv").exists() else {}
     seconds, scores = (columns.get(name, {}) for name in names)
