@@ -147,10 +147,10 @@ def _small_episodes(config: RunConfig) -> RunConfig:
 def _from_prototypes(config: RunConfig) -> RunConfig:
     """The pooled network of Prototypical Networks with a last layer of zeros, whose first steps are then nearly theirs:
     five of them in training, too, and a learning rate that does not undo what has been learned."""
-    num_iterations, step_size = 400, 0.02 * config.episodes.ways  # the loss is the mean over the classes
+    num_iterations, step_size = 200, 0.02 * config.episodes.ways  # the loss is the mean over the classes
     return dataclasses.replace(
         config,
-        training=dataclasses.replace(config.training, num_iterations=num_iterations, num_tasks=8, evaluate_every=100),
+        training=dataclasses.replace(config.training, num_iterations=num_iterations, num_tasks=8, evaluate_every=50),
         inner=dataclasses.replace(config.inner, num_steps=5, step_size=step_size),
         outer=dataclasses.replace(
             config.outer, gradient=GradientConfig(learning_rate=1e-4, decay="cosine", decay_steps=num_iterations)
@@ -174,7 +174,7 @@ FEW_SHOT_PRESETS: dict[Preset, dict[LearnerName, Callable[[RunConfig], RunConfig
     },
     "warm": {"maml": _from_prototypes, "fomaml": _from_prototypes},
 }
-"""By learner: the same for classification."""
+"""By preset and learner, for few-shot classification."""
 
 
 def require_beginning(preset: Preset, init_from: object) -> None:
