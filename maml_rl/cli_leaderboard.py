@@ -284,7 +284,7 @@ def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve,
     trained = load_trained(run_dir, config, "last", None, False)
     learner = trained.built.few_shot
     assert learner is not None
-    learner.recorded_steps = learner.recorded_steps[-1:]  # all that a row says; all of Reptile's take twice as long
+    learner.recorded_steps = learner.recorded_steps[-1:]  # all that a row says; all of Reptile's take thrice as long
     try:
         return trained.built.curve(trained.state, trained.checkpoint.iteration), config
     finally:
