@@ -296,19 +296,16 @@ def _history(
 ) -> Row:
     """The commit that trained it, and minutes and scores during training, if those were of episodes of this size;
     shipped parameters alone know neither."""
-    if not (run_dir / "metrics.csv").exists() and known:
-        return {name: known[name] for name in ("commit", "progress")}
-    about = read_about(run_dir / "checkpoints" / f"{checkpoint.name}.json")
     own = read_config(run_dir).episodes
-    if (own.ways, own.shots) != (command.ways, command.shots):
-        return {"commit": about.get("git_commit"), "progress": []}
+    is_own_size = (own.ways, own.shots) == (command.ways, command.shots)
+    if not (run_dir / "metrics.csv").exists() and known:
+        return {"commit": known["commit"], "progress": known["progress"] if is_own_size else []}
+    about = read_about(run_dir / "checkpoints" / f"{checkpoint.name}.json")
     names = ["wall_seconds", f"eval_{curve.metric}_{curve.steps[-1]}"]
     columns = read_columns(run_dir / "metrics.csv", names) if (run_dir / "metrics.csv").exists() else {}
     seconds, scores = (columns.get(name, {}) for name in names)
-    return {
-        "commit": about.get("git_commit"),
-        "progress": [[seconds[iteration] / 60.0, score] for iteration, score in scores.items()],
-    }
+    progress = [[seconds[iteration] / 60.0, score] for iteration, score in scores.items()]
+    return {"commit": about.get("git_commit"), "progress": progress if is_own_size else []}
 
 
 # --- what is left ----------------------------------------------------------------------------------------------
