@@ -19,7 +19,7 @@ EPSILON = 1e-3  # keeps normalisation finite; that of MAML's published code
 NormPolicy = Literal["batch", "support", "running", "none"]
 
 Normalise = Callable[[int, Tensor], Tensor]
-"""(layer, what its convolution gives [G, b, N C, h, w]: G groups, the channels of all N tasks) -> the same shape."""
+"""(layer, what its convolution gives [G, b, h, w, N C]: G groups, the channels of all N tasks) -> the same shape."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def encode(params: Params, images: Tensor, config: ConvConfig, normalise: Normal
     """Features of pictures under one set of parameters, or under one for each of N tasks.
 
     N tasks lie side by side as channels of one grouped convolution: on CPUs, with its second derivatives, that takes
-    four fifths of the time of one batched product of all patches with all weights (docs/few_shot.md).
+    four fifths of the time of one batched product of all patches with all weights. Channels are the last axis in memory
+    (docs/few_shot.md).
 
     Args:
         images: [..., b, H, W, C]; with stacked parameters axis 0 is the task. What is normalised together is b.
@@ -95,18 +96,19 @@ def encode(params: Params, images: Tensor, config: ConvConfig, normalise: Normal
     is_stacked = params["conv0.weight"].dim() == 5
     rows = images if is_stacked else images.unsqueeze(0)
     num_tasks, groups = len(rows), rows.shape[1:-4]
-    hidden = rows.reshape(num_tasks, -1, *rows.shape[-4:]).permute(1, 2, 0, 5, 3, 4).flatten(2, 3)  # [G, b, N C, H, W]
+    rows = rows.reshape(num_tasks, -1, *rows.shape[-4:]).permute(1, 2, 3, 4, 0, 5)  # [G, b, H, W, N, C]
+    batches = rows.shape[:2]
+    hidden = rows.flatten(4).flatten(0, 1).contiguous()  # [G b, h, w, N C]
     for layer in range(NUM_LAYERS):
         weight = params[f"conv{layer}.weight"].reshape(-1, *params[f"conv{layer}.weight"].shape[-3:])
         bias, stride = params[f"conv{layer}.bias"].reshape(-1), 2 if config.architecture == "strided" else 1
-        flat = F.conv2d(hidden.flatten(0, 1), weight, bias, stride, padding=1, groups=num_tasks)
-        flat = torch.relu(normalise(layer, flat.unflatten(0, hidden.shape[:2]))).flatten(0, 1)
+        maps = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, stride, padding=1, groups=num_tasks)
+        hidden = normalise(layer, maps.permute(0, 2, 3, 1).unflatten(0, batches)).flatten(0, 1).relu()
         if config.architecture == "pooled":
-            flat = F.max_pool2d(flat, 2)
-        hidden = flat.unflatten(0, hidden.shape[:2])
-    maps = hidden.unflatten(2, (num_tasks, -1)).permute(2, 0, 1, 4, 5, 3)  # [N, G, b, h, w, C]
-    features = maps.mean(dim=(-3, -2)) if config.features == "mean" else maps.flatten(-3)
-    features = features.reshape(num_tasks, *groups, *features.shape[-2:])
+            hidden = F.max_pool2d(hidden.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    last = hidden.unflatten(-1, (num_tasks, -1)).permute(3, 0, 1, 2, 4)  # [N, G b, h, w, C]
+    features = last.mean(dim=(-3, -2)) if config.features == "mean" else last.flatten(-3)
+    features = features.reshape(num_tasks, *groups, batches[1], -1)
     return features if is_stacked else features.squeeze(0)
 
 
@@ -119,13 +121,16 @@ def by_batch(params: Params) -> Normalise:
 
     def normalise(layer: int, hidden: Tensor) -> Tensor:
         scale, bias = params[f"norm{layer}.scale"].reshape(-1), params[f"norm{layer}.bias"].reshape(-1)
-        if len(hidden) == 1:  # one group: torch's own is faster
-            return F.batch_norm(hidden[0], None, None, scale, bias, training=True, eps=EPSILON).unsqueeze(0)
-        variance, mean = torch.var_mean(hidden, dim=(1, 3, 4), correction=0, keepdim=True)
-        slope = torch.rsqrt(variance + EPSILON) * scale.view(-1, 1, 1)
-        return torch.addcmul(bias.view(-1, 1, 1) - mean * slope, hidden, slope)  # one pass over what is large
+        rows = hidden.flatten(1, -2)  # [G, b h w, N C]: of this form torch's second derivative is fastest, too
+        if len(rows) == 1:  # spares a copy
+            return _batch_norm(rows.squeeze(0), scale, bias).view_as(hidden)
+        return torch.stack([_batch_norm(group, scale, bias) for group in rows.unbind()]).view_as(hidden)
 
     return normalise
+
+
+def _batch_norm(rows: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(rows, None, None, scale, bias, training=True, eps=EPSILON)
 
 
 class RunningStatistics:
@@ -144,7 +149,7 @@ class RunningStatistics:
 
     def __call__(self, layer: int, hidden: Tensor) -> Tensor:
         normalised = F.batch_norm(
-            hidden.flatten(0, 1),
+            hidden.flatten(0, -2),
             self.statistics[f"norm{layer}.mean"],
             self.statistics[f"norm{layer}.variance"],
             self._params[f"norm{layer}.scale"],
@@ -153,7 +158,7 @@ class RunningStatistics:
             self.MOMENTUM,
             EPSILON,
         )
-        return normalised.unflatten(0, hidden.shape[:2])
+        return normalised.view_as(hidden)
 
 
 def init_statistics(config: ConvConfig) -> Params:
