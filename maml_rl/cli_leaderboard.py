@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -14,20 +12,17 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import safetensors.torch
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from maml_rl.cli import build_new, complete
 from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
-from maml_rl.evaluation.plots import Progress, progress_plot, save_figure
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
+from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
 from maml_rl.learners import CPU_ONLY, require_learner
 from maml_rl.presets import FEW_SHOT_PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.trained import load_trained, read_config
@@ -41,9 +36,6 @@ from maml_rl.training.trainer import TrainingError
 
 LEARNERS: tuple[LearnerName, ...] = typing.get_args(LearnerName)
 MAX_SHIPPED_BYTES = 1_000_000
-
-Row = dict[str, Any]
-"""A line of the table: what JSON can hold."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +117,16 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
                 print(f"stopped in {learner}: the same command goes on", file=sys.stderr)
                 return 128 + signum
             rows.append(_row(learner, run_dir, command))
-            _write(command, rows)  # what is known is there, however long the others take
+            write_tables(
+                command.output_dir, rows, _budget(command)
+            )  # what is known is there, however long the others take
     except (CheckpointError, LogError, TrainingError) as error:
         return _fail(error, 1)
     except (ValueError, OSError) as error:
         return _fail(error, 2)
-    _print_table(_ranked(rows))
+    print_table(rows)
     if command.json:
-        print(json.dumps(_ranked(rows)))
+        print(json.dumps(ranked(rows)))
     return 0
 
 
@@ -308,88 +302,10 @@ def _history(
     return {"commit": about.get("git_commit"), "progress": progress if is_own_size else []}
 
 
-# --- what is left ----------------------------------------------------------------------------------------------
-
-COLUMNS: tuple[str, ...] = ("learner", "accuracy", "ci95", "published", "norm", "gradient_steps", "split", "trained_on")
-COLUMNS += ("train_ways", "train_shots", "init_from", "iterations", "minutes", "commit", "evaluate")
-
-
-def _ranked(rows: Sequence[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: -row["accuracy"])
-
-
-def _write(command: LeaderboardCommand, rows: Sequence[Row]) -> None:
-    """The table as CSV, JSON and Markdown, and the plot; each file whole or not at all."""
-    ranked, text = _ranked(rows), io.StringIO()
-    own = ("ways", "shots", "num_episodes", "test_queries", "seed")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *own])
-    for row in ranked:
-        writer.writerow([*(row[name] for name in COLUMNS), *(row["asked"][name] for name in own)])
-    learners = [
-        Progress(
-            row["learner"],
-            [minutes for minutes, _ in row["progress"]],
-            [score for _, score in row["progress"]],
-            (row["minutes"] if row["iterations"] else 0.0, row["accuracy"], row["ci95"]),
-        )
-        for row in ranked
-    ]
-    title = f"{command.env}, {command.ways}-way {command.shots}-shot: {command.num_episodes} test episodes"
-    save_figure(progress_plot(learners, "accuracy", title), command.output_dir / "leaderboard.png")
-    for ending, content in (
-        ("csv", text.getvalue()),
-        ("json", f"{json.dumps(ranked, indent=1)}\n"),
-        ("md", _markdown(command, ranked)),
-    ):
-        write_atomically(command.output_dir / f"leaderboard.{ending}", content.encode())
-
-
-def _markdown(command: LeaderboardCommand, ranked: Sequence[Row]) -> str:
-    budget = [] if command.minutes is None else [f"{command.minutes:g} minutes"]
-    budget += [
-        "the learner's own iterations" if command.num_iterations is None else f"{command.num_iterations} iterations"
-    ]
-    lines = [
-        f"{command.env}, {command.ways}-way {command.shots}-shot: accuracy [%] with its 95 % interval on the same "
-        f"{command.num_episodes} test episodes with {command.test_queries} queries per class. Each learner was trained "
-        f"for at most {' or '.join(budget)}; seed {command.seed}.",
-        "",
-        "| learner | accuracy | published | norm | steps | trained on | iterations | minutes | commit |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in ranked:
-        cells = [
-            row["learner"],
-            f"{_percent(row['accuracy'])} ± {_percent(row['ci95'])}",
-            "" if row["published"] is None else _percent(row["published"]),
-            row["norm"],
-            str(row["gradient_steps"]),
-            f"{row['split']}, {row['trained_on']}, {row['train_ways']}-way {row['train_shots']}-shot"
-            + (f", from {row['init_from']}" if row["init_from"] else ""),
-            f"{row['iterations']:,}",
-            f"{row['minutes']:.1f}",
-            (row["commit"] or "")[:7],
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Each row again, without training:", "", "```", *(row["evaluate"] for row in ranked), "```", ""]
-    return "\n".join(lines)
-
-
-def _print_table(ranked: Sequence[Row]) -> None:
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    for name in ("learner", "accuracy", "published", "norm", "iterations", "minutes"):
-        table.add_column(f" {name}", justify="left" if name in ("learner", "norm") else "right")
-    for row in ranked:
-        published = "" if row["published"] is None else _percent(row["published"])
-        accuracy = f"{_percent(row['accuracy'])} +- {_percent(row['ci95'])}"
-        cells = (row["learner"], accuracy, published, row["norm"], f"{row['iterations']:,}", f"{row['minutes']:.1f}")
-        table.add_row(*(f" {cell}" for cell in cells))
-    Console(stderr=True).print(table)
-
-
-def _percent(share: float) -> str:
-    return f"{100.0 * share:.2f}"
+def _budget(command: LeaderboardCommand) -> str:
+    iterations = "the learner's own" if command.num_iterations is None else str(command.num_iterations)
+    minutes = "" if command.minutes is None else f"{command.minutes:g} minutes or "
+    return f"{minutes}{iterations} iterations"
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -19,7 +19,7 @@ LEVELS = [
     {"config"},
     {"learners"},
     {"build"},
-    {"trained", "presets"},
+    {"trained", "presets", "leaderboard_table"},
     {"fewshot_benchmark", "classifier", "warm_start"},
     {"cli", "cli_evaluate", "cli_benchmark", "cli_visualize", "cli_check_env"},
     {"cli_compare", "cli_leaderboard"},
