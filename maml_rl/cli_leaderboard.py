@@ -117,9 +117,8 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
                 print(f"stopped in {learner}: the same command goes on", file=sys.stderr)
                 return 128 + signum
             rows.append(_row(learner, run_dir, command))
-            write_tables(
-                command.output_dir, rows, _budget(command)
-            )  # what is known is there, however long the others take
+            # What is known is written, however long the others take.
+            write_tables(command.output_dir, rows, _budget(command))
     except (CheckpointError, LogError, TrainingError) as error:
         return _fail(error, 1)
     except (ValueError, OSError) as error:
