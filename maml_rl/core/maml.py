@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.inner import InnerConfig, StepSize, adapt_tasks
-from maml_rl.core.lift import Threads, over_tasks
+from maml_rl.core.lift import Threads, chunk_tasks, over_tasks
 from maml_rl.core.objective import MetaObjective
 from maml_rl.core.outer.gradient import GradientConfig, Moments, gradient_step, init_moments
 from maml_rl.core.outer.reptile import ReptileConfig, reptile_step
 from maml_rl.core.outer.trust_region import TrustRegionConfig, trust_region_step
-from maml_rl.core.params import Params, flatten, map_params, num_tasks, stack, take_task, unflatten
+from maml_rl.core.params import Params, flatten, map_params, num_tasks, stack, take_task, take_tasks, unflatten
 from maml_rl.core.protocols import Key, Predictor, Report, State, TaskFamily
 
 
@@ -182,14 +182,21 @@ class MAML:
     def _metrics(self, theta: Params, data: Collected) -> dict[str, float]:
         """Scores before and after adaptation, each on the data collected at that moment, and what the family adds."""
         before = data.supports[0] if data.supports else data.query
-        stacked = stack(theta, num_tasks(before))
-        score, metric = over_tasks(self.family.score), self.family.metric
-        with torch.no_grad():
-            return {
-                **_spread(f"{metric}_before", score(stacked, before)),
-                **_spread(f"{metric}_after", score(data.adapted, data.query)),
-                **self.family.describe([*data.supports, data.query]),
-            }
+        metric = self.family.metric
+        return {
+            **_spread(f"{metric}_before", self._score(stack(theta, num_tasks(before)), before)),
+            **_spread(f"{metric}_after", self._score(data.adapted, data.query)),
+            **self.family.describe([*data.supports, data.query]),
+        }
+
+    def _score(self, params: Params, data: Any) -> Tensor:
+        """[task, sample]; params, data: stacked."""
+
+        def one_chunk(start: int, stop: int) -> Tensor:
+            with torch.no_grad():
+                return over_tasks(self.family.score)(take_tasks(params, start, stop), take_tasks(data, start, stop))
+
+        return torch.cat(self.threads.map(one_chunk, *zip(*chunk_tasks(data), strict=True)))
 
 
 def _spread(name: str, scores: Tensor) -> dict[str, float]:

@@ -44,6 +44,19 @@ class OutputMap(Protocol):
         """
 
 
+class _Following(torch.autograd.Function):
+    """A cotangent as a function of the outputs: one backward pass then finds both how J' c bends and how c changes."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, cotangent: Tensor, change: list[Callable[[Tensor], Tensor]]) -> Tensor:
+        ctx.change = change
+        return cotangent.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *pushed: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.change[0](pushed[0]), None, None
+
+
 class AutogradMap:
     """An `OutputMap` of any differentiable function, by backward passes over a kept graph."""
 
@@ -59,7 +72,7 @@ class AutogradMap:
             self._outputs = lift(outputs)(self._variables, data)
         self.outputs = self._outputs.detach()
         self._slope: tuple[Tensor, ...] = ()
-        self._cotangent = torch.empty(0)
+        self._change: list[Callable[[Tensor], Tensor]] = []
 
     def push(self, direction: Params) -> Tensor:
         with torch.enable_grad():  # w -> J' w is linear, and its own reverse is J
@@ -74,26 +87,26 @@ class AutogradMap:
         return self._named(self._grad(self._outputs, cotangent, create_graph=False))
 
     def fix_cotangent(self, cotangent: Tensor) -> Params:
-        self._cotangent = cotangent.detach().requires_grad_()
         with torch.enable_grad():
-            self._slope = self._grad(self._outputs, self._cotangent, create_graph=True)
+            following = _Following.apply(self._outputs, cotangent, self._change)
+            self._slope = self._grad(self._outputs, following, create_graph=True)
         return self._named(tuple(slope.detach() for slope in self._slope))
 
     def pull_change(self, direction: Params, change: Callable[[Tensor], Tensor]) -> Params:
         assert self._slope, "fix_cotangent comes first"
         pairs = [(s, d) for s, d in zip(self._slope, direction.values(), strict=True) if s.requires_grad]
         slopes, directions = zip(*pairs, strict=True)
-        # direction' J' c is linear in c, with slope J direction: one backward pass gives that and how J' c bends
-        pushed, *bends = torch.autograd.grad(
+        self._change.append(change)
+        changes = torch.autograd.grad(
             slopes,
-            (self._cotangent, *self._leaves),
+            self._leaves,
             directions,
             retain_graph=True,
             allow_unused=True,
             materialize_grads=True,
         )
-        result = self.pull(change(pushed))
-        return {name: value + bend for (name, value), bend in zip(result.items(), bends, strict=True)}
+        self._change.clear()
+        return self._named(changes)
 
     def _grad(self, outputs: Tensor, cotangent: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
