@@ -1,5 +1,7 @@
 """The map's products against its dense Jacobian and its dense second derivative, in double precision."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -110,6 +112,16 @@ def test_pull_change_is_the_hessian_of_a_function_of_the_outputs(problem):
     assert_equal(per_task(linear_map.pull_change(direction, lambda pushed: weights * pushed)), expected)
     again = linear_map.pull_change(direction, lambda pushed: weights * pushed)  # nothing was overwritten
     assert_equal(per_task(again), expected)
+
+
+def test_a_map_and_its_graph_go_with_the_last_reference():
+    # What autograd's nodes hold is out of the collector's sight, so a ring through them would stay for ever.
+    linear_map, _, params, _ = make_map("autograd", "tanh", (6,), False)
+    linear_map.fix_cotangent(linear_map.outputs)
+    linear_map.pull_change(params, lambda pushed, held=linear_map: held.outputs * pushed)
+    gone = weakref.ref(linear_map)
+    del linear_map
+    assert gone() is None
 
 
 def test_pull_change_needs_a_cotangent(problem):
