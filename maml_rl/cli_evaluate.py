@@ -24,7 +24,7 @@ from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.few_shot import accuracy_on
 from maml_rl.learners import INNER_STEPS
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.supervised.episodes import one_shot_examples
+from maml_rl.supervised.episodes import Part, one_shot_examples
 from maml_rl.supervised.omniglot import one_shot_runs
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
 from maml_rl.training.atomic import write_atomically
@@ -61,8 +61,9 @@ class EvaluateCommand:
     norm: Literal["batch", "support"] | None = None
     """Few-shot classification: another policy of normalisation than in training: batch (transductive) in place of
     support, or the other way round."""
-    part: Literal["validation", "test"] = "test"
-    """Few-shot classification: the classes that episodes are drawn from."""
+    part: Part = "test"
+    """Few-shot classification: the classes that episodes are drawn from. train: those the run has learned from, to tell
+    what it has not learned from what does not carry over to new classes."""
     ways: int | None = None
     """Few-shot classification: classes in an episode; by default as in the run's own evaluation. Learners with a last
     layer can tell no more apart than in training."""

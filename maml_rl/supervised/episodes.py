@@ -26,6 +26,7 @@ from maml_rl.supervised.images import (
 from maml_rl.supervised.omniglot import OneShotRun, Split, SplitName, load_omniglot, split_classes
 
 Rotations = Literal["classes", "random", "none"]
+Part = Literal["train", "validation", "test"]
 
 NUM_ROTATIONS = 4  # by 0, 90, 180, 270 degrees
 
@@ -68,7 +69,7 @@ class EpisodeConfig:
             if value is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
-    evaluate_on: Literal["validation", "test"] = "validation"
+    evaluate_on: Part = "validation"
     """What evaluates during training. Results are made on the test classes, by scripts/evaluate.py."""
 
     @property
@@ -121,7 +122,7 @@ class EpisodeStream:
         Raises:
             DataError: if a class has too few pictures, or there are too few classes.
         """
-        self.data, self.classes, self.size, self._rotations = data, classes, size, rotations
+        self.data, self.classes, self.size, self.rotations = data, classes, size, rotations
         self.num_classes = len(classes) * (NUM_ROTATIONS if rotations == "classes" else 1)
         if self.num_classes < size.ways:
             raise DataError(f"ways must be at most the number of classes, {self.num_classes}, got {size.ways}")
@@ -138,9 +139,9 @@ class EpisodeStream:
         ways, shots, queries = self.size
         chosen = np.stack([rng.choice(self.num_classes, ways, replace=False) for _ in range(num_episodes)])
         quarters = np.zeros_like(chosen)
-        if self._rotations == "classes":
+        if self.rotations == "classes":
             chosen, quarters = chosen // NUM_ROTATIONS, chosen % NUM_ROTATIONS
-        elif self._rotations == "random":
+        elif self.rotations == "random":
             quarters = rng.integers(NUM_ROTATIONS, size=chosen.shape)
         classes = self.classes[chosen]
         order = rng.random((*classes.shape, self._most))
@@ -187,6 +188,16 @@ class Streams(NamedTuple):
     training: EpisodeStream
     validation: EpisodeStream
     test: EpisodeStream
+
+    def asking(self, part: Part) -> EpisodeStream:
+        """Episodes as at test, of the classes of `part`.
+
+        Raises:
+            DataError: if these have too few pictures for it.
+        """
+        if part == "train":
+            return EpisodeStream(self.test.data, self.training.classes, self.test.rotations, self.test.size)
+        return self.test if part == "test" else self.validation
 
 
 def make_streams(config: EpisodeConfig, is_omniglot: bool) -> Streams:
