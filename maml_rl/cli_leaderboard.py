@@ -25,6 +25,8 @@ from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
 from maml_rl.learners import CPU_ONLY, require_learner
 from maml_rl.presets import FEW_SHOT_PRESETS, Preset, omniglot, require_beginning, with_preset
+from maml_rl.supervised.episodes import Rotations
+from maml_rl.supervised.omniglot import SplitName
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.atomic import write_atomically
@@ -36,6 +38,8 @@ from maml_rl.training.trainer import TrainingError
 
 LEARNERS: tuple[LearnerName, ...] = typing.get_args(LearnerName)
 MAX_SHIPPED_BYTES = 1_000_000
+ASKED = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
+UNSAID = {"split": "vinyals", "test_rotations": "classes"}  # of rows of earlier versions
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class LeaderboardCommand:
     """Iterations from point to point of the plot; by default the learner's own number."""
     train_on: Literal["train", "trainval"] = "trainval"
     """trainval: on the validation classes too, as in the papers' final rows. The plot's points are of the test then."""
+    split: SplitName = "vinyals"
+    """Of Omniglot, as in training; runs to load must have it, too."""
+    rotations: Rotations = "classes"
+    """In training, as there."""
+    test_rotations: Rotations = "classes"
+    """In what is asked, as in training; runs to load must have it, too."""
     num_episodes: int = 10_000
     """To score on: the same for all."""
     test_queries: int = 1
@@ -153,7 +163,14 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
         training=dataclasses.replace(training, max_minutes=command.minutes, evaluate_every=every),
         outer=outer,
         sampling=dataclasses.replace(config.sampling, num_threads=command.num_threads),
-        episodes=dataclasses.replace(config.episodes, data_root=command.data_root, train_on=command.train_on),
+        episodes=dataclasses.replace(
+            config.episodes,
+            data_root=command.data_root,
+            split=command.split,
+            train_on=command.train_on,
+            rotations=command.rotations,
+            test_rotations=command.test_rotations,
+        ),
     )
 
 
@@ -223,10 +240,10 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
     file, shipped = command.output_dir / "rows" / f"{learner}.json", _shipped(learner, command)
     checkpoint = load_latest(run_dir / "checkpoints")
     parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
-    asked = {name: getattr(command, name) for name in ("env", "ways", "shots", "num_episodes", "test_queries", "seed")}
+    asked = {name: getattr(command, name) for name in ASKED}
     asked["parameters"] = hashlib.sha256(parameters).hexdigest()
     known = {"init_from": None} | json.loads(file.read_text()) if file.exists() else {}
-    if known.get("asked") == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
+    if known and UNSAID | known["asked"] == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
         print(f"{file}: scored before", file=sys.stderr)
         return known
     if len(parameters) > MAX_SHIPPED_BYTES:
