@@ -39,7 +39,6 @@ from maml_rl.training.trainer import TrainingError
 LEARNERS: tuple[LearnerName, ...] = typing.get_args(LearnerName)
 MAX_SHIPPED_BYTES = 1_000_000
 ASKED = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
-UNSAID = {"split": "vinyals", "test_rotations": "classes"}  # of rows of earlier versions
 
 
 @dataclass(frozen=True)
@@ -242,8 +241,8 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
     parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
     asked = {name: getattr(command, name) for name in ASKED}
     asked["parameters"] = hashlib.sha256(parameters).hexdigest()
-    known = {"init_from": None} | json.loads(file.read_text()) if file.exists() else {}
-    if known and UNSAID | known["asked"] == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
+    known = _known(file)
+    if known.get("asked") == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
         print(f"{file}: scored before", file=sys.stderr)
         return known
     if len(parameters) > MAX_SHIPPED_BYTES:
@@ -274,6 +273,14 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, f"{json.dumps(row, indent=1)}\n".encode())
     return row
+
+
+def _known(file: Path) -> Row:
+    """The row in `file`, with what earlier versions left unsaid; empty if there is none."""
+    if not file.exists():
+        return {}
+    row = {"init_from": None} | json.loads(file.read_text())
+    return row | {"asked": {"split": "vinyals", "test_rotations": "classes"} | row["asked"]}
 
 
 def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve, RunConfig]:

@@ -142,12 +142,25 @@ def test_a_row_names_the_run_it_began_with_and_counts_its_minutes(data, ranked, 
     assert not (tmp_path / "new").exists()
 
 
+def test_other_rotations_are_other_episodes_and_loaded_runs_must_have_them(data, ranked, tmp_path, capfd):
+    upright = ["--learners", "pixels", "--test-rotations", "none"]
+    assert leaderboard(arguments(data, tmp_path, *upright)) == 0
+    (row,) = table(tmp_path)
+    assert row["asked"]["test_rotations"] == "none"
+    capfd.readouterr()
+    assert evaluate([*row["evaluate"].split()[2:], "--data-root", str(data), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["mean"][-1] == row["accuracy"]
+    run = str(ranked / "runs" / "pixels")
+    assert leaderboard(arguments(data, tmp_path / "new", *upright, "--load", "pixels", run)) == 2
+    assert "load must name a run with test_rotations none, but in" in capfd.readouterr().err
+
+
 def test_rows_of_earlier_versions_began_with_no_other_run(data, ranked, tmp_path, monkeypatch):
     again = tmp_path / "again"
     shutil.copytree(ranked, again)
     for file in (again / "rows").iterdir():
         row = json.loads(file.read_text())
-        del row["init_from"]
+        del row["init_from"], row["asked"]["split"], row["asked"]["test_rotations"]
         file.write_text(json.dumps(row))
     monkeypatch.setattr(cli_leaderboard, "load_trained", lambda *_: pytest.fail("scored again"))
     assert leaderboard(arguments(data, again)) == 0
