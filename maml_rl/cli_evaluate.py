@@ -199,7 +199,8 @@ def _print_table(
     curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
 ) -> None:
     evaluation, config = trained.config.evaluation, trained.config
-    kind = "fresh tasks" if evaluation.split == "test" else "tasks of training"
+    part = config.episodes.evaluate_on if config.is_few_shot else evaluation.split
+    kind = "tasks of training" if part == "train" else "fresh tasks"
     title = f"{config.env_id}, iteration {trained.checkpoint.iteration}, {len(curve.tasks)} {kind}"
     if config.is_few_shot:
         size = config.episodes.test

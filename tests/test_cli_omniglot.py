@@ -1,5 +1,6 @@
 """Few-shot classification by its commands: training with each learner, resuming, evaluation, refusals."""
 
+import ast
 import csv
 import json
 
@@ -154,6 +155,21 @@ def test_evaluation_refuses_what_a_run_cannot_do(data, tmp_path, capfd):
     assert "norm must stay none, with which the run was trained, got batch" in capfd.readouterr().err
     assert evaluate([str(tmp_path / "run"), "--split", "train", "--data-root", str(data)]) == 2
     assert "split does not apply to images: choose episodes by --part and --test-queries" in capfd.readouterr().err
+
+
+def test_evaluation_asks_about_the_classes_it_is_told(data, tmp_path, capfd):
+    assert train_omniglot(small("pixels", data, tmp_path / "run", "--num-iterations", "0")) == 0
+    asked = {}
+    for part in ("train", "test"):
+        capfd.readouterr()
+        flags = ["--part", part, "--num-tasks", "30", "--data-root", str(data), "--json"]
+        assert evaluate([str(tmp_path / "run"), *flags]) == 0
+        captured = capfd.readouterr()
+        assert json.loads(captured.out)["part"] == part
+        assert f"30 {'tasks of training' if part == 'train' else 'fresh tasks'}" in captured.err
+        with open(tmp_path / "run" / "evaluation.csv", newline="") as file:
+            asked[part] = {c for row in csv.DictReader(file) for c in ast.literal_eval(row["classes"])}
+    assert len(asked["train"]) == 12 and len(asked["test"]) == 6 and not asked["train"] & asked["test"]
 
 
 def test_the_real_omniglot_is_learned_from_and_judged_by_its_one_shot_runs(real_data, tmp_path, capfd):
