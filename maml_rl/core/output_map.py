@@ -96,7 +96,7 @@ class AutogradMap:
         assert self._slope, "fix_cotangent comes first"
         pairs = [(s, d) for s, d in zip(self._slope, direction.values(), strict=True) if s.requires_grad]
         slopes, directions = zip(*pairs, strict=True)
-        self._change.append(change)
+        self._change[:] = [change]
         changes = torch.autograd.grad(
             slopes,
             self._leaves,
