@@ -133,7 +133,7 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
         raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
     config.network.num_features(config.episodes.images.image_size)  # refuses pictures that are too small
-    held_out = streams.asking(config.episodes.evaluate_on)
+    held_out = streams.of_part(config.episodes.evaluate_on)
     family = ClassificationFamily(streams.training, config.network, device, held_out)
     require_adapting(config, family)
     learner = few_shot_learner(config, family, threads)

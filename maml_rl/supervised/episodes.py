@@ -189,7 +189,7 @@ class Streams(NamedTuple):
     validation: EpisodeStream
     test: EpisodeStream
 
-    def asking(self, part: Part) -> EpisodeStream:
+    def of_part(self, part: Part) -> EpisodeStream:
         """Episodes as at test, of the classes of `part`.
 
         Raises:

@@ -104,12 +104,12 @@ def test_training_classes_can_be_asked_as_at_test(tmp_path):
         data_root=str(root), images=ImageConfig(8), ways=3, train_shots=2, test_queries=3, test_rotations="none"
     )
     streams = make_streams(config, is_omniglot=False)
-    asked = streams.asking("train")
+    asked = streams.of_part("train")
     assert asked.size == streams.test.size != streams.training.size
     episodes = asked.sample(50, np.random.default_rng(0))
     assert {c for e in episodes for c in e.classes} == set(streams.training.classes)
     assert {r for e in episodes for r in e.rotations} == {0}
-    assert streams.asking("test") is streams.test and streams.asking("validation") is streams.validation
+    assert streams.of_part("test") is streams.test and streams.of_part("validation") is streams.validation
 
 
 def test_class_folders_are_split_by_their_first_level(tmp_path):
