@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Resize = Literal["nearest", "area"]
 
@@ -166,18 +166,27 @@ def cached_images(name: str, state: str, config: ImageConfig, files: Callable[[]
     if found is None:
         found = read_images(files(), config)
         tensors: dict[str, NDArray[Any]] = {"images": found.images, "first": found.first}
-        put_aside(path, safetensors.numpy.save(tensors, {"names": json.dumps(found.names)}))
+        put_aside(path, safetensors.numpy.save(tensors, {"names": json.dumps(found.names), "digest": _digest(found)}))
     return found
 
 
 def _load(path: Path) -> ImageSet | None:
-    """What is in the cache; nothing, if it is not there or was cut."""
+    """The cache's pictures, or None if the file is missing or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
-            names = tuple(json.loads(file.metadata()["names"]))
-            return ImageSet(file.get_tensor("images"), file.get_tensor("first"), names)
-    except (OSError, safetensors.SafetensorError):
+            notes = file.metadata()
+            names = tuple(json.loads(notes["names"]))
+            found = ImageSet(file.get_tensor("images"), file.get_tensor("first"), names)
+            return found if notes["digest"] == _digest(found) else None
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):  # none or other notes and tensors
         return None
+
+
+def _digest(images: ImageSet) -> str:
+    forms = [(array.dtype, array.shape) for array in images[:2]]
+    digest = hashlib.sha256(f"{forms} {images.first.tolist()} {images.names}".encode())
+    digest.update(np.ascontiguousarray(images.images).data)
+    return digest.hexdigest()
 
 
 def put_aside(path: Path, data: bytes) -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import safetensors.numpy
 from pictures import write_folders
 from PIL import Image
 
@@ -70,13 +71,59 @@ def test_the_cache_gives_the_same_until_a_file_changes(tmp_path, own_cache):
     assert not list(own_cache.glob("*.tmp"))
 
 
-def test_a_cut_cache_is_made_anew(tmp_path, own_cache):
+def without_notes(data):
+    return safetensors.numpy.save(safetensors.numpy.load(data))
+
+
+def without_names(data):
+    return safetensors.numpy.save(safetensors.numpy.load(data), {"other": "notes"})
+
+
+def without_pictures(data):
+    return safetensors.numpy.save({"first": np.zeros(2)}, {"names": "[]", "digest": ""})
+
+
+def of_other_text(data):
+    return data.replace(b"names", b"games")
+
+
+def with_a_class_less(data):
+    return data.replace(b"train/c00", b"train/c01")
+
+
+def with_other_numbers(data):
+    return data.replace(b'"U8"', b'"I8"')
+
+
+def with_one_bit_turned(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:100],
+        lambda data: b"",
+        without_notes,
+        without_names,
+        without_pictures,
+        of_other_text,
+        with_a_class_less,
+        with_other_numbers,
+        with_one_bit_turned,
+    ],
+)
+def test_a_damaged_cache_is_made_anew(damage, tmp_path, own_cache):
     root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2)
     config = ImageConfig(8)
-    first = cached_images("cut", "state", config, lambda: class_folders(root))
-    (path,) = own_cache.glob("cut-*.safetensors")
-    path.write_bytes(path.read_bytes()[:100])
-    assert (cached_images("cut", "state", config, lambda: class_folders(root)).images == first.images).all()
+    state = tmp_path.name  # other tests share the cache
+    first = cached_images("cut", state, config, lambda: class_folders(root))
+    path = max(own_cache.glob("cut-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    path.write_bytes(damage(path.read_bytes()))
+    again = cached_images("cut", state, config, lambda: class_folders(root))
+    assert (again.images == first.images).all() and again.first.tolist() == first.first.tolist()
+    assert again.names == first.names
+    cached_images("cut", state, config, lambda: pytest.fail("the cache was not made anew"))
 
 
 def test_nothing_is_left_of_a_cache_that_cannot_be_written(tmp_path, own_cache, monkeypatch):
