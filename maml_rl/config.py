@@ -115,6 +115,7 @@ ADDED = {
     "config.sampling.ray_address",
     "config.learner",
     "config.episodes",
+    "config.episodes.images.channels",
     "config.network",
     "config.inner_optimiser",
     "config.matching",

@@ -57,6 +57,11 @@ class ConvConfig:
             raise ValueError(f"image_size must be at least {2**NUM_LAYERS} for max-pooling, got {image_size}")
         return self.num_filters * (side**2 if self.features == "flatten" else 1)
 
+    def first_map_bytes(self, image_size: int) -> int:
+        """Of one picture's first map, which is the largest."""
+        side = math.ceil(image_size / 2) if self.architecture == "strided" else image_size
+        return 4 * self.num_filters * side**2
+
 
 def init_encoder(generator: torch.Generator, config: ConvConfig, num_channels: int) -> Params:
     """Weights [out, in, 3, 3] uniform by Glorot and Bengio 2010, biases 0, scales 1."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -18,6 +17,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
+
+from maml_rl.supervised.decoding import Picture, UnreadablePicture, on_white_paper
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 FORMAT_VERSION = 2
@@ -56,29 +57,32 @@ class ImageConfig:
     image_size: int = 28  # height and width after resizing [pixels]
     resize: Resize = "nearest"  # what the published codes did in effect; area: the mean of what a pixel covers
     invert: bool = True  # dark strokes on light paper become 1 on 0
+    channels: Literal["auto", "grey", "colour"] = "auto"
+    """Turn every picture into grey or into colour. auto: into colour if one picture of the data set is in colour."""
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {self.image_size}")
 
 
-def decode(data: bytes, path: str, config: ImageConfig) -> tuple[NDArray[np.uint8], str]:
-    """One picture as [H, W, C], C being 1 for grey ones and 3 for colour; and what it was, in words.
+def decode(picture: Picture, name: str, config: ImageConfig) -> NDArray[np.uint8]:
+    """One picture as [H, W, C], C being 1 for grey ones and 3 for colour: the same for training, evaluation and use.
 
+    Args:
+        name: what messages call it.
     Raises:
         DataError: if it cannot be read.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode = "L" if image.mode in ("1", "L", "LA", "I", "I;16", "F") else "RGB"
-            kind = f"{'grey' if mode == 'L' else 'colour'}, {image.width} x {image.height}"
-            whole = image.convert(mode)
-            side = config.image_size
-            pixels = _area(whole, side) if config.resize == "area" else np.asarray(_nearest(whole, side))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} must be a picture, but it cannot be read ({error}): replace or delete it") from error
+        whole = on_white_paper(picture)
+    except UnreadablePicture as error:
+        raise DataError(f"{name} must be a picture, but it cannot be read ({error}): replace or delete it") from error
+    if config.channels != "auto":
+        whole = whole.convert("L" if config.channels == "grey" else "RGB")
+    side = config.image_size
+    pixels = _area(whole, side) if config.resize == "area" else np.array(_nearest(whole, side))
     pixels = pixels.reshape(side, side, -1)
-    return 255 - pixels if config.invert else pixels, kind
+    return 255 - pixels if config.invert else pixels
 
 
 def _nearest(image: Image.Image, side: int) -> Image.Image:
@@ -92,7 +96,7 @@ def _area(image: Image.Image, side: int) -> NDArray[np.uint8]:
     return np.rint(np.einsum("ih,jw,hw...->ij...", rows, columns, pixels, optimize=True)).astype(np.uint8)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # photos may have as many sizes as there are
 def _shares(old: int, new: int) -> NDArray[np.float64]:
     """[new, old]: which share of each new interval each old one covers, both dividing the same length."""
     edges = np.arange(new + 1) * (old / new)
@@ -102,24 +106,41 @@ def _shares(old: int, new: int) -> NDArray[np.float64]:
 
 
 def read_images(files: Iterable[ImageFile], config: ImageConfig) -> ImageSet:
-    """Decode pictures that come sorted by class.
+    """Decode pictures that come sorted by class. If one of them is in colour, all are.
 
     Raises:
-        DataError: if one cannot be read, or they are not all grey or all colour and of one size.
+        DataError: if some cannot be read; it names the first of them.
     """
-    pixels, sizes = [], dict[str, int]()
-    example: tuple[str, str] | None = None
+    files = list(files)
+    require_memory(2 * len(files) * config.image_size**2, f"{len(files)} pictures", config.image_size)
+    pictures, sizes, errors = [], dict[str, int](), list[Exception]()
     for file in files:
-        picture, kind = decode(file.read(), file.path, config)
-        example = example or (kind, file.path)
-        if kind != example[0]:
-            raise DataError(
-                f"all pictures must be of one size and either grey or colour, but {example[1]} is {example[0]} and "
-                f"{file.path} is {kind}: convert one of them"
-            )
-        pixels.append(picture)
+        try:
+            pictures.append(decode(file.read(), file.path, config))
+        except (DataError, OSError) as error:
+            errors.append(error)
         sizes[file.class_name] = sizes.get(file.class_name, 0) + 1
-    return ImageSet(np.stack(pixels), np.cumsum([0, *sizes.values()]), tuple(sizes))
+    if errors:
+        others = f" (and {len(errors) - 1} more cannot be read)" if len(errors) > 1 else ""
+        raise DataError(f"{errors[0]}{others}") from errors[0]
+    num_channels = max(picture.shape[-1] for picture in pictures)
+    images = np.empty((len(files), *pictures[0].shape[:2], num_channels), dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        images[i] = picture  # a grey one fills all channels
+    return ImageSet(images, np.cumsum([0, *sizes.values()]), tuple(sizes))
+
+
+def require_memory(num_bytes: int, what: str, image_size: int) -> None:
+    """
+    Raises:
+        DataError: if this machine has less memory than that.
+    """
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > present:
+        raise DataError(
+            f"image_size must let {what} fit into this machine's memory of {present / 1e9:.0f} GB, got {image_size}, "
+            f"which takes {num_bytes / 1e9:.3g} GB: take a smaller one"
+        )
 
 
 def class_folders(root: Path) -> list[ImageFile]:

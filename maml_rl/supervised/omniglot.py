@@ -223,7 +223,7 @@ def _one_shot_run(archive: zipfile.ZipFile, name: str, config: ImageConfig) -> O
     training = sorted({pair[1] for pair in pairs})
 
     def pictures(names: Sequence[str]) -> NDArray[np.uint8]:
-        return np.stack([decode(_read(archive, n), f"{archive.filename}, {n},", config)[0] for n in names])
+        return np.stack([decode(_read(archive, n), f"{archive.filename}, {n},", config) for n in names])
 
     labels = np.array([training.index(pair[1]) for pair in pairs], dtype=np.int64)
     return OneShotRun(pictures(training), pictures([pair[0] for pair in pairs]), labels)

@@ -8,6 +8,7 @@ from maml_rl.supervised import images as images_module
 from maml_rl.supervised.images import (
     DataError,
     ImageConfig,
+    ImageFile,
     cached_images,
     class_folders,
     decode,
@@ -26,12 +27,12 @@ def save(picture, path, mode="L"):
 def test_area_is_the_mean_of_what_a_pixel_covers_and_nearest_one_of_its_pixels(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
     data = save(picture, tmp_path / "a.png")
-    area, _ = decode(data, "a", ImageConfig(4, "area", invert=False))
+    area = decode(data, "a", ImageConfig(4, "area", invert=False))
     blocks = picture.reshape(4, 4, 4, 4).swapaxes(1, 2).reshape(4, 4, 16)
     assert np.abs(area[..., 0].astype(float) - blocks.mean(axis=-1)).max() <= 0.5 + 1e-9
-    nearest, _ = decode(data, "a", ImageConfig(4, "nearest", invert=False))
+    nearest = decode(data, "a", ImageConfig(4, "nearest", invert=False))
     assert (nearest == blocks).any(axis=-1).all()
-    inverted, _ = decode(data, "a", ImageConfig(4, "nearest", invert=True))
+    inverted = decode(data, "a", ImageConfig(4, "nearest", invert=True))
     assert (inverted == 255 - nearest).all()
 
 
@@ -40,8 +41,8 @@ def test_turning_before_resizing_is_turning_after_it(resize, tmp_path):
     # The published codes differ in the order; from 105 to 28 pixels it makes no difference, so one array serves.
     picture = np.random.default_rng(0).integers(0, 256, (105, 105), dtype=np.uint8)
     config = ImageConfig(28, resize, invert=False)
-    after = np.rot90(decode(save(picture, tmp_path / "a.png"), "a", config)[0])
-    before = decode(save(np.rot90(picture).copy(), tmp_path / "b.png"), "b", config)[0]
+    after = np.rot90(decode(save(picture, tmp_path / "a.png"), "a", config))
+    before = decode(save(np.rot90(picture).copy(), tmp_path / "b.png"), "b", config)
     assert np.abs(after.astype(int) - before).max() <= (1 if resize == "area" else 0)
 
 
@@ -146,18 +147,37 @@ def test_what_cannot_be_read_is_named(tmp_path):
         DataError, match=r"c01/1\.png must be a picture, but it cannot be read .*: replace or delete it"
     ):
         read_images(class_folders(root), ImageConfig(16))
+    (root / "train" / "c00" / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"c00/0\.png must be a picture, .* \(and 1 more cannot be read\)"):
+        read_images(class_folders(root), ImageConfig(16))
     with pytest.raises(DataError, match="must hold a folder of pictures for each class, but"):
         class_folders(tmp_path / "data" / "train" / "nothing")
 
 
-@pytest.mark.parametrize(("shape", "mode", "kind"), [((20, 16), "L", "grey, 16 x 20"), ((16, 16), "RGB", "colour")])
-def test_pictures_of_mixed_size_or_colour_are_refused(shape, mode, kind, tmp_path):
+def test_pictures_of_any_size_and_mode_make_one_data_set(tmp_path):
+    # Equal pixels in a block shrink to one of them; a grey picture is a colour one of equal channels.
     root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2)
-    save(np.zeros(shape, dtype=np.uint8), root / "train" / "c01" / "1.png", mode)
-    with pytest.raises(DataError, match=rf"c00/0\.png is grey, 16 x 16 and .*c01/1\.png is {kind}"):
-        read_images(class_folders(root), ImageConfig(16))
+    even = read_images(class_folders(root), ImageConfig(16))
+    for i, path in enumerate(sorted(root.rglob("*.png"))):
+        image = Image.open(path)
+        image = image.resize((16 * (1 + i % 2), 16 * (1 + i % 3)), Image.Resampling.NEAREST)
+        image.convert("RGB" if i == 4 else "L").save(path)
+    grey, auto, colour = (
+        read_images(class_folders(root), ImageConfig(16, channels=c)) for c in ("grey", "auto", "colour")
+    )
+    assert (grey.images == even.images).all()
+    assert (auto.images == np.repeat(even.images, 3, axis=-1)).all()
+    assert (colour.images == auto.images).all()
 
 
 def test_colour_is_kept(tmp_path):
     root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2, mode="RGB")
     assert read_images(class_folders(root), ImageConfig(8)).images.shape == (6, 8, 8, 3)
+
+
+def test_pictures_that_no_memory_holds_are_refused_before_one_is_read():
+    unread = [ImageFile("c00", f"{i}.png", lambda: pytest.fail("a picture was read")) for i in range(2)]
+    with pytest.raises(
+        DataError, match=r"image_size must let 2 pictures fit into .*, got 1000000, which takes 4e\+03 GB"
+    ):
+        read_images(unread, ImageConfig(1_000_000))
