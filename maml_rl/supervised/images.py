@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -143,19 +143,45 @@ def require_memory(num_bytes: int, what: str, image_size: int) -> None:
         )
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of that name was left by a program and is no data: .Trash-0, ._x.png, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and not is_litter(path.name) and path.is_file()
+
+
 def class_folders(root: Path) -> list[ImageFile]:
-    """The pictures below `root`; a folder that holds pictures is a class, named by its path from there.
+    """The pictures below `root`, class by class.
+
+    A folder that holds pictures is a class, named by its path from `root`, with all that lies in folders below it.
+    Pictures in `root` itself belong to no class. Links are followed, and each folder is read once.
 
     Raises:
         DataError: if there are none.
     """
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    paths.sort(key=lambda path: (path.parent, path.name))  # a class's pictures together, whatever folders lie beside
-    if not paths:
+    found = sorted(_in_classes(root, PurePath(), False, set(root.resolve().parents)))
+    if not found:
         raise DataError(
-            f"{root} must hold a folder of pictures for each class, but no picture ({ENDINGS[0]}, ...) is there"
+            f"{root} must hold a folder of pictures for each class, but no folder with a picture ({ENDINGS[0]}, ...) "
+            "is there"
         )
-    return [ImageFile(path.parent.relative_to(root).as_posix(), str(path), path.read_bytes) for path in paths]
+    return [ImageFile(class_name.as_posix(), str(path), path.read_bytes) for class_name, path in found]
+
+
+def _in_classes(folder: Path, name: PurePath, is_class: bool, seen: set[Path]) -> Iterator[tuple[PurePath, Path]]:
+    """Pictures below a folder with their classes. seen: folders not to be entered, so that links make no loop."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    inside = sorted(folder.iterdir())
+    pictures = [path for path in inside if is_picture(path)] if name.parts else []
+    is_class = is_class or bool(pictures)
+    yield from ((name, path) for path in pictures)
+    for path in inside:
+        if path.is_dir() and not is_litter(path.name):
+            yield from _in_classes(path, name if is_class else name / path.name, is_class, seen)
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

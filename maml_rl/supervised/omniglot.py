@@ -26,6 +26,7 @@ from maml_rl.supervised.images import (
     class_folders,
     decode,
     fingerprint,
+    is_litter,
     put_aside,
 )
 
@@ -134,7 +135,7 @@ def _files(part: Path) -> list[ImageFile]:
     if part.is_dir():
         return [file._replace(class_name=f"{prefix}/{file.class_name}") for file in class_folders(part)]
     archive = open_archive(part)
-    names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+    names = sorted(name for name in _members(archive) if name.endswith(".png"))
     return [
         ImageFile(
             "/".join((prefix, *name.split("/")[-3:-1])), f"{part}, {name},", functools.partial(_read, archive, name)
@@ -152,6 +153,11 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path} must be a whole zip archive ({error}): delete it and fetch it again") from error
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    """The names in it, but for those that macOS adds when it packs an archive."""
+    return [name for name in archive.namelist() if not any(map(is_litter, name.split("/")))]
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -212,7 +218,7 @@ def one_shot_runs(data_root: str | None, config: ImageConfig) -> list[OneShotRun
     if not path.exists():
         raise DataError(f"{path} is missing: download it from {ADDRESS}{ONE_SHOT_RUNS}.zip")
     archive = open_archive(path)
-    lists = sorted(name for name in archive.namelist() if name.endswith("class_labels.txt"))
+    lists = sorted(name for name in _members(archive) if name.endswith("class_labels.txt"))
     if not lists:
         raise DataError(f"{path} must hold runNN/class_labels.txt, but none is there: delete it and fetch it again")
     return [_one_shot_run(archive, name, config) for name in lists]

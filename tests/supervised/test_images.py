@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -150,6 +152,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (root / "train" / "c00" / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"c00/0\.png must be a picture, .* \(and 1 more cannot be read\)"):
         read_images(class_folders(root), ImageConfig(16))
+    (root / "train" / "nothing").mkdir()
     with pytest.raises(DataError, match="must hold a folder of pictures for each class, but"):
         class_folders(tmp_path / "data" / "train" / "nothing")
 
@@ -173,6 +176,44 @@ def test_pictures_of_any_size_and_mode_make_one_data_set(tmp_path):
 def test_colour_is_kept(tmp_path):
     root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=2, mode="RGB")
     assert read_images(class_folders(root), ImageConfig(8)).images.shape == (6, 8, 8, 3)
+
+
+def test_what_other_programs_leave_is_no_class_and_no_picture(tmp_path):
+    root = write_folders(tmp_path / "data", num_train=3, num_test=1, per_class=4)
+    expected = class_folders(root)
+    folder = root / "train" / "c00"
+    for litter in (folder / ".ipynb_checkpoints", root / "test" / ".Trash-0" / "files", root / "__MACOSX" / "c00"):
+        shutil.copytree(folder, litter)
+    (folder / "._0.png").write_bytes(b"Mac OS X")
+    (folder / "Thumbs.db").write_bytes(b"Windows")
+    shutil.copy(folder / "0.png", root / "overview.png")
+    assert [file[:2] for file in class_folders(root)] == [file[:2] for file in expected]
+
+
+def test_links_are_followed_and_make_no_loop(tmp_path):
+    root = write_folders(tmp_path / "data", num_train=3, num_test=1, per_class=4)
+    plain = read_images(class_folders(root / "train"), ImageConfig(8))
+    for name in ("c01", "c02"):
+        (root / "train" / name).rename(tmp_path / name)
+        (root / "train" / name).symlink_to(tmp_path / name)
+    (root / "train" / "c00" / "back").symlink_to(root / "train")  # each of these would never end, or bring test classes
+    (root / "train" / "up").symlink_to(root)
+    (root / "train" / "self").symlink_to(root / "train" / "self")
+    (tmp_path / "c02" / "first").symlink_to(root / "train" / "c00")
+    (root / "train" / "c00" / "9.png").symlink_to(tmp_path / "nowhere.png")
+    linked = read_images(class_folders(root / "train"), ImageConfig(8))
+    assert linked.names == plain.names and linked.first.tolist() == plain.first.tolist()
+    assert (linked.images == plain.images).all()
+
+
+def test_a_folder_in_a_class_folder_belongs_to_the_class(tmp_path):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=1, per_class=4) / "train"
+    (root / "c00" / "more" / "still").mkdir(parents=True)
+    (root / "c00" / "1.png").rename(root / "c00" / "more" / "1.png")
+    (root / "c00" / "2.png").rename(root / "c00" / "more" / "still" / "2.png")
+    shutil.move(root / "c01", root / "group" / "c01")
+    found = read_images(class_folders(root), ImageConfig(8))
+    assert found.names == ("c00", "group/c01") and found.class_sizes.tolist() == [4, 4]
 
 
 def test_pictures_that_no_memory_holds_are_refused_before_one_is_read():
