@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 
 from .adapters import own_horizon
-from .plug_in import World, make_batch, make_single, with_tasks
+from .plug_in import World, flattened, make_batch, make_single, with_tasks
 from .task_env import Task, TaskVectorEnv
 
 NUM_TASKS = 8  # drawn to find two that differ
@@ -111,6 +111,16 @@ class Candidate:
             return Batch(self.batch(3))
         env = with_tasks(self.world, self.single())
         return Single(env, self._limit(env))
+
+    def trained_on(self) -> gymnasium.Env | TaskVectorEnv:
+        """A fresh one in the wrappers that training adds, where it can be laid flat."""
+        if self.world.is_batch:
+            return self.batch(1)
+        env = self.single()
+        try:
+            return flattened(self.world.name, env)
+        except ValueError:
+            return env
 
     def actions(self, subject: Single | Batch) -> list[Any]:
         """The same ones every time."""

@@ -1,7 +1,7 @@
 """The properties that every task environment must have: what is missing or wrong, in words, and how to mend it.
 
-A property is a function from a `Candidate` to findings. Those of `FORM`, `CONTRACT` and `REPEATABLE` are cheap, and
-training cannot do without them; those of `BEHAVIOUR` make its numbers mean something.
+A property is a function from a `Candidate` to findings. Those of `BEHAVIOUR` make the numbers of training mean
+something; all others are cheap, and training cannot do without them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ from .plug_in import (
     flattened,
     located,
     missing_methods,
+    missing_package,
+    raising_function,
+    wrong_definitions,
 )
 from .sharing import disturbing_method, is_over, places_of_the_last_episode
 from .task_env import Task
 
 FEW_STEPS = 10  # played for the contract
+LARGEST = float(np.finfo(np.float32).max)  # of a number that training keeps
 MANY_STEPS = 100  # played for the rest, over as many episodes as they take
 
 
@@ -62,7 +66,7 @@ def check_world(world: World, horizon: int | None, thorough: bool) -> list[Findi
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium's, about what is said here
             candidate.batch(1) if world.is_batch else candidate.single()
-            for stage in (FORM, CONTRACT, REPEATABLE, BEHAVIOUR if thorough else ()):
+            for stage in (DEFINITIONS, FORM, CONTRACT, REPEATABLE, BEHAVIOUR if thorough else ()):
                 for check in stage:
                     findings += _found(check, candidate)
                 if any(finding.severity == "error" for finding in findings):
@@ -80,8 +84,11 @@ def _found(check: Property, candidate: Candidate) -> list[Finding]:
     try:
         return list(check(candidate))
     except Exception as error:
-        subject = check.__name__.replace("_", " ")
-        return [_error(check, f"looking whether {subject} failed with {located(error)}", "mend what raises it")]
+        package = missing_package(error)
+        if package is not None:
+            return [_error(check, f"{candidate.world.name} {package[0]}", package[1])]
+        raiser = raising_function(error) or f"checking that {check.__name__.replace('_', ' ')}"
+        return [_error(check, f"{raiser} raised {located(error)}", "correct what raises it")]
 
 
 def _error(check: Property, what: str, remedy: str) -> Finding:
@@ -93,6 +100,12 @@ def _warning(check: Property, what: str, remedy: str) -> Finding:
 
 
 # --- the contract ----------------------------------------------------------------------------------------------
+
+
+def methods_take_their_arguments(candidate: Candidate) -> Iterator[Finding]:
+    """Each method can be called in the way in which training calls it."""
+    for what, remedy in wrong_definitions(candidate.trained_on()):
+        yield _error(methods_take_their_arguments, what, remedy)
 
 
 def tasks_can_be_drawn(candidate: Candidate) -> Iterator[Finding]:
@@ -210,6 +223,9 @@ def _no_number(reward: Any, rows: tuple[int, ...], number: int) -> Iterator[Find
     elif not np.isfinite(reward).all():
         remedy = "look for a division by zero, or a state that leaves all bounds"
         yield _error(steps_return_what_they_must, f"the reward of step {number} is {short(reward)}", remedy)
+    elif np.abs(reward).max() > LARGEST:
+        what = f"the reward of step {number} is {short(reward)}, beyond {LARGEST:.2g}, the largest number in 32 bits"
+        yield _error(steps_return_what_they_must, what, "scale it to about 1")
 
 
 def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]:
@@ -239,6 +255,10 @@ def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]
         elif not np.isfinite(array).all():
             yield wrong(
                 f"is not finite: {short(value)}", "look for a division by zero, or a state that leaves all bounds"
+            )
+        elif array.size and np.abs(array.astype(np.float64)).max() > LARGEST:
+            yield wrong(
+                f"is {short(value)}, beyond {LARGEST:.2g}, the largest number in 32 bits", "scale it to about 1"
             )
         elif isinstance(value, np.ndarray) and not np.can_cast(array.dtype, space.dtype):
             remedy = (
@@ -524,6 +544,7 @@ def gymnasium_agrees(candidate: Candidate) -> Iterator[Finding]:
         yield _warning(gymnasium_agrees, f"Gymnasium's own checker says: {short(error)}", "mend it if you can")
 
 
+DEFINITIONS: tuple[Property, ...] = (methods_take_their_arguments,)
 FORM: tuple[Property, ...] = (tasks_can_be_drawn, spaces_are_known, the_horizon_is_known)
 CONTRACT: tuple[Property, ...] = (steps_return_what_they_must,)
 REPEATABLE: tuple[Property, ...] = (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 
-from envs.check import BEHAVIOUR, CONTRACT, FORM, REPEATABLE, check_world
+from envs.check import BEHAVIOUR, CONTRACT, DEFINITIONS, FORM, REPEATABLE, check_world
 from envs.plug_in import World, find_world
 from envs.task_env import TaskVectorEnv
 
@@ -132,12 +132,64 @@ def set_within(self, task):
     self.next_valley = task["place"][0]
 
 
+def sample_from_nothing(self, num_tasks, rng):
+    return {}["gold"]
+
+
 def noisy(draw):
     return {"reward": lambda self: Valley.reward(self) + draw()}
 
 
 FAULTS = [
     # (what is changed, the property, severity, words of the finding)
+    (
+        {"sample_tasks": lambda self, n: [0.0] * n},
+        "methods_take_their_arguments",
+        "error",
+        "sample_tasks takes the arguments (n): define it as `def sample_tasks(self, num_tasks, rng)`",
+    ),
+    (
+        {"set_task": lambda self: None},
+        "methods_take_their_arguments",
+        "error",
+        "set_task takes the arguments (): define it as `def set_task(self, task)`",
+    ),
+    (
+        {"sample_test_tasks": lambda self: [0.0]},
+        "methods_take_their_arguments",
+        "error",
+        "define it as `def sample_test_tasks(self, num_tasks, rng)`",
+    ),
+    ({"step": lambda self: None}, "methods_take_their_arguments", "error", "define it as `def step(self, action)`"),
+    (
+        {"sample_tasks": sample_from_nothing},
+        "tasks_can_be_drawn",
+        "error",
+        "sample_from_nothing raised KeyError: 'gold'",
+    ),
+    (
+        {"reward": lambda self: __import__("no_such_library")},
+        "steps_return_what_they_must",
+        "error",
+        "valley needs the package no_such_library, which is not installed: pip install no_such_library",
+    ),
+    ({"reward": lambda self: 1e39}, "steps_return_what_they_must", "error", "is 1e+39, beyond 3.4e+38, the largest"),
+    (
+        {"observation_space": Box(-np.inf, np.inf, (1,), np.float64), "seen": lambda self: np.full(1, 1e39)},
+        "steps_return_what_they_must",
+        "error",
+        "the observation of reset is [1.e+39], beyond 3.4e+38, the largest number in 32 bits: scale it",
+    ),
+    (
+        {  # which is laid flat, in a wrapper that hands options on
+            "observation_space": Discrete(3),
+            "seen": lambda self: 1,
+            "reset": lambda self, *, seed=None: Valley.reset(self, seed=seed),
+        },
+        "methods_take_their_arguments",
+        "error",
+        "reset takes the arguments (*, seed=None): define it as",
+    ),
     (
         {"sample_tasks": lambda self, n, rng: [0.0] * 4},
         "tasks_can_be_drawn",
@@ -171,9 +223,9 @@ FAULTS = [
     ),
     (
         {"reset": lambda self: (np.zeros(1), {})},
-        "steps_return_what_they_must",
+        "methods_take_their_arguments",
         "error",
-        "unexpected keyword argument 'seed'",
+        "reset takes the arguments (): define it as `def reset(self, *, seed=None, options=None)`",
     ),
     (
         {"step": lambda self, action: (np.zeros(1), 0.0, False, {})},
@@ -329,7 +381,7 @@ def test_a_fault_is_found(changes, name, severity, words):
 def test_every_property_has_a_fault():
     elsewhere = {"episodes_end", "a_row_does_not_depend_on_others"}
     assert {name for _, name, _, _ in FAULTS} | elsewhere == {
-        each.__name__ for each in (*FORM, *CONTRACT, *REPEATABLE, *BEHAVIOUR)
+        each.__name__ for each in (*DEFINITIONS, *FORM, *CONTRACT, *REPEATABLE, *BEHAVIOUR)
     }
 
 
