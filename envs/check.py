@@ -1,4 +1,4 @@
-"""The properties that every task environment must have: what is missing or wrong, in words, and how to mend it.
+"""The properties that every task environment must have: what is missing or wrong, in words, and what to do.
 
 A property is a function from a `Candidate` to findings. Those of `BEHAVIOUR` make the numbers of training mean
 something; all others are cheap, and training cannot do without them.
@@ -541,7 +541,7 @@ def gymnasium_agrees(candidate: Candidate) -> Iterator[Finding]:
     try:
         check_env(env, skip_render_check=True)
     except (AssertionError, gymnasium.error.Error) as error:
-        yield _warning(gymnasium_agrees, f"Gymnasium's own checker says: {short(error)}", "mend it if you can")
+        yield _warning(gymnasium_agrees, f"Gymnasium's own checker says: {short(error)}", "follow it if you can")
 
 
 DEFINITIONS: tuple[Property, ...] = (methods_take_their_arguments,)
