@@ -20,6 +20,7 @@ from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_p
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
+from maml_rl.training.streams import lenient_streams
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
 from maml_rl.warm_start import warm_start
 
@@ -45,6 +46,7 @@ class TrainCommand:
         require_beginning(self.preset, self.run.init_from)
 
 
+@lenient_streams()
 def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
     """Run the training command with `default` settings; return the exit status.
 
@@ -66,6 +68,7 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
     return 0 if result.interrupted_by is None else 128 + result.interrupted_by
 
 
+@lenient_streams()
 def train_omniglot(arguments: Sequence[str] | None = None) -> int:
     """The same, with the protocol of the learner that the arguments name as the defaults."""
     try:

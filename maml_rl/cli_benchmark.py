@@ -33,6 +33,7 @@ from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.scaling import busy_recipe, saturation, scale, sleeping_recipe
 from maml_rl.training.atomic import write_atomically
+from maml_rl.training.streams import lenient_streams
 from maml_rl.training.trainer import TrainingConfig
 
 
@@ -85,6 +86,7 @@ class BenchmarkCommand:
         return papers if self.num_tasks is None else self.num_tasks
 
 
+@lenient_streams()
 def benchmark(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark command; return the exit status: 0, or 2 if refused."""
     command = tyro.cli(BenchmarkCommand, args=arguments)

@@ -12,6 +12,7 @@ import tyro
 
 from maml_rl.build import check_world, find_world
 from maml_rl.config import RunConfig
+from maml_rl.training.streams import lenient_streams
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class CheckEnvCommand:
             raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
 
 
+@lenient_streams()
 def check_env(arguments: Sequence[str] | None = None) -> int:
     """Run the check; return the exit status.
 

@@ -28,6 +28,7 @@ from maml_rl.trained import load_trained, read_config
 from maml_rl.training.atomic import write_atomically
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
+from maml_rl.training.streams import lenient_streams
 from maml_rl.training.trainer import TrainingError
 
 Method = Literal["maml", "fomaml", "pretrained", "random", "oracle"]
@@ -82,6 +83,7 @@ class CompareCommand:
             raise ValueError(f"num_steps must be at least 0, got {self.num_steps}")
 
 
+@lenient_streams()
 def compare(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; return the exit status.
 

@@ -28,6 +28,7 @@ from maml_rl.supervised.episodes import Part, one_shot_examples
 from maml_rl.supervised.omniglot import one_shot_runs
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
 from maml_rl.training.atomic import write_atomically
+from maml_rl.training.streams import lenient_streams
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class EvaluateCommand:
     """Print one JSON line on stdout."""
 
 
+@lenient_streams()
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation command; return the exit status: 0, 1 if an episode fails, or 2 if refused."""
     command = tyro.cli(EvaluateCommand, args=arguments)

@@ -34,6 +34,7 @@ from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.checkpoint_file import read_about
 from maml_rl.training.log import LogError, read_columns
 from maml_rl.training.run_folder import RunFolder
+from maml_rl.training.streams import lenient_streams
 from maml_rl.training.trainer import TrainingError
 
 LEARNERS: tuple[LearnerName, ...] = typing.get_args(LearnerName)
@@ -106,6 +107,7 @@ class LeaderboardCommand:
             raise ValueError(f"num_episodes must be at least 1, got {self.num_episodes}")
 
 
+@lenient_streams()
 def leaderboard(arguments: Sequence[str] | None = None) -> int:
     """Run the leaderboard command; return the exit status.
 

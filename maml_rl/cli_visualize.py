@@ -58,6 +58,7 @@ from maml_rl.supervised.classification import ClassificationFamily, query_of, su
 from maml_rl.supervised.episodes import Episode
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
 from maml_rl.training.log import read_columns
+from maml_rl.training.streams import lenient_streams
 
 SHIPPED_RUN = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah_vel_fast"
 PICTURE_HEIGHT, PICTURE_WIDTH = 240, 320  # of a robot [pixels]
@@ -117,6 +118,7 @@ class Adaptation(NamedTuple):
         return _spread(self.curve.gain[-1], count)
 
 
+@lenient_streams()
 def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> int:
     """Run the visualization command; return the exit status: 0, 1 if an episode fails, or 2 if refused.
 

@@ -323,7 +323,13 @@ def test_sampling_that_fails_stops_the_run_and_keeps_the_checkpoint(tmp_path, ca
 
 @pytest.mark.parametrize(
     ("signum", "status", "flags"),
-    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, ["--sampler", "processes"])],
+    [
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, []),
+        (signal.SIGHUP, 129, []),
+        (signal.SIGINT, 130, ["--sampler", "processes"]),
+        (signal.SIGHUP, 129, ["--sampler", "processes"]),
+    ],
 )
 def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, flags, tmp_path):
     # Ctrl-C reaches every process of a terminal: a process group of its own, here.

@@ -122,7 +122,7 @@ class Trainer:
         self._evaluate, self._headline, self._film, self._begin_with = evaluate, headline, film, begin
 
     def run(self, resume: bool) -> TrainingResult:
-        """Train until `num_iterations` are done; SIGINT or SIGTERM writes a checkpoint and returns early.
+        """Train until `num_iterations` are done; SIGINT, SIGTERM or SIGHUP writes a checkpoint and returns early.
 
         Args:
             resume: go on from the folder's latest checkpoint; otherwise begin.

@@ -120,7 +120,7 @@ def wait_for_rows(path: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("every", [1, 1000])
 def test_a_signal_writes_a_checkpoint_and_ends(tmp_path, tools, signum, every):
     def child() -> int:
