@@ -17,7 +17,7 @@ import tyro
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
-from maml_rl.training.checkpoint import CheckpointError, load_latest
+from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.streams import lenient_streams
@@ -170,21 +170,32 @@ def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResul
     return trainer.run(resume=command.resume is not None)
 
 
+def require_completable(config: RunConfig, folder: Path) -> Checkpoint | None:
+    """Where the run in `folder` has come to; None if it is still to begin.
+
+    Raises:
+        ValueError: if the folder holds anything else, or a run with other settings.
+    """
+    if not (folder / "config.json").exists():
+        RunFolder.require_new(folder)
+        return None
+    changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
+    if changes:
+        raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
+    return load_latest(folder / "checkpoints")
+
+
 def complete(config: RunConfig, folder: Path) -> int | None:
     """Bring the run in `folder`, which may not have begun, to its end; the signal's number if one stopped it.
 
     Raises:
         ValueError: if the folder holds a run with other settings.
     """
-    resume = None
-    if (folder / "config.json").exists():
-        changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
-        if changes:
-            raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
-        if config.training.is_over(load_latest(folder / "checkpoints")):
-            print(f"{folder}: done before", file=sys.stderr)
-            return None
-        resume = folder
+    reached = require_completable(config, folder)
+    if reached is not None and config.training.is_over(reached):
+        print(f"{folder}: done before", file=sys.stderr)
+        return None
+    resume = folder if reached is not None else None
     print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
     command = TrainCommand(config, output_dir=folder, resume=resume)
     run_folder, built = prepare(command)

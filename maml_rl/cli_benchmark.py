@@ -32,7 +32,7 @@ from maml_rl.fewshot_benchmark import meta_batch, prototypical_episode
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.scaling import busy_recipe, saturation, scale, sleeping_recipe
-from maml_rl.training.atomic import write_atomically
+from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.streams import lenient_streams
 from maml_rl.training.trainer import TrainingConfig
 
@@ -241,6 +241,7 @@ def _tasks(command: BenchmarkCommand) -> dict[str, Any]:
 
 def _figures(command: BenchmarkCommand) -> dict[str, Any]:
     """Measure, draw, and write plots and numbers."""
+    require_writable(command.output_dir, "iteration.png", "cost_per_task.png", "benchmark.json")
     command.output_dir.mkdir(parents=True, exist_ok=True)
     iterations = [_iteration(dataclasses.replace(command, physics=physics)) for physics in PHYSICS]
     tasks = _tasks(dataclasses.replace(command, physics="rllab", repeats=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -17,15 +18,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.cli import complete
+from maml_rl.build import build
+from maml_rl.cli import build_new, complete, require_completable
 from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, evaluation_tasks
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.presets import PRESETS, with_preset
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.trained import load_trained, read_config
-from maml_rl.training.atomic import write_atomically
+from maml_rl.trained import Trained, load_trained, read_config
+from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
 from maml_rl.training.streams import lenient_streams
@@ -94,8 +96,8 @@ def compare(arguments: Sequence[str] | None = None) -> int:
         base = base_config(command)
         configs = {method: method_config(method, base) for method in command.methods}
         for method, config in configs.items():
-            if method in command.load:
-                _require_loadable(method, command.load[method], config)
+            _require_possible(method, config, command)
+        require_writable(command.output_dir, "comparison.csv", "comparison.json", "comparison.png")
         for method, config in configs.items():
             if method not in command.load:
                 signum = complete(config, command.output_dir / method)
@@ -163,6 +165,23 @@ def _rllab(env_id: str) -> str:
     return env_id.replace("-gym-", "-rllab-")
 
 
+def _require_possible(method: Method, config: RunConfig, command: CompareCommand) -> None:
+    """Refuse what training, or the scoring after it, would refuse only after hours of the other methods.
+
+    Raises:
+        ValueError: if settings, tasks or folders do not fit.
+    """
+    if method in command.load:
+        _require_loadable(method, command.load[method], config)
+        built = _load(method, config, command).built
+    else:
+        require_completable(config, command.output_dir / method)
+        build_new(config).close()
+        built = build(_scored(config, method, config, command))
+    with contextlib.closing(built):
+        evaluation_tasks(built.family, _scoring(method, config, command))
+
+
 def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:
     """A loaded run must be of the environment and the method that it stands for."""
     found = read_config(run_dir)
@@ -177,17 +196,23 @@ def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:
             raise ValueError(f"load must name a run of {method}, but in {run_dir} {name} is {is_now}, not {must_be}")
 
 
-def _score(method: Method, config: RunConfig, command: CompareCommand) -> AdaptationCurve:
-    run_dir = command.load.get(method, command.output_dir / method)
+def _scored(saved: RunConfig, method: Method, config: RunConfig, command: CompareCommand) -> RunConfig:
+    """The settings of a run with those of the comparison's evaluation in their place."""
     evaluation = _scoring(method, config, command)
-    settings = dataclasses.replace(read_config(run_dir), device="cpu", evaluation=evaluation, sampling=config.sampling)
+    return dataclasses.replace(saved, device="cpu", evaluation=evaluation, sampling=config.sampling)
+
+
+def _load(method: Method, config: RunConfig, command: CompareCommand) -> Trained:
+    run_dir = command.load.get(method, command.output_dir / method)
+    settings = _scored(read_config(run_dir), method, config, command)
     which = command.checkpoint if settings.training.num_iterations else "last"  # nothing was scored in no iteration
-    trained = load_trained(run_dir, settings, which, None, False)
-    built = trained.built
-    try:
+    return load_trained(run_dir, settings, which, None, False)
+
+
+def _score(method: Method, config: RunConfig, command: CompareCommand) -> AdaptationCurve:
+    trained = _load(method, config, command)
+    with contextlib.closing(trained.built) as built:
         return built.curve(trained.state, trained.checkpoint.iteration)
-    finally:
-        built.close()
 
 
 def _described(

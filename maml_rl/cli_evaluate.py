@@ -8,7 +8,6 @@ import io
 import itertools
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.episodes import Part, one_shot_examples
 from maml_rl.supervised.omniglot import one_shot_runs
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
-from maml_rl.training.atomic import write_atomically
+from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.streams import lenient_streams
 
 
@@ -236,7 +235,9 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "mean": _finite(curve.mean),
         "ci95": _finite(curve.ci95),
         "steps": list(curve.steps),
-        "further": {each.metric: {"mean": each.mean, "ci95": each.ci95} for each in curve.measures[1:]},
+        "further": {
+            each.metric: {"mean": _finite(each.mean), "ci95": _finite(each.ci95)} for each in curve.measures[1:]
+        },
         "num_tasks": len(curve.tasks),
         "gain": _finite(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
@@ -277,10 +278,11 @@ def _finite(values: Sequence[float]) -> list[float | None]:
 
 def _require_writable(output: Path) -> None:
     """Refuse early, before minutes of computing."""
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+    if not output.parent.is_dir():
         raise ValueError(
             f"output must lie in a folder that can be written, but {output.parent} is none: name another by --output"
         )
+    require_writable(output.parent, f"{output.name}.csv", f"{output.name}.json")
 
 
 def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from typing import Literal
 import safetensors.torch
 import tyro
 
-from maml_rl.cli import build_new, complete
+from maml_rl.build import build
+from maml_rl.cli import build_new, complete, require_completable
 from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
@@ -27,9 +28,9 @@ from maml_rl.learners import CPU_ONLY, require_learner
 from maml_rl.presets import FEW_SHOT_PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.supervised.episodes import Rotations
 from maml_rl.supervised.omniglot import SplitName
-from maml_rl.trained import load_trained, read_config
+from maml_rl.trained import Trained, load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
-from maml_rl.training.atomic import write_atomically
+from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest, plain_state
 from maml_rl.training.checkpoint_file import read_about
 from maml_rl.training.log import LogError, read_columns
@@ -117,10 +118,8 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
         command = tyro.cli(LeaderboardCommand, args=arguments)
         configs = {learner: learner_config(learner, command) for learner in command.learners}
         for learner, config in configs.items():
-            if learner in command.load:
-                _require_loadable(command.load[learner], config)
-            else:
-                build_new(config).close()  # refuses what the last would only refuse after hours of the others
+            _require_possible(learner, config, command)
+        require_writable(command.output_dir, *(f"leaderboard.{ending}" for ending in ("csv", "json", "md", "png")))
         rows: list[Row] = []
         for learner, config in configs.items():
             run_dir, signum = _trained_run(learner, config, command)
@@ -173,6 +172,22 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
             test_rotations=command.test_rotations,
         ),
     )
+
+
+def _require_possible(learner: LearnerName, config: RunConfig, command: LeaderboardCommand) -> None:
+    """Refuse what training, or the scoring after it, would refuse only after hours of the other learners.
+
+    Raises:
+        ValueError: if settings, pictures or folders do not fit.
+    """
+    _known(_row_file(learner, command))
+    if learner in command.load:
+        _require_loadable(command.load[learner], config)
+        _load(command.load[learner], command).built.close()
+    else:
+        require_completable(config, command.output_dir / "runs" / learner)
+        build_new(config).close()
+        build(_scored(config, command)).close()
 
 
 def _require_loadable(run_dir: Path, config: RunConfig) -> None:
@@ -238,7 +253,7 @@ def _ship(run_dir: Path, checkpoint: Checkpoint, path: Path) -> None:
 
 def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Row:
     """What the learner scored; read back if these parameters have been asked these episodes before."""
-    file, shipped = command.output_dir / "rows" / f"{learner}.json", _shipped(learner, command)
+    file, shipped = _row_file(learner, command), _shipped(learner, command)
     checkpoint = load_latest(run_dir / "checkpoints")
     parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
     asked = {name: getattr(command, name) for name in ASKED}
@@ -277,6 +292,10 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
     return row
 
 
+def _row_file(learner: LearnerName, command: LeaderboardCommand) -> Path:
+    return command.output_dir / "rows" / f"{learner}.json"
+
+
 def _known(file: Path) -> Row:
     """The row in `file`, with what earlier versions left unsaid; empty if there is none."""
     if not file.exists():
@@ -285,12 +304,11 @@ def _known(file: Path) -> Row:
     return row | {"asked": {"split": "vinyals", "test_rotations": "classes"} | row["asked"]}
 
 
-def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve, RunConfig]:
-    saved = read_config(run_dir)
-    device = "cpu" if saved.learner in CPU_ONLY else command.device
-    config = dataclasses.replace(
+def _scored(saved: RunConfig, command: LeaderboardCommand) -> RunConfig:
+    """The settings of a run with those of the leaderboard's evaluation in their place."""
+    return dataclasses.replace(
         saved,
-        device=device,
+        device="cpu" if saved.learner in CPU_ONLY else command.device,
         evaluation=dataclasses.replace(saved.evaluation, num_tasks=command.num_episodes, seed=command.seed),
         sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
         episodes=dataclasses.replace(
@@ -299,13 +317,20 @@ def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve,
             evaluate_on="test",
         ),
     )
+
+
+def _load(run_dir: Path, command: LeaderboardCommand) -> Trained:
+    return load_trained(run_dir, _scored(read_config(run_dir), command), "last", None, False)
+
+
+def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve, RunConfig]:
     print(f"{run_dir}: {command.num_episodes} episodes", file=sys.stderr)
-    trained = load_trained(run_dir, config, "last", None, False)
+    trained = _load(run_dir, command)
     learner = trained.built.few_shot
     assert learner is not None
     learner.recorded_steps = learner.recorded_steps[-1:]  # all that a row says; all of Reptile's take thrice as long
     try:
-        return trained.built.curve(trained.state, trained.checkpoint.iteration), config
+        return trained.built.curve(trained.state, trained.checkpoint.iteration), trained.config
     finally:
         trained.built.close()
 

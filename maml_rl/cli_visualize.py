@@ -57,12 +57,15 @@ from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.classification import ClassificationFamily, query_of, support_of
 from maml_rl.supervised.episodes import Episode
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.training.atomic import require_writable
 from maml_rl.training.log import read_columns
 from maml_rl.training.streams import lenient_streams
 
 SHIPPED_RUN = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah_vel_fast"
 PICTURE_HEIGHT, PICTURE_WIDTH = 240, 320  # of a robot [pixels]
 MAX_GIF_BYTES = 2_000_000
+PLOTS = ("learning_curve.png", "adaptation_curve.png", "curves.png", "paths.png", "episodes.png")
+FILMS = ("adaptation.gif", "adaptation.mp4", "tasks.mp4")
 SHOWN_STEPS = (0, 1, 5, 10)  # of the sinusoid's curves
 
 
@@ -128,6 +131,7 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
     command = tyro.cli(VisualizeCommand, args=arguments)
     try:
         config = _config(command)
+        require_writable(command.output_dir, *PLOTS, *FILMS)
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
         try:
             command.output_dir.mkdir(parents=True, exist_ok=True)
