@@ -20,7 +20,7 @@ from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_p
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
-from maml_rl.training.streams import lenient_streams
+from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
 from maml_rl.warm_start import warm_start
 
@@ -64,7 +64,9 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     finally:
         built.close()
-    print(json.dumps(_summary(folder, built, result)))
+    if result.interrupted_by is not None:
+        print(f"to continue: {_continuation(command, folder)}", file=sys.stderr)
+    print(_in_words(folder, result) if sys.stdout.isatty() else json.dumps(_summary(folder, built, result)))
     return 0 if result.interrupted_by is None else 128 + result.interrupted_by
 
 
@@ -166,6 +168,7 @@ def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResul
         headline=built.headline,
         film=Filming(built.film, command.film_every) if built.film else None,
         begin=functools.partial(warm_start, config),
+        device=config.device,
     )
     return trainer.run(resume=command.resume is not None)
 
@@ -195,7 +198,7 @@ def complete(config: RunConfig, folder: Path) -> int | None:
     if reached is not None and config.training.is_over(reached):
         print(f"{folder}: done before", file=sys.stderr)
         return None
-    resume = folder if reached is not None else None
+    resume = folder if (folder / "config.json").exists() else None
     print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
     command = TrainCommand(config, output_dir=folder, resume=resume)
     run_folder, built = prepare(command)
@@ -204,6 +207,19 @@ def complete(config: RunConfig, folder: Path) -> int | None:
             return run(command, run_folder, built).interrupted_by
     finally:
         built.close()
+
+
+def _continuation(command: TrainCommand, folder: RunFolder) -> str:
+    """A shell command; all settings but that of films are in the folder."""
+    films = ["--film-every", command.film_every] if command.film_every else []
+    return program("--resume", folder.path, *films)
+
+
+def _in_words(folder: RunFolder, result: TrainingResult) -> str:
+    """The result for people: the JSON is for other programs."""
+    scores = [f"{name} {value:.4g}" for name, value in result.metrics.items() if name.endswith(("_before", "_after"))]
+    last = f", {', '.join(scores[:2])}" if scores else ""
+    return f"{folder.path}: {result.iteration} iterations done{last}; the numbers of each are in metrics.csv"
 
 
 def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[str, object]:

@@ -30,7 +30,7 @@ from maml_rl.trained import Trained, load_trained, read_config
 from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
-from maml_rl.training.streams import lenient_streams
+from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import TrainingError
 
 Method = Literal["maml", "fomaml", "pretrained", "random", "oracle"]
@@ -102,7 +102,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
             if method not in command.load:
                 signum = complete(config, command.output_dir / method)
                 if signum is not None:
-                    print(f"stopped in {method}: the same command goes on", file=sys.stderr)
+                    print(f"stopped in {method}; to continue: {program(*sys.argv[1:])}", file=sys.stderr)
                     return 128 + signum
         curves = {method: _score(method, config, command) for method, config in configs.items()}
         result = _described(command, base, configs, curves)

@@ -35,7 +35,7 @@ from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.checkpoint_file import read_about
 from maml_rl.training.log import LogError, read_columns
 from maml_rl.training.run_folder import RunFolder
-from maml_rl.training.streams import lenient_streams
+from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import TrainingError
 
 LEARNERS: tuple[LearnerName, ...] = typing.get_args(LearnerName)
@@ -124,7 +124,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
         for learner, config in configs.items():
             run_dir, signum = _trained_run(learner, config, command)
             if signum is not None:
-                print(f"stopped in {learner}: the same command goes on", file=sys.stderr)
+                print(f"stopped in {learner}; to continue: {program(*sys.argv[1:])}", file=sys.stderr)
                 return 128 + signum
             rows.append(_row(learner, run_dir, command))
             # What is known is written, however long the others take.

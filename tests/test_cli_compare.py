@@ -65,7 +65,7 @@ def test_a_run_cut_short_goes_on(compared, tmp_path, monkeypatch, capsys):
 def test_a_signal_stops_the_command_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", lambda *_: TrainingResult(0, 2, {}))
     assert compare(arguments(tmp_path, "--num-iterations", "1")) == 130
-    assert "stopped in maml: the same command goes on" in capsys.readouterr().err
+    assert "stopped in maml; to continue: " in capsys.readouterr().err
     assert not (tmp_path / "comparison.json").exists()
 
 

@@ -187,7 +187,7 @@ def test_a_loaded_run_may_be_asked_fewer_classes_and_more_pictures_but_not_more_
 def test_a_signal_stops_the_command_and_says_how_to_go_on(data, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(cli, "run", lambda *_: TrainingResult(0, 2, {}))
     assert leaderboard(arguments(data, tmp_path)) == 130
-    assert "stopped in fomaml: the same command goes on" in capfd.readouterr().err
+    assert "stopped in fomaml; to continue: " in capfd.readouterr().err
     assert not (tmp_path / "leaderboard.json").exists()
 
 

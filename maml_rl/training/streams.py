@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
@@ -63,6 +64,12 @@ def _finish(out: _Lenient, err: _Lenient) -> None:
     for stream in (out, err):
         if stream.error is not None:
             _drain(stream)
+
+
+def program(*arguments: object) -> str:
+    """A shell command that runs the present program, as it was called, with other arguments."""
+    called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return shlex.join([*called, *map(str, arguments)])
 
 
 def _open_standard_descriptors() -> None:

@@ -16,7 +16,7 @@ from maml_rl.core.protocols import INITIALISATION, TASKS, TRAINING, Key, Learner
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError
-from maml_rl.training.display import Display, make_display
+from maml_rl.training.display import Display, Progress, make_display
 from maml_rl.training.events import Film
 from maml_rl.training.interrupts import Interrupted, Interrupts
 from maml_rl.training.log import MetricsLog
@@ -53,6 +53,11 @@ class TrainingConfig:
         """Whether a run that has come so far is done."""
         late = self.max_minutes is not None and reached.counters["wall_seconds"] >= 60.0 * self.max_minutes
         return late or reached.iteration >= self.num_iterations
+
+    def progress(self, reached: Checkpoint) -> Progress:
+        """A clock for people, of a run that goes on from `reached`."""
+        max_seconds = None if self.max_minutes is None else 60.0 * self.max_minutes
+        return Progress(reached.iteration, self.num_iterations, reached.counters["wall_seconds"], max_seconds)
 
 
 class TrainingResult(NamedTuple):
@@ -106,6 +111,7 @@ class Trainer:
         headline: Sequence[str],
         film: Filming | None = None,
         begin: Callable[[Checkpoint], Checkpoint] | None = None,
+        device: str = "cpu",
     ):
         """Args:
         folder: locked; it stays so after `run`.
@@ -115,11 +121,13 @@ class Trainer:
         headline: columns to display.
         film: shows in TensorBoard what the learner does; changes nothing else.
         begin: makes of the learner's own initialisation what a new run begins with.
+        device: to display.
         """
         self._folder, self._learner, self._sample_tasks = folder, learner, sample_tasks
         self._config, self._seed = config, seed
         self._best_metric, self._sign = best_metric, 1.0 if higher_is_better else -1.0
         self._evaluate, self._headline, self._film, self._begin_with = evaluate, headline, film, begin
+        self._device = device
 
     def run(self, resume: bool) -> TrainingResult:
         """Train until `num_iterations` are done; SIGINT, SIGTERM or SIGHUP writes a checkpoint and returns early.
@@ -133,7 +141,8 @@ class Trainer:
         """
         with Interrupts() as interrupts:
             current = self._load() if resume else self._begin()
-            display = make_display(current.iteration, self._config.num_iterations, self._headline)
+            title = f"{self._folder.path} on {self._device}"
+            display = make_display(self._config.progress(current), title, self._headline)
             with MetricsLog(self._folder.path, current.iteration) as log, display:
                 checkpoints.rewind(self._folder.checkpoints, current)
                 self._save_latest(current)
@@ -141,15 +150,15 @@ class Trainer:
                 try:
                     while not self._config.is_over(current):
                         with interrupts.allowed():
-                            step = self._compute(current, started)
+                            step = self._compute(current, started, display)
+                        display.phase("saving")
                         self._write(step, log, display)
                         current = step.after
                 except Interrupted as interruption:
                     log.sync()
                     self._save_latest(current)
                     display.say(
-                        f"stopped by {interruption} after iteration {current.iteration}: "
-                        f"go on with --resume {self._folder.path}"
+                        f"stopped by {interruption} after iteration {current.iteration}, whose checkpoint is saved"
                     )
                     return TrainingResult(current.iteration, interruption.signum, log.last)
                 return TrainingResult(current.iteration, None, log.last)
@@ -169,8 +178,9 @@ class Trainer:
             return self._first()  # killed while it saved the first one
         return _fit(checkpoints.load_latest(folder), initial, folder)
 
-    def _compute(self, current: Checkpoint, started: float) -> _Step:
+    def _compute(self, current: Checkpoint, started: float, display: Display) -> _Step:
         """Iteration number `current.iteration` (from 0); writes nothing."""
+        display.phase("sampling and learning")
         key = Key(self._seed, TRAINING, current.iteration)
         iteration = current.iteration + 1
         begun = time.perf_counter()
@@ -184,6 +194,7 @@ class Trainer:
         _require_finite(report.metrics, state, iteration, tasks)
 
         begun = time.perf_counter()
+        display.phase("evaluation")
         try:
             evaluation, film = self._look(state, iteration)
         except SamplingError as error:
