@@ -22,6 +22,8 @@ from maml_rl.training.interrupts import Interrupted, Interrupts
 from maml_rl.training.log import MetricsLog
 from maml_rl.training.run_folder import RunFolder, RunFolderError
 
+MANY_REJECTIONS = 10  # outer steps in a row
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on: a number is not finite, or the learner does not report what it must."""
@@ -86,6 +88,25 @@ class _Step(NamedTuple):
     film: Film | None
 
 
+class _Rejections:
+    """Outer steps that were rejected one after the other; says so once, when they are many."""
+
+    def __init__(self) -> None:
+        self._in_a_row, self._is_said = 0, False
+
+    def remark(self, metrics: Mapping[str, float]) -> str | None:
+        """What is to be said after an iteration with these metrics."""
+        self._in_a_row = self._in_a_row + 1 if metrics.get("accepted") == 0.0 else 0
+        if self._is_said or self._in_a_row < MANY_REJECTIONS:
+            return None
+        self._is_said = True
+        return (
+            f"warning: no outer step was accepted in the last {MANY_REJECTIONS} iterations, so nothing is learned: no "
+            "candidate lowered the loss within outer.trust_region.max_kl; take more --num-tasks or --episodes-per-task "
+            "for a gradient with less noise, a smaller --inner.step-size, or check that rewards differ between tasks"
+        )
+
+
 class Trainer:
     """Runs a learner in a run folder.
 
@@ -127,7 +148,7 @@ class Trainer:
         self._config, self._seed = config, seed
         self._best_metric, self._sign = best_metric, 1.0 if higher_is_better else -1.0
         self._evaluate, self._headline, self._film, self._begin_with = evaluate, headline, film, begin
-        self._device = device
+        self._device, self._rejections = device, _Rejections()
 
     def run(self, resume: bool) -> TrainingResult:
         """Train until `num_iterations` are done; SIGINT, SIGTERM or SIGHUP writes a checkpoint and returns early.
@@ -244,6 +265,8 @@ class Trainer:
             log.sync()
             self._save_latest(after)
         display.show({**step.metrics, **step.clock}, step.evaluation)
+        if remark := self._rejections.remark(step.metrics):
+            display.say(remark)
 
     def _save_latest(self, current: Checkpoint) -> None:
         """Save, then point to it, then delete: a kill between any two leaves a folder to resume from."""
