@@ -22,7 +22,7 @@ from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
-from maml_rl.warm_start import warm_start
+from maml_rl.warm_start import begun_anew, warm_start
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,19 @@ def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResul
         evaluate=built.evaluate,
         headline=built.headline,
         film=Filming(built.film, command.film_every) if built.film else None,
-        begin=functools.partial(warm_start, config),
+        begin=functools.partial(_beginning, config),
         device=config.device,
     )
     return trainer.run(resume=command.resume is not None)
+
+
+def _beginning(config: RunConfig, initial: Checkpoint) -> Checkpoint:
+    """What a new run begins with; on stderr, what it does not take over from another run."""
+    start = warm_start(config, initial)
+    anew = begun_anew(initial, start)
+    if config.init_from is not None and anew:
+        print(f"note: parameters begin as in {config.init_from}, but {', '.join(anew)} begin anew", file=sys.stderr)
+    return start
 
 
 def require_completable(config: RunConfig, folder: Path) -> Checkpoint | None:

@@ -50,8 +50,11 @@ class RunConfig:
     device: str = "cpu"
     """Where policies, adaptation and the outer step are computed: cpu, cuda or cuda:N. Physics is on the CPU."""
     init_from: str | None = None
-    """A run's folder: begin with its last parameters wherever name and shape are the same (a warm start). The time and
-    the environment steps that it took count as this run's."""
+    """A run's folder: begin with its last parameters (a warm start). It must be of the same environment and network; of
+    a few-shot classifier, whatever both have is taken, and another last layer begins anew. The time and the environment
+    steps that it took count as this run's."""
+    init_from_any_env: bool = False
+    """Let init_from name a run of another environment, as of other tasks of the same robot."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -106,6 +109,7 @@ class RunConfig:
 ADDED = {
     "config.oracle",
     "config.init_from",
+    "config.init_from_any_env",
     "config.outer.trust_region.fisher_share",
     "config.evaluation.episodes_per_task",
     "config.evaluation.split",
