@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film
+from maml_rl.command_line import parse
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
@@ -23,6 +24,12 @@ from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
 from maml_rl.warm_start import begun_anew, warm_start
+
+EXAMPLES = (
+    "python scripts/train.py --env AntVel --preset fast",
+    "python scripts/train.py --env my_module:MyEnv --max-minutes 30",
+    "python scripts/train.py --resume runs/mine --num-iterations 200",
+)
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,10 @@ class TrainCommand:
     output_dir: Path | None = None
     """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
     resume: Path | None = None
-    """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
+    """A run's folder: continue from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
     preset: Preset = "paper"
-    """What holds where nothing is given: the protocol of the paper or, where there is one, one that learns faster; or,
-    warm, one by which maml and fomaml go on from Prototypical Networks, whose run init_from names."""
+    """Settings of the flags that are not given. paper: the paper's protocol. fast: where there are some, settings that
+    learn faster. warm: settings by which maml and fomaml start from the run of Prototypical Networks in --init-from."""
     film_every: int = 0
     """Iterations from film to film in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
 
@@ -84,14 +91,14 @@ def train_omniglot(arguments: Sequence[str] | None = None) -> int:
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     """Parse twice where other settings than `default` hold when nothing is said: those of the run that is resumed, of
     the environment's own protocol, or of a preset."""
-    command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+    command = parse(TrainCommand, EXAMPLES, arguments, TrainCommand(default))
     if command.resume is None:
         chosen = with_preset(_protocol(default, command.run), command.preset)
-        return tyro.cli(TrainCommand, default=TrainCommand(chosen), args=arguments)
+        return parse(TrainCommand, EXAMPLES, arguments, TrainCommand(chosen))
     if command.preset != "paper":
         raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
     saved = from_dict(RunFolder.read_config(command.resume))
-    command = tyro.cli(TrainCommand, default=TrainCommand(saved), args=arguments)
+    command = parse(TrainCommand, EXAMPLES, arguments, TrainCommand(saved))
     changes = forbidden_changes(saved, command.run)
     if changes:
         raise ValueError(f"a resumed run keeps its settings, but {'; '.join(changes)}: start a new run for that")

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from maml_rl.build import build
 from maml_rl.cli import build_new, complete, require_completable
+from maml_rl.command_line import parse
 from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, evaluation_tasks
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
@@ -44,36 +44,42 @@ LABELS: dict[Method, str] = {
 }
 
 
+EXAMPLES = (
+    "python scripts/compare.py --env maml/Navigation2D-v0 --output-dir runs/c",
+    "python scripts/compare.py --env AntVel --output-dir runs/d --methods maml",
+)
+
+
 @dataclass(frozen=True)
 class CompareCommand:
-    """Train (or load) MAML and what it is compared with, score all on the same fresh tasks, draw them in one plot."""
+    """Train or load MAML and its rivals, score all on the same tasks, draw one plot."""
 
     env: str
     """A task environment's id or short name, as in training."""
     output_dir: Path
-    """Holds a run folder for each method, comparison.csv, .json and .png. What is done there is not done again."""
+    """Holds a run folder for each method, comparison.csv, .json and .png. Finished work there is reused."""
     methods: tuple[Method, ...] = ("maml", "fomaml", "pretrained", "random", "oracle")
-    """Which to compare."""
+    """Methods to compare."""
     load: dict[str, Path] = field(default_factory=dict)
     """METHOD RUN_DIR pairs: finished runs to score in place of training."""
     physics: Literal["rllab", "gym"] | None = None
-    """In place of the physics that the id names."""
+    """Physics of robots, in place of the one that the id names."""
     preset: Literal["paper", "fast"] = "paper"
-    """The paper's protocol for each, or where there is one, one that learns faster."""
+    """paper: the paper's protocol. fast: where there are some, settings that learn faster."""
     num_iterations: int | None = None
-    """Of training, each; by default the environment's preset's."""
+    """Iterations of each training run; by default the preset's."""
     num_tasks: int = 40
     """Fresh tasks to score on."""
     num_steps: int | None = None
     """Gradient steps on each: by default as many as were published, else 3. The oracle takes none."""
     checkpoint: Literal["best", "last"] = "best"
-    """Of each run: the best by training score, as the paper chooses, or the last."""
+    """Checkpoint of each run: the best by training score, as the paper chooses, or the last."""
     seed: int = 1
-    """Of training, and of the evaluation's own random stream."""
+    """Training and evaluation seed."""
     num_threads: int = 0
-    """0 takes every core. Results do not depend on it."""
+    """Threads; 0 takes every core. Results do not depend on it."""
     json: bool = False
-    """Print one JSON line on stdout."""
+    """Print the result as one JSON line on stdout."""
 
     def __post_init__(self) -> None:
         unknown = sorted(self.load.keys() - set(self.methods))
@@ -92,7 +98,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 a training run failed, 2 refused, 128 + n stopped by signal n; the same command goes on then.
     """
     try:
-        command = tyro.cli(CompareCommand, args=arguments)
+        command = parse(CompareCommand, EXAMPLES, arguments)
         base = base_config(command)
         configs = {method: method_config(method, base) for method in command.methods}
         for method, config in configs.items():

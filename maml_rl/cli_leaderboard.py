@@ -12,13 +12,14 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import safetensors.torch
 import tyro
 
 from maml_rl.build import build
 from maml_rl.cli import build_new, complete, require_completable
+from maml_rl.command_line import parse
 from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
@@ -43,57 +44,64 @@ MAX_SHIPPED_BYTES = 1_000_000
 ASKED = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
 
 
+EXAMPLES = (
+    "python scripts/leaderboard.py --output-dir runs/board --minutes 10",
+    "python scripts/leaderboard.py --output-dir runs/two --learners maml matching",
+)
+
+
 @dataclass(frozen=True)
 class LeaderboardCommand:
-    """Train (or load) few-shot learners under one budget, score all on the same episodes, draw them in one plot."""
+    """Train or load few-shot learners under one budget, and score all alike."""
 
     output_dir: Path
     """Holds leaderboard.csv, .json, .md and .png; runs/, a run folder for each learner; rows/, what each scored; and
-    checkpoints/, what scripts/evaluate.py needs to score it again. What is done there is not done again."""
-    learners: tuple[LearnerName, ...] = LEARNERS
-    """Which to put side by side, each with the settings of its paper."""
+    checkpoints/, what scripts/evaluate.py needs to score it again. Finished work there is reused."""
+    learners: Annotated[tuple[LearnerName, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = LEARNERS
+    """Learners to put side by side, each with the settings of its paper."""
     load: dict[str, Path] = field(default_factory=dict)
     """LEARNER RUN_DIR pairs: finished runs, perhaps of other ways and shots, to score in place of training."""
     init_from: dict[str, Path] = field(default_factory=dict)
     """LEARNER RUN_DIR pairs: the run whose parameters that learner's training begins with, as in training. Its minutes
     count."""
     env: Literal["omniglot", "images"] = "omniglot"
-    """images: pictures of your own, as in training."""
+    """Data. images: your own pictures, as in training."""
     ways: int = 5
     """Classes in an episode."""
     shots: int = 1
     """Pictures of each class to learn from."""
     preset: Preset = "paper"
-    """fast: of the learners for which there are settings that learn faster than their papers', those. warm: those that
-    go on from Prototypical Networks, whose run init_from names for each."""
+    """paper: the settings of the papers. fast: where there are some, settings that learn faster. warm: settings by
+    which maml and fomaml start from the run of Prototypical Networks that --init-from names for each."""
     minutes: float | None = None
-    """Of training, each, by the clock and with its evaluations; by default as long as the iterations take."""
+    """Minutes of each training run, with its evaluations; by default as long as the iterations take."""
     num_iterations: int | None = None
-    """Of training, each; by default the learner's own number."""
+    """Iterations of each training run; by default the learner's own number."""
     evaluate_every: int | None = None
     """Iterations from point to point of the plot; by default the learner's own number."""
     train_on: Literal["train", "trainval"] = "trainval"
-    """trainval: on the validation classes too, as in the papers' final rows. The plot's points are of the test then."""
+    """Classes to train on. trainval: the validation classes, too, as in the papers' final rows; the plot's points then
+    are of the test classes."""
     split: SplitName = "vinyals"
-    """Of Omniglot, as in training; runs to load must have it, too."""
+    """Split of Omniglot, as in training; runs to load must have it, too."""
     rotations: Rotations = "classes"
-    """In training, as there."""
+    """Rotations in training, as there."""
     test_rotations: Rotations = "classes"
-    """In what is asked, as in training; runs to load must have it, too."""
+    """Rotations in the test episodes, as in training; runs to load must have them, too."""
     num_episodes: int = 10_000
-    """To score on: the same for all."""
+    """Test episodes, the same for all."""
     test_queries: int = 1
     """Queries of each class in these."""
     seed: int = 1
-    """Of training, and of the evaluation's own random stream."""
+    """Training and evaluation seed."""
     data_root: str | None = None
     """Where the data are; by default $MAML_RL_DATA."""
     device: str = "cpu"
-    """Of the learners that take gradient steps on a task: cpu, cuda or cuda:N. The others are on the CPU."""
+    """Device of the learners that take gradient steps on a task: cpu, cuda or cuda:N. The others are on the CPU."""
     num_threads: int = 0
-    """0 takes every core. Results do not depend on it."""
+    """Threads; 0 takes every core. Results do not depend on it."""
     json: bool = False
-    """Print one JSON line on stdout."""
+    """Print the result as one JSON line on stdout."""
 
     def __post_init__(self) -> None:
         for name in ("load", "init_from"):
@@ -115,7 +123,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 a training run failed, 2 refused, 128 + n stopped by signal n; the same command goes on then.
     """
     try:
-        command = tyro.cli(LeaderboardCommand, args=arguments)
+        command = parse(LeaderboardCommand, EXAMPLES, arguments)
         configs = {learner: learner_config(learner, command) for learner in command.learners}
         for learner, config in configs.items():
             _require_possible(learner, config, command)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_rl.build import make_film_world, make_world, needs_backend
+from maml_rl.command_line import parse
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.maml import MAML
 from maml_rl.core.params import Params, take_task, to_device
@@ -69,16 +70,22 @@ FILMS = ("adaptation.gif", "adaptation.mp4", "tasks.mp4")
 SHOWN_STEPS = (0, 1, 5, 10)  # of the sinusoid's curves
 
 
+EXAMPLES = (
+    "python scripts/visualize.py --output-dir pictures",
+    "python scripts/visualize.py runs/mine --output-dir pictures --no-film",
+)
+
+
 @dataclass(frozen=True)
 class VisualizeCommand:
-    """Make films and plots of a trained learner, before and after adaptation to fresh tasks."""
+    """Make films and plots of a trained learner before and after adaptation."""
 
     run: Annotated[Path, tyro.conf.Positional] = SHIPPED_RUN
     """The folder of a training run; by default that of a half cheetah which comes with the source."""
     output_dir: Path = field(kw_only=True)
     """The folder for the pictures; files of the same name are replaced."""
     checkpoint: WhichCheckpoint = "last"
-    """The best by training score, or the last."""
+    """Checkpoint of the run: the best by training score, or the last."""
     num_tasks: int = 20
     """Fresh tasks that the adaptation curve is a mean over; films and paths show some of them."""
     num_steps: int | None = None
@@ -90,11 +97,11 @@ class VisualizeCommand:
     task_range: tuple[float, float] | None = None
     """Draw tasks from here, in place of the training range."""
     seed: int = 1
-    """Of the evaluation's own random stream: tasks and episodes."""
+    """Evaluation seed: tasks and episodes."""
     film: bool = True
-    """Make films."""
+    """Make films, beside the plots."""
     num_threads: int = 0
-    """0 takes every core. Results do not depend on it."""
+    """Threads; 0 takes every core. Results do not depend on it."""
     data_root: str | None = None
     """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
     device: str = "cpu"
@@ -128,7 +135,7 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
     Args:
         backend: that MuJoCo draws with, None if none does.
     """
-    command = tyro.cli(VisualizeCommand, args=arguments)
+    command = parse(VisualizeCommand, EXAMPLES, arguments)
     try:
         config = _config(command)
         require_writable(command.output_dir, *PLOTS, *FILMS)

@@ -33,14 +33,13 @@ class TrainingError(RuntimeError):
 class TrainingConfig:
     """How long to train, and what to keep."""
 
-    num_iterations: int = 500  # outer updates
-    num_tasks: int = 40  # per outer update
-    evaluate_every: int = 10  # iterations; 0 for never
-    checkpoint_every: int = 1  # iterations
-    keep_checkpoints: int = 5  # the last ones; the best is kept besides
-    max_minutes: float | None = (
-        None  # begin no iteration after so long, evaluations and earlier parts of the run included
-    )
+    num_iterations: int = 500  # Outer updates in all.
+    num_tasks: int = 40  # Tasks in each outer update.
+    evaluate_every: int = 10  # Iterations between evaluations; 0 for none.
+    checkpoint_every: int = 1  # Iterations between checkpoints.
+    keep_checkpoints: int = 5  # How many of the last checkpoints stay; the best one stays, too.
+    max_minutes: float | None = None
+    """Begin no iteration after so many minutes, evaluations and earlier parts of the run included."""
 
     def __post_init__(self) -> None:
         least = {"num_iterations": 0, "num_tasks": 1, "evaluate_every": 0}
