@@ -44,14 +44,16 @@ class EpisodeConfig:
     holds train/ and test/, each with a folder of pictures for every class."""
     images: Annotated[ImageConfig, tyro.conf.arg(name="")] = field(default_factory=ImageConfig)
     split: SplitName = "vinyals"
-    """Of Omniglot: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two parts."""
+    """Split of Omniglot: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two
+    parts."""
     train_on: Literal["train", "trainval"] = "train"
-    """trainval: on the validation classes too, for final results. What evaluates during training is then the test."""
+    """Classes to train on. trainval: the validation classes, too, for final results; evaluation during training then
+    asks the test classes."""
     rotations: Rotations = "classes"
-    """In training. classes: a picture turned by a quarter is of another class. random: each class of an episode is
-    turned by as many quarters as chance will have it. none: as drawn."""
+    """Rotations in training. classes: a picture turned by a quarter is of another class. random: each class of an
+    episode is turned by as many quarters as chance will have it. none: as drawn."""
     test_rotations: Rotations = "classes"
-    """In validation and test."""
+    """Rotations in validation and test; as above."""
     ways: int = 5
     """Classes in an episode."""
     shots: int = 1
@@ -74,7 +76,7 @@ class EpisodeConfig:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
     evaluate_on: Part = "validation"
-    """What evaluates during training. Results are made on the test classes, by scripts/evaluate.py."""
+    """Classes that evaluation during training asks. Results are made on the test classes, by scripts/evaluate.py."""
 
     @property
     def training(self) -> EpisodeSize:

@@ -54,9 +54,9 @@ class ImageSet(NamedTuple):
 class ImageConfig:
     """What becomes of a picture."""
 
-    image_size: int = 28  # height and width after resizing [pixels]
-    resize: Resize = "nearest"  # what the published codes did in effect; area: the mean of what a pixel covers
-    invert: bool = True  # dark strokes on light paper become 1 on 0
+    image_size: int = 28  # Height and width after resizing [pixels].
+    resize: Resize = "nearest"  # nearest: as the published codes did in effect. area: the mean of the pixels covered.
+    invert: bool = True  # Dark strokes on light paper become 1 on 0.
     channels: Literal["auto", "grey", "colour"] = "auto"
     """Turn every picture into grey or into colour. auto: into colour if one picture of the data set is in colour."""
 
