@@ -15,8 +15,19 @@ from typing import Annotated
 import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film
-from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
-from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
+from maml_rl.config import IMAGES, RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.presets import (
+    PRESETS,
+    Preset,
+    few_shot,
+    fitted,
+    fitting_in_words,
+    most_ways,
+    omniglot,
+    require_beginning,
+    with_preset,
+)
+from maml_rl.supervised.episodes import supplies
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -68,12 +79,7 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
 
 def train_omniglot(arguments: Sequence[str] | None = None) -> int:
     """The same, with the protocol of the learner that the arguments name as the defaults."""
-    try:
-        first = _parse(omniglot("maml", 5, 1), arguments).run
-        chosen = omniglot(first.learner, first.episodes.ways, first.episodes.shots)
-    except (ValueError, OSError) as error:
-        return _fail(error, 2)
-    return train(chosen, arguments)
+    return train(omniglot("maml", 5, 1), arguments)
 
 
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
@@ -82,7 +88,8 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
     if command.resume is None:
         chosen = with_preset(_protocol(default, command.run), command.preset)
-        return tyro.cli(TrainCommand, default=TrainCommand(chosen), args=arguments)
+        command = tyro.cli(TrainCommand, default=TrainCommand(chosen), args=arguments)
+        return _fitted(chosen, command, arguments) if command.run.env == IMAGES else command
     if command.preset != "paper":
         raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
     saved = from_dict(RunFolder.read_config(command.resume))
@@ -96,10 +103,23 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
 def _protocol(default: RunConfig, run: RunConfig) -> RunConfig:
     """The settings that hold for a run's environment where nothing is said: its own, if it has some."""
     if run.is_few_shot:
-        return dataclasses.replace(default, env=run.env, learner=run.learner)
+        return few_shot(run.env, run.learner, run.episodes.ways, run.episodes.shots)
     if run.env_id == default.env_id:
         return default
     return PRESETS.get(run.env_id, dataclasses.replace(default, env=run.env_id, physics=None))
+
+
+def _fitted(chosen: RunConfig, command: TrainCommand, arguments: Sequence[str] | None) -> TrainCommand:
+    """The command with defaults that ask for no more than there is in the user's folder; a note says which changed."""
+    given = command.run.episodes
+    supply = supplies(given)
+    protocol = few_shot(IMAGES, command.run.learner, most_ways(given, *supply), given.shots)
+    default = with_preset(protocol, command.preset)
+    default = dataclasses.replace(default, episodes=fitted(default.episodes, given, *supply))
+    command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+    if note := fitting_in_words(given, command.run.episodes, *supply):
+        print(f"note: {note}", file=sys.stderr)
+    return command
 
 
 def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:

@@ -18,14 +18,22 @@ import safetensors.torch
 import tyro
 
 from maml_rl.cli import build_new, complete
-from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
+from maml_rl.config import IMAGES, OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
 from maml_rl.learners import CPU_ONLY, require_learner
-from maml_rl.presets import FEW_SHOT_PRESETS, Preset, omniglot, require_beginning, with_preset
-from maml_rl.supervised.episodes import Rotations
+from maml_rl.presets import (
+    FEW_SHOT_PRESETS,
+    Preset,
+    few_shot,
+    fitted,
+    fitting_in_words,
+    require_beginning,
+    with_preset,
+)
+from maml_rl.supervised.episodes import Rotations, supplies
 from maml_rl.supervised.omniglot import SplitName
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
@@ -74,10 +82,10 @@ class LeaderboardCommand:
     """trainval: on the validation classes too, as in the papers' final rows. The plot's points are of the test then."""
     split: SplitName = "vinyals"
     """Of Omniglot, as in training; runs to load must have it, too."""
-    rotations: Rotations = "classes"
-    """In training, as there."""
-    test_rotations: Rotations = "classes"
-    """In what is asked, as in training; runs to load must have it, too."""
+    rotations: Rotations | None = None
+    """Of pictures in training, as there, with the same defaults: classes for Omniglot, none for images."""
+    test_rotations: Rotations | None = None
+    """Of pictures that are asked, with the same defaults; runs to load must have it, too."""
     num_episodes: int = 10_000
     """To score on: the same for all."""
     test_queries: int = 1
@@ -113,7 +121,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         command = tyro.cli(LeaderboardCommand, args=arguments)
-        configs = {learner: learner_config(learner, command) for learner in command.learners}
+        configs = {learner: _fitted(learner_config(learner, command)) for learner in command.learners}
         for learner, config in configs.items():
             if learner in command.load:
                 _require_loadable(command.load[learner], config)
@@ -125,7 +133,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
             if signum is not None:
                 print(f"stopped in {learner}: the same command goes on", file=sys.stderr)
                 return 128 + signum
-            rows.append(_row(learner, run_dir, command))
+            rows.append(_row(learner, config, run_dir, command))
             # What is known is written, however long the others take.
             write_tables(command.output_dir, rows, _budget(command))
     except (CheckpointError, LogError, TrainingError) as error:
@@ -140,7 +148,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
 
 def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConfig:
     """How a learner is trained: its preset under the command's budget."""
-    config = omniglot(learner, command.ways, command.shots)
+    config = few_shot(command.env, learner, command.ways, command.shots)
     if learner in FEW_SHOT_PRESETS.get(command.preset, {}):
         config = with_preset(config, command.preset)
     training, outer = config.training, config.outer
@@ -155,7 +163,6 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
     every = training.evaluate_every if command.evaluate_every is None else command.evaluate_every
     return dataclasses.replace(
         config,
-        env=command.env,
         seed=command.seed,
         init_from=str(command.init_from[learner]) if learner in command.init_from else None,
         device="cpu" if learner in CPU_ONLY else command.device,
@@ -167,10 +174,21 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
             data_root=command.data_root,
             split=command.split,
             train_on=command.train_on,
-            rotations=command.rotations,
-            test_rotations=command.test_rotations,
+            rotations=command.rotations or config.episodes.rotations,
+            test_rotations=command.test_rotations or config.episodes.test_rotations,
         ),
     )
+
+
+def _fitted(config: RunConfig) -> RunConfig:
+    """The same asking for no more than there is in a folder of the user's own; a note says what that changes."""
+    if config.env != IMAGES:
+        return config
+    supply = supplies(config.episodes)
+    episodes = fitted(config.episodes, config.episodes, *supply)
+    if note := fitting_in_words(config.episodes, episodes, *supply):
+        print(f"note: {config.learner}: {note}", file=sys.stderr)
+    return dataclasses.replace(config, episodes=episodes)
 
 
 def _require_loadable(run_dir: Path, config: RunConfig) -> None:
@@ -234,12 +252,12 @@ def _ship(run_dir: Path, checkpoint: Checkpoint, path: Path) -> None:
 # --- scoring ---------------------------------------------------------------------------------------------------
 
 
-def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Row:
+def _row(learner: LearnerName, config: RunConfig, run_dir: Path, command: LeaderboardCommand) -> Row:
     """What the learner scored; read back if these parameters have been asked these episodes before."""
     file, shipped = command.output_dir / "rows" / f"{learner}.json", _shipped(learner, command)
     checkpoint = load_latest(run_dir / "checkpoints")
     parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
-    asked = {name: getattr(command, name) for name in ASKED}
+    asked = {name: getattr(command, name) for name in ASKED} | {"test_rotations": config.episodes.test_rotations}
     asked["parameters"] = hashlib.sha256(parameters).hexdigest()
     known = _known(file)
     if known.get("asked") == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
@@ -249,21 +267,21 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
         print(f"{run_dir}: more than {MAX_SHIPPED_BYTES} bytes of parameters are not shipped", file=sys.stderr)
     elif run_dir != shipped:
         _ship(run_dir, checkpoint, shipped)
-    curve, config = _score(run_dir, command)
+    curve, scored = _score(run_dir, command)
     again = shipped if shipped.exists() else run_dir
     row = {
         "asked": asked,
         "learner": learner,
         "accuracy": curve.mean[-1],
         "ci95": curve.ci95[-1],
-        "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if config.env == OMNIGLOT else None,
-        "norm": config.network.norm,
+        "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if scored.env == OMNIGLOT else None,
+        "norm": scored.network.norm,
         "gradient_steps": curve.steps[-1],
-        "split": config.episodes.split if config.env == OMNIGLOT else "folders",
-        "trained_on": config.episodes.train_on,
-        "init_from": config.init_from,
-        "train_ways": config.episodes.training.ways,
-        "train_shots": config.episodes.training.shots,
+        "split": scored.episodes.split if scored.env == OMNIGLOT else "folders",
+        "trained_on": scored.episodes.train_on,
+        "init_from": scored.init_from,
+        "train_ways": scored.episodes.training.ways,
+        "train_shots": scored.episodes.training.shots,
         "iterations": checkpoint.iteration,
         "minutes": checkpoint.counters["wall_seconds"] / 60.0,
         "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "

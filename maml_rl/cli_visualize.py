@@ -55,7 +55,7 @@ from maml_rl.policies import Policy
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.classification import ClassificationFamily, query_of, support_of
-from maml_rl.supervised.episodes import Episode
+from maml_rl.supervised.episodes import Episode, class_names
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
 from maml_rl.training.log import read_columns
 
@@ -272,7 +272,8 @@ def _episodes(trained: Trained, episodes: Sequence[Episode], subject: str, path:
     parts = [_by_class(each, ways) for each in (support.images, query.images, probabilities)]
     if config.episodes.images.invert:
         parts[:2] = [1.0 - pictures for pictures in parts[:2]]  # as they were drawn
-    sheets = [Sheet(*each) for each in zip(*parts, strict=True)]
+    names = [class_names(built.family.stream.data, episode) for episode in episodes]
+    sheets = [Sheet(*each) for each in zip(*parts, names, strict=True)]
     title = (
         f"{subject}, norm {config.network.norm}: from the worst to the best episode of {config.evaluation.num_tasks}"
     )

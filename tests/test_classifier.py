@@ -36,6 +36,7 @@ def train_run(pictures, tmp_path):
         flags += ["--output-dir", str(tmp_path / learner)]
         flags += ["--train-ways", "6"] if learner in ("prototypical", "matching") else []
         flags += ["--train-shots", "3"] if learner == "reptile" else []
+        flags += ["--rotations", "classes", "--invert"]  # more classes to learn from, and ink 1
         assert train_omniglot(flags) == 0
         return tmp_path / learner
 

@@ -12,7 +12,7 @@ from maml_rl.cli import train, train_omniglot
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.cli_visualize import visualize
 from maml_rl.config import RunConfig
-from maml_rl.presets import FEW_SHOT_PRESETS, omniglot
+from maml_rl.presets import FEW_SHOT_PRESETS, few_shot, omniglot
 from maml_rl.trained import read_config
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -99,6 +99,59 @@ def test_pictures_of_a_run_show_episodes(learner, plots, data, tmp_path, capfd):
     assert "mean actions do not apply to images" in capfd.readouterr().err
 
 
+def test_pictures_of_ones_own_are_taken_as_they_are_and_omniglot_s_as_in_the_papers(data, tmp_path):
+    assert train_omniglot(small("maml", data, tmp_path / "own", "--num-iterations", "0")) == 0
+    own, papers = read_config(tmp_path / "own").episodes, omniglot("maml", 3, 1).episodes
+    assert (own.rotations, own.test_rotations, own.images.resize, own.images.invert) == ("none", "none", "area", False)
+    kinds = (papers.rotations, papers.test_rotations, papers.images.resize, papers.images.invert)
+    assert kinds == ("classes", "classes", "nearest", True)
+    given = ["--rotations", "random", "--test-rotations", "classes", "--resize", "nearest", "--invert"]
+    assert train_omniglot(small("maml", data, tmp_path / "given", "--num-iterations", "0", *given)) == 0
+    own = read_config(tmp_path / "given").episodes
+    kinds = (own.rotations, own.test_rotations, own.images.resize, own.images.invert)
+    assert kinds == ("random", "classes", "nearest", True)
+    assert train(RunConfig(), ["--resume", str(tmp_path / "given"), "--num-iterations", "1"]) == 0
+    assert read_config(tmp_path / "given").episodes == own  # what an earlier version has saved is kept, too
+
+
+def test_the_general_script_has_the_learner_s_protocol_too(data, tmp_path):
+    flags = small("prototypical", data, tmp_path / "run", "--num-iterations", "0")
+    assert train(RunConfig(), flags) == 0
+    expected = few_shot("images", "prototypical", 3, 1)
+    found = read_config(tmp_path / "run")
+    assert (found.outer, found.inner, found.network.norm) == (expected.outer, expected.inner, expected.network.norm)
+
+
+@pytest.mark.parametrize(
+    ("learner", "flags", "fitted"),
+    [
+        ("prototypical", ["--ways", "3"], {"train_ways": 6, "queries": 3, "test_queries": 2}),
+        ("matching", ["--ways", "3", "--preset", "fast"], {"train_ways": 6, "queries": 3, "test_queries": 2}),
+        ("reptile", ["--ways", "3"], {"train_shots": 3}),
+        ("reptile", ["--ways", "3", "--queries", "2"], {"train_shots": 2}),
+        ("maml", ["--shots", "2", "--ways", "3", "--preset", "fast"], {"queries": 2}),
+        ("maml", [], {"ways": 4}),
+        ("prototypical", ["--train-ways", "5", "--test-queries", "1"], {"ways": 4, "queries": 3}),
+        ("maml", ["--ways", "3"], {}),
+    ],
+)
+def test_a_preset_asks_for_no_more_than_the_user_s_pictures_and_says_so(learner, flags, fitted, tmp_path, capfd):
+    data = write_folders(tmp_path / "data", num_train=6, num_test=4, per_class=4)
+    for path in (data / "test").glob("*/3.png"):
+        path.unlink()
+    common = ["--env", "images", "--data-root", str(data), "--learner", learner, "--num-filters", "4"]
+    common += ["--num-iterations", "0", "--evaluation.num-tasks", "2", "--output-dir", str(tmp_path / "run")]
+    assert train_omniglot([*common, *flags]) == 0
+    said, saved = capfd.readouterr().err, read_config(tmp_path / "run")
+    assert {name: getattr(saved.episodes, name) for name in fitted} == fitted
+    assert all(f"{name} is {value} in place of " in said for name, value in fitted.items())
+    assert ("note: " in said) == bool(fitted) and said.count("in place of") == len(fitted)
+    if fitted:
+        assert "6 classes of at least 4 pictures to train on, and 4 classes of at least 3 pictures to evaluate" in said
+    if learner == "maml":  # the steps are those of so many classes
+        assert saved.inner.step_size == (0.4 if "fast" in flags else 0.4 * saved.episodes.ways)
+
+
 def test_normalisation_of_a_run_may_be_judged_both_ways(data, tmp_path, capfd):
     assert train_omniglot(small("maml", data, tmp_path / "run", "--num-iterations", "1")) == 0
     for norm in ("batch", "support"):
@@ -125,8 +178,10 @@ def test_a_run_may_be_asked_episodes_of_another_size(data, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--ways", "100"], "ways must be at most the number of classes, 48, got 100"),
-        (["--ways", "30"], "ways must be at most the number of classes, 24, got 30"),
+        (["--ways", "100"], "in training, ways must be at most the number of classes, 12, got 100: ask for fewer"),
+        (["--ways", "8"], "error: ways must be at most the number of classes, 6, got 8: ask for fewer, or add classes"),
+        (["--ways", "30", "--test-rotations", "classes", "--rotations", "classes"], "number of classes, 24, got 30"),
+        (["--learner", "prototypical", "--train-ways", "60"], "ways must be at most the number of classes, 12, got 60"),
         (["--shots", "5"], "every class must have shots + queries = 5 + 2 pictures, but train/c00 has 6"),
         (["--ways", "5", "--train-ways", "4"], "train_ways must be at least ways, 5, for learner maml, got 4"),
         (["--norm", "running"], "norm must be batch, support or none for learner maml, got running"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ from maml_rl.convnet import ConvConfig
 from maml_rl.supervised.images import (
     DataError,
     ImageConfig,
+    ImageFile,
     ImageSet,
     cached_images,
     class_folders,
@@ -40,14 +42,15 @@ class EpisodeConfig:
     holds train/ and test/, each with a folder of pictures for every class."""
     images: Annotated[ImageConfig, tyro.conf.arg(name="")] = field(default_factory=ImageConfig)
     split: SplitName = "vinyals"
-    """Of Omniglot: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two parts."""
+    """Omniglot's: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two parts."""
     train_on: Literal["train", "trainval"] = "train"
     """trainval: on the validation classes too, for final results. What evaluates during training is then the test."""
     rotations: Rotations = "classes"
     """In training. classes: a picture turned by a quarter is of another class. random: each class of an episode is
-    turned by as many quarters as chance will have it. none: as drawn."""
+    turned by a random number of quarters. none: as drawn. The defaults are classes for Omniglot, whose papers do so,
+    and none for --env images."""
     test_rotations: Rotations = "classes"
-    """In validation and test."""
+    """In validation and test, with the same defaults."""
     ways: int = 5
     """Classes in an episode."""
     shots: int = 1
@@ -125,7 +128,10 @@ class EpisodeStream:
         self.data, self.classes, self.size, self.rotations = data, classes, size, rotations
         self.num_classes = len(classes) * (NUM_ROTATIONS if rotations == "classes" else 1)
         if self.num_classes < size.ways:
-            raise DataError(f"ways must be at most the number of classes, {self.num_classes}, got {size.ways}")
+            raise DataError(
+                f"ways must be at most the number of classes, {self.num_classes}, got {size.ways}: ask for fewer, or "
+                "add classes"
+            )
         counts = data.class_sizes[classes]
         poorest = int(counts.argmin())
         if counts[poorest] < size.shots + size.queries:
@@ -182,6 +188,12 @@ def rotated_class(episode: Episode) -> list[int]:
     return [NUM_ROTATIONS * c + r for c, r in zip(episode.classes, episode.rotations, strict=True)]
 
 
+def class_names(data: ImageSet, episode: Episode) -> tuple[str, ...]:
+    """The classes of an episode by name, without the part of the data set that they are in, and with their turn."""
+    names = [data.names[c].split("/", 1)[-1] for c in episode.classes]
+    return tuple(f"{n} {90 * r}\N{DEGREE SIGN}" if r else n for n, r in zip(names, episode.rotations, strict=True))
+
+
 class Streams(NamedTuple):
     """A run's episodes: what it learns from, what is watched during training, and what results are made with."""
 
@@ -211,19 +223,33 @@ def make_streams(config: EpisodeConfig, is_omniglot: bool) -> Streams:
     else:
         data = _load_folder(config.data_root, config.images)
         split = _split_by_folder(data.names)
-    train, validation, test = split
-    if config.train_on == "trainval":
-        train, validation = np.concatenate([train, validation]), test
-    elif not len(validation):
-        validation = test
+    train, validation, test = _parts(split, config.train_on)
+    try:
+        training = EpisodeStream(data, train, config.rotations, config.training)
+    except DataError as error:
+        raise DataError(f"in training, {error}") from error
     return Streams(
-        EpisodeStream(data, train, config.rotations, config.training),
+        training,
         EpisodeStream(data, validation, config.test_rotations, config.test),
         EpisodeStream(data, test, config.test_rotations, config.test),
     )
 
 
+def _parts(split: Split, train_on: Literal["train", "trainval"]) -> Split:
+    """The classes to learn from, to watch and to judge by; the last two are the same where none are set aside."""
+    train, validation, test = split
+    if train_on == "trainval":
+        return Split(np.concatenate([train, validation]), test, test)
+    return Split(train, validation if len(validation) else test, test)
+
+
 def _load_folder(data_root: str | None, config: ImageConfig) -> ImageSet:
+    root, files = _folder_files(data_root)
+    return cached_images(root.resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
+
+
+def _folder_files(data_root: str | None) -> tuple[Path, list[ImageFile]]:
+    """The folder of the user's pictures, and these, of classes that are named train/CLASS, val/CLASS or test/CLASS."""
     root = data_root or os.environ.get("MAML_RL_DATA")
     if root is None:
         raise DataError("--data-root must name the folder that holds train/ and test/, but it is left out")
@@ -232,8 +258,34 @@ def _load_folder(data_root: str | None, config: ImageConfig) -> ImageSet:
             f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there"
         )
     parts = [Path(root) / name for name in ("train", "val", "test") if (Path(root) / name).is_dir()]
-    files = [f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)]
-    return cached_images(Path(root).resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
+    return Path(root), [
+        f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)
+    ]
+
+
+class Supply(NamedTuple):
+    """How much there is to make episodes from."""
+
+    num_classes: int
+    fewest: int  # pictures of a class
+
+    def __str__(self) -> str:
+        return f"{self.num_classes} classes of at least {self.fewest} pictures"
+
+
+def supplies(config: EpisodeConfig) -> tuple[Supply, Supply]:
+    """What the user's folder has to train on, and to evaluate on: the less of validation and test.
+
+    Raises:
+        DataError: if the folder is missing or has no pictures.
+    """
+    counts = Counter(file.class_name for file in _folder_files(config.data_root)[1])
+    names = tuple(counts)
+    streams = _parts(_split_by_folder(names), config.train_on)
+    sizes = [np.array([counts[names[c]] for c in classes]) for classes in streams]
+    copies = [NUM_ROTATIONS if r == "classes" else 1 for r in (config.rotations, *(config.test_rotations,) * 2)]
+    train, *others = (Supply(n * len(s), int(s.min())) for n, s in zip(copies, sizes, strict=True))
+    return train, Supply(min(s.num_classes for s in others), min(s.fewest for s in others))
 
 
 def _split_by_folder(names: tuple[str, ...]) -> Split:

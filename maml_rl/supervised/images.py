@@ -54,8 +54,11 @@ class ImageConfig:
     """What becomes of a picture."""
 
     image_size: int = 28  # height and width after resizing [pixels]
-    resize: Resize = "nearest"  # what the published codes did in effect; area: the mean of what a pixel covers
-    invert: bool = True  # dark strokes on light paper become 1 on 0
+    resize: Resize = "nearest"
+    """nearest: one pixel of those that a new one covers, as the published codes did in effect, so the default for
+    Omniglot. area: their mean, the default for --env images."""
+    invert: bool = True
+    """Dark strokes on light paper become 1 on 0. The default is yes for Omniglot, no for --env images."""
 
     def __post_init__(self) -> None:
         if self.image_size < 1:

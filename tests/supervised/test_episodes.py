@@ -6,9 +6,11 @@ import torch
 from pictures import drawings, write_folders, write_omniglot
 
 from maml_rl.supervised.episodes import (
+    Episode,
     EpisodeConfig,
     EpisodeSize,
     EpisodeStream,
+    class_names,
     gather,
     make_streams,
     rotated_class,
@@ -121,6 +123,12 @@ def test_class_folders_are_split_by_their_first_level(tmp_path):
     assert names == [{"train"}, {"test"}, {"test"}]
     with pytest.raises(DataError, match=r"must hold train/ and test/ .* train/ is not there"):
         make_streams(EpisodeConfig(data_root=str(root / "train")), is_omniglot=False)
+
+
+def test_classes_of_an_episode_have_names():
+    data = image_set((4, 4, 4))._replace(names=("test/cat", "evaluation/Latin/character07", "train/a b"))
+    episode = Episode((1, 0, 2), (0, 3, 0), ((0,),) * 3, ((1,),) * 3)
+    assert class_names(data, episode) == ("Latin/character07", "cat 270\N{DEGREE SIGN}", "a b")
 
 
 def test_loading_is_a_small_share_of_a_step():
