@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, environment_remarks, with_film
+from maml_rl.build import Built, build, environment_remarks, with_film, with_pictures
 from maml_rl.config import IMAGES, RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import (
     PRESETS,
@@ -130,7 +130,7 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     try:
         if command.film_every:
             built = with_film(built, command.run)
-        return _folder(command), built
+        return _folder(command, with_pictures(command.run, built)), built
     except BaseException:
         built.close()
         raise
@@ -151,15 +151,15 @@ def build_new(config: RunConfig) -> Built:
     return built
 
 
-def _folder(command: TrainCommand) -> RunFolder:
-    """A new folder, or the one that is resumed, or a copy of that."""
+def _folder(command: TrainCommand, config: RunConfig) -> RunFolder:
+    """A new folder, or the one that is resumed, or a copy of that; `config` is saved in it."""
     if command.resume is None:
-        return RunFolder.create(command.output_dir or default_folder(command.run), to_dict(command.run))
+        return RunFolder.create(command.output_dir or default_folder(config), to_dict(config))
     if command.output_dir is None or command.output_dir.resolve() == command.resume.resolve():
         folder = RunFolder.open(command.resume)
     else:
         folder = RunFolder.copy(command.resume, command.output_dir)
-    folder.write_config(to_dict(command.run))
+    folder.write_config(to_dict(config))
     return folder
 
 

@@ -24,9 +24,17 @@ from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.few_shot import accuracy_on
 from maml_rl.learners import INNER_STEPS
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.supervised.episodes import Part, one_shot_examples
+from maml_rl.supervised.episodes import Part, data_folder, one_shot_examples
+from maml_rl.supervised.images import cache_folder
 from maml_rl.supervised.omniglot import one_shot_runs
-from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.trained import (
+    Trained,
+    WhichCheckpoint,
+    load_trained,
+    pictures_as_trained,
+    read_config,
+    warn_of_other_pictures,
+)
 from maml_rl.training.atomic import write_atomically
 
 
@@ -74,7 +82,8 @@ class EvaluateCommand:
     one_shot_runs: bool = False
     """Omniglot: in place of fresh episodes, the 20 runs of Lake et al. 2015, of 20 classes each."""
     data_root: str | None = None
-    """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
+    """Few-shot classification: the folder of the pictures; by default the one that the run was trained with or, if that
+    is not known, $MAML_RL_DATA."""
     device: str = "cpu"
     """Where policies and adaptation are computed: cpu, cuda or cuda:N."""
     num_threads: int = 0
@@ -93,6 +102,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         config = evaluation_config(command)
         _require_writable(output)
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
+        warn_of_other_pictures(command.run, trained.built)
         curve = _curve(command, trained)
         described = _described(command, curve, trained)
         _print_table(curve, trained, described["episodes"], command.task_range)
@@ -151,7 +161,7 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
         _require_one_shot(saved)
     episodes = saved.episodes.asking(command.ways, command.shots, command.test_queries)
     return {
-        "episodes": dataclasses.replace(episodes, data_root=command.data_root, evaluate_on=command.part),
+        "episodes": dataclasses.replace(episodes.found_in(command.data_root), evaluate_on=command.part),
         "network": dataclasses.replace(saved.network, norm=command.norm or saved.network.norm),
     }
 
@@ -249,13 +259,15 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "env": trained.config.env_id,
         "oracle": trained.config.oracle,
         "seed": evaluation.seed,
-    } | (_few_shot_described(command, trained.config) if trained.config.is_few_shot else {})
+    } | (_few_shot_described(command, trained) if trained.config.is_few_shot else {})
 
 
-def _few_shot_described(command: EvaluateCommand, config: RunConfig) -> dict[str, Any]:
+def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str, Any]:
     """What a number of few-shot classification means nothing without."""
-    episodes = config.episodes
+    config, episodes = trained.config, trained.config.episodes
     return {
+        "data_root": str(data_folder(episodes.data_root) or cache_folder()),
+        "pictures_as_trained": pictures_as_trained(command.run, trained.built),
         "learner": config.learner,
         "norm": config.network.norm,
         "ways": episodes.ways,

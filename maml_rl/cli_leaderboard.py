@@ -17,13 +17,14 @@ from typing import Literal
 import safetensors.torch
 import tyro
 
+from maml_rl.build import build, with_pictures
 from maml_rl.cli import build_new, complete
 from maml_rl.config import IMAGES, OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
-from maml_rl.learners import CPU_ONLY, require_learner
+from maml_rl.learners import CPU_ONLY
 from maml_rl.presets import (
     FEW_SHOT_PRESETS,
     Preset,
@@ -126,7 +127,9 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
             if learner in command.load:
                 _require_loadable(command.load[learner], config)
             else:
-                build_new(config).close()  # refuses what the last would only refuse after hours of the others
+                built = build_new(config)  # refuses what the last would only refuse after hours of the others
+                configs[learner] = with_pictures(config, built)
+                built.close()
         rows: list[Row] = []
         for learner, config in configs.items():
             run_dir, signum = _trained_run(learner, config, command)
@@ -204,7 +207,8 @@ def _require_loadable(run_dir: Path, config: RunConfig) -> None:
                 "or choose the command's settings to fit"
             )
     asked = found.episodes.asking(config.episodes.ways, config.episodes.shots, None)
-    require_learner(dataclasses.replace(found, episodes=asked))
+    there = dataclasses.replace(asked, data_root=config.episodes.data_root)
+    build(dataclasses.replace(found, device="cpu", episodes=there)).close()  # refuses other pictures, too
 
 
 # --- training --------------------------------------------------------------------------------------------------

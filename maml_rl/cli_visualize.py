@@ -56,7 +56,7 @@ from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.classification import ClassificationFamily, query_of, support_of
 from maml_rl.supervised.episodes import Episode, class_names
-from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config, warn_of_other_pictures
 from maml_rl.training.log import read_columns
 
 SHIPPED_RUN = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah_vel_fast"
@@ -92,7 +92,8 @@ class VisualizeCommand:
     num_threads: int = 0
     """0 takes every core. Results do not depend on it."""
     data_root: str | None = None
-    """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
+    """Few-shot classification: the folder of the pictures; by default the one that the run was trained with or, if that
+    is not known, $MAML_RL_DATA."""
     device: str = "cpu"
     """Where policies and adaptation are computed, wherever the run was trained: cpu, cuda or cuda:N."""
 
@@ -128,6 +129,7 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
         config = _config(command)
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
         try:
+            warn_of_other_pictures(command.run, trained.built)
             command.output_dir.mkdir(parents=True, exist_ok=True)
             if config.is_few_shot:
                 _draw_episodes(command, trained)
@@ -157,7 +159,7 @@ def _config(command: VisualizeCommand) -> RunConfig:
         device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
-        episodes=dataclasses.replace(saved.episodes, data_root=command.data_root, evaluate_on="test"),
+        episodes=dataclasses.replace(saved.episodes.found_in(command.data_root), evaluate_on="test"),
     )
 
 

@@ -115,6 +115,7 @@ ADDED = {
     "config.sampling.ray_address",
     "config.learner",
     "config.episodes",
+    "config.episodes.fingerprint",
     "config.network",
     "config.inner_optimiser",
     "config.matching",

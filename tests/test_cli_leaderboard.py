@@ -157,7 +157,8 @@ def test_other_rotations_are_other_episodes_and_loaded_runs_must_have_them(data,
 
 
 def test_rows_of_earlier_versions_began_with_no_other_run(data, tmp_path, monkeypatch):
-    command = arguments(data, tmp_path, "--test-rotations", "classes")  # the only ones that they knew
+    flags = ["--learners", "pixels", "--test-rotations", "classes"]  # the only rotations that they knew
+    command = arguments(data, tmp_path, *flags)
     assert leaderboard(command) == 0
     before = table(tmp_path)
     for file in (tmp_path / "rows").iterdir():
@@ -167,6 +168,19 @@ def test_rows_of_earlier_versions_began_with_no_other_run(data, tmp_path, monkey
     monkeypatch.setattr(cli_leaderboard, "load_trained", lambda *_: pytest.fail("scored again"))
     assert leaderboard(command) == 0
     assert table(tmp_path) == before
+
+
+def test_the_pictures_of_a_leaderboard_stay_the_same(tmp_path, capfd):
+    data, flags = write_folders(tmp_path / "data", size=28), ["--learners", "pixels"]
+    assert leaderboard(arguments(data, tmp_path / "board", *flags)) == 0
+    (data / "test" / "c00" / "0.png").unlink()
+    capfd.readouterr()
+    assert leaderboard(arguments(data, tmp_path / "board", *flags)) == 2
+    assert "holds another run (episodes.fingerprint was" in capfd.readouterr().err
+    run = str(tmp_path / "board" / "runs" / "pixels")
+    assert leaderboard(arguments(data, tmp_path / "new", *flags, "--load", "pixels", run)) == 2
+    assert "must hold the pictures that the run learned from" in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_learners_ask_for_no_more_than_the_user_s_pictures(tmp_path, capfd):

@@ -3,9 +3,11 @@
 import ast
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import pytest
-from pictures import write_folders
+from pictures import write_folders, write_omniglot
 from safetensors.torch import load_file
 
 from maml_rl.cli import train, train_omniglot
@@ -152,6 +154,120 @@ def test_a_preset_asks_for_no_more_than_the_user_s_pictures_and_says_so(learner,
         assert saved.inner.step_size == (0.4 if "fast" in flags else 0.4 * saved.episodes.ways)
 
 
+@pytest.fixture
+def own(tmp_path):
+    """A folder of pictures that a test may change, and a run that learned from them."""
+    data, run = write_folders(tmp_path / "data"), tmp_path / "run"
+    assert train_omniglot(small("pixels", data, run, "--num-iterations", "0")) == 0
+    return data, run
+
+
+def evaluated(run, *flags, capfd):
+    capfd.readouterr()
+    assert evaluate([str(run), "--num-tasks", "3", "--json", *flags]) == 0
+    said = capfd.readouterr()
+    return json.loads(said.out), said.err
+
+
+def test_a_run_is_judged_by_its_own_pictures_wherever_the_command_is_given(tmp_path, monkeypatch, capfd):
+    data, other = write_folders(tmp_path / "data"), write_folders(tmp_path / "other", num_test=3)
+    monkeypatch.chdir(tmp_path)
+    assert train_omniglot(small("pixels", "data", "named", "--num-iterations", "0")) == 0
+    monkeypatch.setenv("MAML_RL_DATA", "data")
+    flags = small("pixels", "data", "from_variable", "--num-iterations", "0")
+    where = flags.index("--data-root")
+    assert train_omniglot(flags[:where] + flags[where + 2 :]) == 0
+    monkeypatch.setenv("MAML_RL_DATA", str(other))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    for name in ("named", "from_variable"):
+        run = tmp_path / name
+        assert read_config(run).episodes.data_root == str(data)
+        found, said = evaluated(run, capfd=capfd)
+        assert found["data_root"] == str(data) and found["pictures_as_trained"] is True and "warning" not in said
+        assert json.loads((run / "evaluation.json").read_text()) == found
+        assert visualize(None, [str(run), "--output-dir", "pictures", "--num-tasks", "3"]) == 0
+    found, said = evaluated(run, "--data-root", str(other), capfd=capfd)
+    assert found["data_root"] == str(other) and found["pictures_as_trained"] is False
+    assert f"warning: {run} learned from other pictures than those in --data-root" in said
+
+
+def flip(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # as long as before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: flip(data / "test" / "c01" / "2.png"),
+        lambda data: (data / "test" / "c01" / "2.png").unlink(),
+        lambda data: shutil.copy(data / "test" / "c01" / "2.png", data / "test" / "c01" / "9.png"),
+        lambda data: (data / "train" / "c01").rename(data / "train" / "c99"),
+        lambda data: (data / "test" / "c01" / "2.png").rename(data / "test" / "c02" / "20.png"),
+    ],
+    ids=["edited", "removed", "added", "another class name", "another class"],
+)
+def test_changed_pictures_are_not_taken_for_those_of_the_run(change, own, tmp_path, capfd):
+    data, run = own
+    change(data)
+    drawn = ["--output-dir", str(tmp_path / "pictures"), "--num-tasks", "3"]
+    for refused in (
+        lambda: evaluate([str(run), "--num-tasks", "3"]),
+        lambda: visualize(None, [str(run), *drawn]),
+        lambda: train(RunConfig(), ["--resume", str(run), "--num-iterations", "1"]),
+    ):
+        capfd.readouterr()
+        assert refused() == 2
+        assert f"{data} must hold the pictures that the run learned from, but some have been" in capfd.readouterr().err
+    found, said = evaluated(run, "--data-root", str(data), capfd=capfd)  # unless they are asked for by name
+    assert found["pictures_as_trained"] is False and "learned from other pictures" in said
+    assert visualize(None, [str(run), *drawn, "--data-root", str(data)]) == 0
+    assert "learned from other pictures" in capfd.readouterr().err
+
+
+def test_pictures_that_were_moved_are_named_once_more_and_known_again(own, tmp_path, capfd):
+    data, run = own
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved, copy_function=shutil.copyfile)  # with new times
+    shutil.rmtree(data)
+    assert evaluate([str(run), "--num-tasks", "3"]) == 2
+    assert f"{data} must hold train/ and test/" in (said := capfd.readouterr().err) and "by --data-root" in said
+    assert evaluated(run, "--data-root", str(moved), capfd=capfd)[0]["pictures_as_trained"] is True
+    assert train(RunConfig(), ["--resume", str(run), "--num-iterations", "1", "--data-root", str(moved)]) == 0
+    assert read_config(run).episodes.data_root == str(moved)
+    assert evaluated(run, capfd=capfd)[0]["pictures_as_trained"] is True
+
+
+def test_a_run_of_an_earlier_version_has_its_pictures_from_the_variable(own, monkeypatch, capfd):
+    data, run = own
+    saved = json.loads((run / "config.json").read_text())
+    del saved["config"]["episodes"]["fingerprint"]
+    saved["config"]["episodes"] |= {"data_root": None, "rotations": "classes", "test_rotations": "classes"}
+    saved["config"]["episodes"]["images"] |= {"resize": "nearest", "invert": True}
+    (run / "config.json").write_text(json.dumps(saved))
+    monkeypatch.setenv("MAML_RL_DATA", str(data))
+    found, _ = evaluated(run, capfd=capfd)
+    assert found["data_root"] == str(data) and found["pictures_as_trained"] is None
+    assert (found["rotations"], found["resize"]) == ("classes", "nearest")  # what it was trained with
+    assert train(RunConfig(), ["--resume", str(run), "--num-iterations", "1"]) == 0
+
+
+def test_omniglot_is_found_where_training_was_told_to_look_or_by_each_machine_s_variable(tmp_path, monkeypatch, capfd):
+    contents = {"background": [("Latin", 6), ("Hebrew", 6)], "evaluation": [("Tengwar", 6)]}
+    data = write_omniglot(tmp_path / "data", contents)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--learner", "pixels", "--ways", "3", "--num-iterations", "0", "--output-dir"]
+    assert train_omniglot([*flags, "named", "--data-root", "data"]) == 0
+    assert evaluated("named", capfd=capfd)[0]["data_root"] == str(data)
+    monkeypatch.setenv("MAML_RL_DATA", str(data))
+    assert train_omniglot([*flags, "variable"]) == 0
+    found, _ = evaluated("variable", capfd=capfd)
+    assert (found["data_root"], found["pictures_as_trained"]) == (str(data), None)
+    saved = [read_config(tmp_path / name).episodes.data_root for name in ("named", "variable")]
+    assert saved == [str(data), None]
+
+
 def test_normalisation_of_a_run_may_be_judged_both_ways(data, tmp_path, capfd):
     assert train_omniglot(small("maml", data, tmp_path / "run", "--num-iterations", "1")) == 0
     for norm in ("batch", "support"):
@@ -235,7 +351,8 @@ def test_the_real_omniglot_is_learned_from_and_judged_by_its_one_shot_runs(real_
     assert train_omniglot([*flags, "--output-dir", str(run)]) == 0
     for question, chance in ((["--num-tasks", "20"], 0.2), (["--one-shot-runs"], 0.05)):
         capfd.readouterr()
-        assert evaluate([str(run), "--data-root", real_data, "--json", *question]) == 0
+        assert evaluate([str(run), "--json", *question]) == 0
         found = json.loads(capfd.readouterr().out)
+        assert found["data_root"] == str(Path(real_data).resolve())
         assert found["mean"][0] > 1.5 * chance and found["num_tasks"] == 20
     assert found["part"] == "one-shot runs"

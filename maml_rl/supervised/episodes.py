@@ -23,6 +23,7 @@ from maml_rl.supervised.images import (
     ImageSet,
     cached_images,
     class_folders,
+    content_fingerprint,
     fingerprint,
 )
 from maml_rl.supervised.omniglot import OneShotRun, Split, SplitName, load_omniglot, split_classes
@@ -74,6 +75,8 @@ class EpisodeConfig:
 
     evaluate_on: Part = "validation"
     """What evaluates during training. Results are made on the test classes, by scripts/evaluate.py."""
+    fingerprint: tyro.conf.SuppressFixed[str | None] = None
+    """Of the user's own pictures that the run learns from; training fills it in."""
 
     @property
     def training(self) -> EpisodeSize:
@@ -88,6 +91,10 @@ class EpisodeConfig:
         given = {"ways": ways, "shots": shots, "test_queries": test_queries}
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(self, train_ways=self.training.ways, train_shots=self.training.shots, **asked)
+
+    def found_in(self, data_root: str | None) -> EpisodeConfig:
+        """The run's own pictures or, where a folder is named, those in it, whatever they are."""
+        return self if data_root is None else dataclasses.replace(self, data_root=data_root, fingerprint=None)
 
 
 class EpisodeSize(NamedTuple):
@@ -221,7 +228,7 @@ def make_streams(config: EpisodeConfig, is_omniglot: bool) -> Streams:
         data = load_omniglot(config.data_root, config.images)
         split = split_classes(data.names, config.split)
     else:
-        data = _load_folder(config.data_root, config.images)
+        data = _load_folder(config)
         split = _split_by_folder(data.names)
     train, validation, test = _parts(split, config.train_on)
     try:
@@ -243,24 +250,36 @@ def _parts(split: Split, train_on: Literal["train", "trainval"]) -> Split:
     return Split(train, validation if len(validation) else test, test)
 
 
-def _load_folder(data_root: str | None, config: ImageConfig) -> ImageSet:
-    root, files = _folder_files(data_root)
-    return cached_images(root.resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
+def data_folder(data_root: str | None) -> Path | None:
+    """The absolute path of the folder that is named, or else of $MAML_RL_DATA."""
+    root = data_root or os.environ.get("MAML_RL_DATA")
+    return Path(root).resolve() if root else None
+
+
+def _load_folder(config: EpisodeConfig) -> ImageSet:
+    root, files = _folder_files(config.data_root)
+    state = fingerprint(Path(f.path) for f in files)
+    content = content_fingerprint(root.name, state, files)
+    if config.fingerprint not in (None, content):
+        raise DataError(
+            f"{root} must hold the pictures that the run learned from, but some have been changed, added or removed: "
+            "restore them, name another folder by --data-root, or start a new run"
+        )
+    return cached_images(root.name, state, config.images, lambda: files)._replace(fingerprint=content)
 
 
 def _folder_files(data_root: str | None) -> tuple[Path, list[ImageFile]]:
     """The folder of the user's pictures, and these, of classes that are named train/CLASS, val/CLASS or test/CLASS."""
-    root = data_root or os.environ.get("MAML_RL_DATA")
+    root = data_folder(data_root)
     if root is None:
         raise DataError("--data-root must name the folder that holds train/ and test/, but it is left out")
-    if missing := [name for name in ("train", "test") if not (Path(root) / name).is_dir()]:
+    if missing := [name for name in ("train", "test") if not (root / name).is_dir()]:
         raise DataError(
-            f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there"
+            f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there: make "
+            "it, or name another folder by --data-root"
         )
-    parts = [Path(root) / name for name in ("train", "val", "test") if (Path(root) / name).is_dir()]
-    return Path(root), [
-        f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)
-    ]
+    parts = [root / name for name in ("train", "val", "test") if (root / name).is_dir()]
+    return root, [f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)]
 
 
 class Supply(NamedTuple):

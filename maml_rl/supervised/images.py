@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class ImageSet(NamedTuple):
     images: NDArray[np.uint8]  # [M, H, W, C]
     first: NDArray[np.int64]  # [classes + 1]: class c has the pictures first[c] .. first[c + 1] - 1
     names: tuple[str, ...]  # of the classes
+    fingerprint: str | None = None  # of their files, where they are the user's own
 
     @property
     def class_sizes(self) -> NDArray[np.int64]:
@@ -144,6 +146,29 @@ def fingerprint(paths: Iterable[Path]) -> str:
     """Tells one state of some files from another, by their names, sizes and times of change."""
     text = "\n".join(f"{path} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in paths)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_fingerprint(name: str, state: str, files: Sequence[ImageFile]) -> str:
+    """The same for what is in the files, wherever they lie and whenever they were copied: classes, names and bytes.
+
+    Read once for each state of the files, and kept in the cache.
+
+    Args:
+        name: of the data set, for the cache.
+        state: the files' `fingerprint`.
+    Raises:
+        DataError: if the cache cannot be written.
+    """
+    path = cache_folder() / f"{name}-{state[:16]}.sha256"
+    known = path.read_bytes() if path.exists() else b""
+    if re.fullmatch(b"[0-9a-f]{64}", known):
+        return known.decode()
+    total = hashlib.sha256()
+    for file in files:
+        content = hashlib.sha256(file.read()).hexdigest()
+        total.update(json.dumps([file.class_name, Path(file.path).name, content]).encode())
+    put_aside(path, total.hexdigest().encode())
+    return total.hexdigest()
 
 
 def cache_folder() -> Path:
