@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Annotated
 import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film, with_pictures
-from maml_rl.config import IMAGES, RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.config import IMAGES, RunConfig, changes, forbidden_changes, from_dict, to_dict
+from maml_rl.learners import require_learner, require_read
 from maml_rl.presets import (
     PRESETS,
     Preset,
@@ -85,18 +86,26 @@ def train_omniglot(arguments: Sequence[str] | None = None) -> int:
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     """Parse twice where other settings than `default` hold when nothing is said: those of the run that is resumed, of
     the environment's own protocol, or of a preset."""
-    command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+
+    def parsed(chosen: RunConfig) -> TrainCommand:
+        return tyro.cli(TrainCommand, default=TrainCommand(chosen), args=arguments)
+
+    command = parsed(default)
     if command.resume is None:
         chosen = with_preset(_protocol(default, command.run), command.preset)
-        command = tyro.cli(TrainCommand, default=TrainCommand(chosen), args=arguments)
-        return _fitted(chosen, command, arguments) if command.run.env == IMAGES else command
-    if command.preset != "paper":
-        raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
-    saved = from_dict(RunFolder.read_config(command.resume))
-    command = tyro.cli(TrainCommand, default=TrainCommand(saved), args=arguments)
-    changes = forbidden_changes(saved, command.run)
-    if changes:
-        raise ValueError(f"a resumed run keeps its settings, but {'; '.join(changes)}: start a new run for that")
+        command = parsed(chosen)
+        if command.run.env == IMAGES:
+            chosen, command = _fitted(command, parsed)
+    else:
+        if command.preset != "paper":
+            raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
+        chosen = from_dict(RunFolder.read_config(command.resume))
+        command = parsed(chosen)
+        forbidden = forbidden_changes(chosen, command.run)
+        if forbidden:
+            raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run for that")
+    require_learner(command.run)
+    require_read(command.run, {path: new for path, (_, new) in changes(chosen, command.run).items()})
     return command
 
 
@@ -109,17 +118,18 @@ def _protocol(default: RunConfig, run: RunConfig) -> RunConfig:
     return PRESETS.get(run.env_id, dataclasses.replace(default, env=run.env_id, physics=None))
 
 
-def _fitted(chosen: RunConfig, command: TrainCommand, arguments: Sequence[str] | None) -> TrainCommand:
-    """The command with defaults that ask for no more than there is in the user's folder; a note says which changed."""
+def _fitted(command: TrainCommand, parsed: Callable[[RunConfig], TrainCommand]) -> tuple[RunConfig, TrainCommand]:
+    """Defaults that ask for no more than there is in the user's folder, and the command with them; a note says what
+    is lower than in `command`."""
     given = command.run.episodes
     supply = supplies(given)
     protocol = few_shot(IMAGES, command.run.learner, most_ways(given, *supply), given.shots)
     default = with_preset(protocol, command.preset)
     default = dataclasses.replace(default, episodes=fitted(default.episodes, given, *supply))
-    command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+    command = parsed(default)
     if note := fitting_in_words(given, command.run.episodes, *supply):
         print(f"note: {note}", file=sys.stderr)
-    return command
+    return default, command
 
 
 def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
@@ -195,9 +205,9 @@ def complete(config: RunConfig, folder: Path) -> int | None:
     """
     resume = None
     if (folder / "config.json").exists():
-        changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
-        if changes:
-            raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
+        forbidden = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
+        if forbidden:
+            raise ValueError(f"{folder} holds another run ({'; '.join(forbidden)}): choose another --output-dir")
         if config.training.is_over(load_latest(folder / "checkpoints")):
             print(f"{folder}: done before", file=sys.stderr)
             return None

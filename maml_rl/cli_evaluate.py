@@ -22,7 +22,7 @@ from rich.table import Table
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.few_shot import accuracy_on
-from maml_rl.learners import INNER_STEPS
+from maml_rl.learners import INNER_STEPS, require_read
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.episodes import Part, data_folder, one_shot_examples
 from maml_rl.supervised.images import cache_folder
@@ -119,13 +119,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 def evaluation_config(command: EvaluateCommand) -> RunConfig:
     """The run's settings with the command's in place of those they override."""
     saved = read_config(command.run)
+    few_shot_settings = _few_shot_settings(command, saved)
+    names = ("num_tasks", "split", "num_steps", "first_step_size", "later_step_size", "episodes_per_task")
+    given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+    require_read(saved, {("evaluation", name): value for name, value in given.items()}, lambda path: _flag(path[-1]))
     own: dict[str, Any] = {"num_tasks": 600 if saved.is_few_shot else 40, "seed": command.seed}
-    own |= {} if saved.is_few_shot else {"num_steps": 3}
-    own |= {
-        name: getattr(command, name)
-        for name in ("num_tasks", "split", "num_steps", "first_step_size", "later_step_size", "episodes_per_task")
-        if getattr(command, name) is not None
-    }
+    own |= given if saved.is_few_shot else {"num_steps": 3} | given
     sinusoid = saved.sinusoid
     if command.num_examples is not None:
         if saved.env != SINUSOID:
@@ -137,7 +136,7 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sinusoid=sinusoid,
         sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
-        **_few_shot_settings(command, saved),
+        **few_shot_settings,
     )
 
 
@@ -146,8 +145,13 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
     names = ("norm", "ways", "shots", "test_queries", "data_root")
     given = [name for name in names if getattr(command, name) is not None]
     if not saved.is_few_shot:
-        if given or command.one_shot_runs:
-            name = (given or ["one_shot_runs"])[0]
+        given += [
+            name
+            for name, is_given in (("one_shot_runs", command.one_shot_runs), ("part", command.part != "test"))
+            if is_given
+        ]
+        if given:
+            name = given[0]
             raise ValueError(
                 f"{name} applies to few-shot classification alone, but the run's environment is {saved.env}"
             )
@@ -158,7 +162,7 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
     if command.norm is not None and saved.network.norm not in ("batch", "support"):
         raise ValueError(f"norm must stay {saved.network.norm}, with which the run was trained, got {command.norm}")
     if command.one_shot_runs:
-        _require_one_shot(saved)
+        _require_one_shot(command, saved)
     episodes = saved.episodes.asking(command.ways, command.shots, command.test_queries)
     return {
         "episodes": dataclasses.replace(episodes.found_in(command.data_root), evaluate_on=command.part),
@@ -166,7 +170,11 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
     }
 
 
-def _require_one_shot(saved: RunConfig) -> None:
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _require_one_shot(command: EvaluateCommand, saved: RunConfig) -> None:
     """The runs ask for one of 20 characters of the second part, which the learner must not have seen."""
     if saved.env != OMNIGLOT or saved.episodes.split != "background-evaluation":
         raise ValueError(
@@ -176,6 +184,9 @@ def _require_one_shot(saved: RunConfig) -> None:
     if saved.learner in INNER_STEPS | {"reptile": {}} and saved.episodes.ways != 20:
         ways = saved.episodes.ways
         raise ValueError(f"one_shot_runs needs --ways 20 in training with learner {saved.learner}, got {ways}")
+    for name in ("num_tasks", "ways", "shots", "test_queries", "part"):
+        if (value := getattr(command, name)) not in (None, "test"):
+            raise ValueError(f"{_flag(name)} {value} must be left out with --one-shot-runs, whose episodes are given")
 
 
 def _curve(command: EvaluateCommand, trained: Trained) -> AdaptationCurve:

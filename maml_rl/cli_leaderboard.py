@@ -24,7 +24,7 @@ from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
-from maml_rl.learners import CPU_ONLY
+from maml_rl.learners import CPU_ONLY, require_read
 from maml_rl.presets import (
     FEW_SHOT_PRESETS,
     Preset,
@@ -34,7 +34,7 @@ from maml_rl.presets import (
     require_beginning,
     with_preset,
 )
-from maml_rl.supervised.episodes import Rotations, supplies
+from maml_rl.supervised.episodes import EpisodeConfig, Rotations, supplies
 from maml_rl.supervised.omniglot import SplitName
 from maml_rl.trained import load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
@@ -122,6 +122,8 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         command = tyro.cli(LeaderboardCommand, args=arguments)
+        if command.split != EpisodeConfig.split:
+            require_read(RunConfig(env=command.env), {("episodes", "split"): command.split})
         configs = {learner: _fitted(learner_config(learner, command)) for learner in command.learners}
         for learner, config in configs.items():
             if learner in command.load:

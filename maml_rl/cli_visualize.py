@@ -51,6 +51,7 @@ from maml_rl.evaluation.plots import (
     save_figure,
 )
 from maml_rl.evaluation.video import Panel, compose, require_ffmpeg, write_gif, write_mp4
+from maml_rl.learners import require_read
 from maml_rl.policies import Policy
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.trajectory import SamplingError
@@ -152,6 +153,8 @@ def _config(command: VisualizeCommand) -> RunConfig:
         raise ValueError(
             f"data_root applies to few-shot classification alone, but the run's environment is {saved.env}"
         )
+    if command.num_steps is not None:
+        require_read(saved, {("evaluation", "num_steps"): command.num_steps}, lambda _: "--num-steps")
     num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
     own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
     return dataclasses.replace(

@@ -236,10 +236,10 @@ def fitted(chosen: EpisodeConfig, given: EpisodeConfig, train: Supply, held_out:
 def fitting_in_words(before: EpisodeConfig, after: EpisodeConfig, train: Supply, held_out: Supply) -> str | None:
     """A sentence on what `fitted` and `most_ways` have lowered, if they have."""
     pairs = {name: (getattr(before, name), getattr(after, name)) for name in FITTED}
-    changes = [f"{name} is {new} in place of {old}" for name, (old, new) in pairs.items() if old != new]
-    if not changes:
+    lowered = [f"{name} is {new} in place of {old}" for name, (old, new) in pairs.items() if old != new]
+    if not lowered:
         return None
-    return f"{', '.join(changes)}: there are {train} to train on, and {held_out} to evaluate on"
+    return f"{', '.join(lowered)}: there are {train} to train on, and {held_out} to evaluate on"
 
 
 def omniglot(learner: LearnerName, ways: int, shots: int) -> RunConfig:

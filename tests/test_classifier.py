@@ -30,7 +30,8 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def train_run(pictures, tmp_path):
     def run(learner):
-        flags = ["--env", "images", "--data-root", str(pictures), "--image-size", "16", "--num-filters", "8"]
+        flags = ["--env", "images", "--data-root", str(pictures), "--image-size", "16"]
+        flags += [] if learner == "pixels" else ["--num-filters", "8"]
         flags += ["--learner", learner, "--num-iterations", "20", "--evaluate-every", "0", "--num-threads", "1"]
         flags += ["--ways", "3", "--num-tasks", "2", "--queries", "2", "--test-queries", "2"]
         flags += ["--output-dir", str(tmp_path / learner)]

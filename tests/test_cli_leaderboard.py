@@ -252,6 +252,7 @@ def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(
         (["--num-episodes", "0"], "num_episodes must be at least 1, got 0"),
         (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
         (["--ways", "1"], "ways must be at least 2, got 1"),
+        (["--split", "random-1200"], "--split random-1200 applies to --env omniglot, not to --env images"),
         (["--ways", "8"], "ways must be at most the number of classes, 6, got 8"),
         (["--ways", "40", "--rotations", "classes", "--test-rotations", "classes"], "number of classes, 24, got 40"),
     ],

@@ -20,7 +20,7 @@ from maml_rl.trained import read_config
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 LEARNERS = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "joint", "prototypical", "matching", "pixels")
-SMALL = ["--env", "images", "--image-size", "16", "--num-filters", "4", "--ways", "3", "--num-tasks", "2"]
+SMALL = ["--env", "images", "--image-size", "16", "--ways", "3", "--num-tasks", "2"]
 SMALL += ["--evaluation.num-tasks", "4", "--evaluate-every", "2", "--test-queries", "2", "--queries", "2"]
 SMALL += ["--checkpoint-every", "1", "--num-threads", "1"]
 CLOCK = ("_seconds", "_per_s")
@@ -34,6 +34,7 @@ def data(tmp_path_factory):
 def small(learner, data, folder, *flags):
     shape = ["--train-shots", "3"] if learner == "reptile" else []
     shape += ["--train-ways", "6"] if learner in ("prototypical", "matching") else []
+    shape += ["--num-filters", "4"] if learner != "pixels" else []
     return [*SMALL, "--learner", learner, "--data-root", str(data), "--output-dir", str(folder), *shape, *flags]
 
 
@@ -315,6 +316,80 @@ def test_bad_input_is_refused_before_anything_is_made(flags, message, data, tmp_
     assert train_omniglot([*small("maml", data, tmp_path / "run"), "--num-iterations", "1", *flags]) == 2
     assert message in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("learner", "flags", "said"),
+    [
+        ("maml", ["--sampler", "processes"], "--sampler processes applies to task environments, not to --env images:"),
+        ("maml", ["--num-workers", "2"], "--num-workers 2 applies to task environments"),
+        ("maml", ["--evaluation.split", "train"], "--evaluation.split train applies to task environments"),
+        ("maml", ["--policy.hidden-sizes", "8", "9"], "--policy.hidden-sizes 8 9 applies to task environments"),
+        ("maml", ["--inner.estimator", "dice"], "--inner.estimator dice applies to task environments"),
+        ("maml", ["--sinusoid.num-examples", "3"], "--sinusoid.num-examples 3 applies to --env sinusoid, not to"),
+        ("maml", ["--split", "random-1200"], "--split random-1200 applies to --env omniglot, not to --env images"),
+        ("maml", ["--outer.reptile.step-size", "0.5"], "applies to learners whose outer step is Reptile's"),
+        ("maml", ["--outer.trust-region.max-kl", "1"], "--outer.trust-region.max-kl 1.0 applies to --outer.step trust"),
+        ("maml", ["--outer.gradient.decay-steps", "7"], "applies to a learning rate that decays, not to decay none"),
+        (
+            "maml",
+            ["--matching.scale", "2"],
+            "--matching.scale 2.0 applies to --learner matching, not to --learner maml",
+        ),
+        ("matching", ["--matching.num-readings", "2"], "applies to --matching.full-context, not to a run without it"),
+        ("maml", ["--inner-optimiser.batch-size", "3"], "--inner-optimiser.batch-size 3 applies to --learner reptile"),
+        (
+            "reptile",
+            ["--inner.first-order"],
+            "--inner.first-order True applies to learners maml, fomaml, anil, meta-sgd, not to",
+        ),
+        ("meta-sgd", ["--evaluation.later-step-size", "0.3"], "learners that take gradient steps of a given size"),
+        (
+            "prototypical",
+            ["--inner.num-steps", "3"],
+            "applies to learners maml, fomaml, anil, meta-sgd, and reptile, not to --lea",
+        ),
+        ("prototypical", ["--evaluation.num-steps", "3"], "learners that take gradient steps on a task, not to"),
+        ("prototypical", ["--head-std", "3"], "--head-std 3.0 applies to learners that adapt a last layer"),
+        ("prototypical", ["--outer.step", "reptile"], "--outer.step reptile applies to learners maml"),
+        ("joint", ["--inner.step-size", "0.3"], "--inner.step-size 0.3 applies to learners maml"),
+        (
+            "pixels",
+            ["--num-filters", "8"],
+            "--num-filters 8 applies to learners with a network, not to --learner pixels",
+        ),
+        ("maml", ["--sampler", "ray", "--horizon", "9"], "; --horizon 9 applies to task environments, not to"),
+    ],
+)
+def test_settings_that_nothing_would_read_are_refused(learner, flags, said, data, tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train_omniglot(small(learner, data, run, *flags)) == 2
+    refusal = capfd.readouterr().err
+    assert said in refusal and refusal.rstrip().endswith((": leave it out", ": leave them out"))
+    assert not run.exists()
+
+
+def test_a_saved_setting_that_nothing_reads_stays_and_is_refused_only_where_it_is_changed(own, capfd):
+    _, run = own
+    saved = json.loads((run / "config.json").read_text())
+    saved["config"]["sampling"]["sampler"] = "processes"
+    saved["config"]["inner"]["num_steps"] = 7
+    (run / "config.json").write_text(json.dumps(saved))
+    assert train(RunConfig(), ["--resume", str(run), "--num-iterations", "1"]) == 0
+    assert evaluate([str(run), "--num-tasks", "3"]) == 0
+    assert train(RunConfig(), ["--resume", str(run), "--num-iterations", "2", "--sampler", "ray"]) == 2
+    assert "--sampler ray applies to task environments, not to --env images" in capfd.readouterr().err
+
+
+def test_pictures_refuse_settings_that_they_would_not_show(own, tmp_path, capfd):
+    _, run = own
+    for name in ("--num-steps", "--first-step-size", "--later-step-size"):
+        assert evaluate([str(run), name, "2"]) == 2
+        said = capfd.readouterr().err
+        assert f"{name} 2" in said and "not to --learner pixels: leave it out" in said
+    assert visualize(None, [str(run), "--output-dir", str(tmp_path / "pictures"), "--num-steps", "2"]) == 2
+    assert "--num-steps 2 applies to learners that take gradient steps on a task" in capfd.readouterr().err
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_evaluation_refuses_what_a_run_cannot_do(data, tmp_path, capfd):
