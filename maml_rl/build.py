@@ -21,7 +21,7 @@ from envs.oracle import Oracle
 from envs.plug_in import find_world as find_world
 from envs.plug_in import make_batch
 from envs.task_env import TaskVectorEnv
-from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
+from maml_rl.config import IMAGES, OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
 from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
@@ -46,7 +46,7 @@ from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.ray import RayCrew
 from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.classification import ClassificationFamily
-from maml_rl.supervised.episodes import make_streams
+from maml_rl.supervised.episodes import data_folder, make_streams
 from maml_rl.supervised.images import require_memory
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
@@ -155,6 +155,21 @@ def _require_size(config: RunConfig) -> None:
     if config.learner != "pixels":
         num_bytes = config.episodes.training.ways * config.network.first_map_bytes(size)
         require_memory(num_bytes, "the network's first maps of one picture of each class", size)
+
+
+def with_pictures(config: RunConfig, built: Built) -> RunConfig:
+    """The same naming its pictures for good: their folder by its absolute path and, if they are the user's own, their
+    fingerprint."""
+    if not isinstance(built.family, ClassificationFamily):
+        return config
+    named = config.episodes.data_root is not None or config.env == IMAGES
+    root = data_folder(config.episodes.data_root) if named else None  # every machine finds Omniglot for itself
+    episodes = dataclasses.replace(
+        config.episodes,
+        data_root=None if root is None else str(root),
+        fingerprint=built.family.stream.data.fingerprint,
+    )
+    return dataclasses.replace(config, episodes=episodes)
 
 
 def find_device(name: str) -> torch.device:

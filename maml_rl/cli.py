@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +14,22 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, environment_remarks, with_film
+from maml_rl.build import Built, build, environment_remarks, with_film, with_pictures
 from maml_rl.command_line import parse
-from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
-from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
+from maml_rl.config import IMAGES, RunConfig, changes, forbidden_changes, from_dict, to_dict
+from maml_rl.learners import require_learner, require_read
+from maml_rl.presets import (
+    PRESETS,
+    Preset,
+    few_shot,
+    fitted,
+    fitting_in_words,
+    most_ways,
+    omniglot,
+    require_beginning,
+    with_preset,
+)
+from maml_rl.supervised.episodes import supplies
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -80,38 +92,56 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
 @lenient_streams()
 def train_omniglot(arguments: Sequence[str] | None = None) -> int:
     """The same, with the protocol of the learner that the arguments name as the defaults."""
-    try:
-        first = _parse(omniglot("maml", 5, 1), arguments).run
-        chosen = omniglot(first.learner, first.episodes.ways, first.episodes.shots)
-    except (ValueError, OSError) as error:
-        return _fail(error, 2)
-    return train(chosen, arguments)
+    return train(omniglot("maml", 5, 1), arguments)
 
 
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     """Parse twice where other settings than `default` hold when nothing is said: those of the run that is resumed, of
     the environment's own protocol, or of a preset."""
-    command = parse(TrainCommand, EXAMPLES, arguments, TrainCommand(default))
+
+    def parsed(chosen: RunConfig) -> TrainCommand:
+        return parse(TrainCommand, EXAMPLES, arguments, TrainCommand(chosen))
+
+    command = parsed(default)
     if command.resume is None:
         chosen = with_preset(_protocol(default, command.run), command.preset)
-        return parse(TrainCommand, EXAMPLES, arguments, TrainCommand(chosen))
-    if command.preset != "paper":
-        raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
-    saved = from_dict(RunFolder.read_config(command.resume))
-    command = parse(TrainCommand, EXAMPLES, arguments, TrainCommand(saved))
-    changes = forbidden_changes(saved, command.run)
-    if changes:
-        raise ValueError(f"a resumed run keeps its settings, but {'; '.join(changes)}: start a new run for that")
+        command = parsed(chosen)
+        if command.run.env == IMAGES:
+            chosen, command = _fitted(command, parsed)
+    else:
+        if command.preset != "paper":
+            raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
+        chosen = from_dict(RunFolder.read_config(command.resume))
+        command = parsed(chosen)
+        forbidden = forbidden_changes(chosen, command.run)
+        if forbidden:
+            raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run for that")
+    require_learner(command.run)
+    require_read(command.run, {path: new for path, (_, new) in changes(chosen, command.run).items()})
     return command
 
 
 def _protocol(default: RunConfig, run: RunConfig) -> RunConfig:
     """The settings that hold for a run's environment where nothing is said: its own, if it has some."""
     if run.is_few_shot:
-        return dataclasses.replace(default, env=run.env, learner=run.learner)
+        return few_shot(run.env, run.learner, run.episodes.ways, run.episodes.shots)
     if run.env_id == default.env_id:
         return default
     return PRESETS.get(run.env_id, dataclasses.replace(default, env=run.env_id, physics=None))
+
+
+def _fitted(command: TrainCommand, parsed: Callable[[RunConfig], TrainCommand]) -> tuple[RunConfig, TrainCommand]:
+    """Defaults that ask for no more than there is in the user's folder, and the command with them; a note says what
+    is lower than in `command`."""
+    given = command.run.episodes
+    supply = supplies(given)
+    protocol = few_shot(IMAGES, command.run.learner, most_ways(given, *supply), given.shots)
+    default = with_preset(protocol, command.preset)
+    default = dataclasses.replace(default, episodes=fitted(default.episodes, given, *supply))
+    command = parsed(default)
+    if note := fitting_in_words(given, command.run.episodes, *supply):
+        print(f"note: {note}", file=sys.stderr)
+    return default, command
 
 
 def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
@@ -122,7 +152,7 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     try:
         if command.film_every:
             built = with_film(built, command.run)
-        return _folder(command), built
+        return _folder(command, with_pictures(command.run, built)), built
     except BaseException:
         built.close()
         raise
@@ -143,15 +173,15 @@ def build_new(config: RunConfig) -> Built:
     return built
 
 
-def _folder(command: TrainCommand) -> RunFolder:
-    """A new folder, or the one that is resumed, or a copy of that."""
+def _folder(command: TrainCommand, config: RunConfig) -> RunFolder:
+    """A new folder, or the one that is resumed, or a copy of that; `config` is saved in it."""
     if command.resume is None:
-        return RunFolder.create(command.output_dir or default_folder(command.run), to_dict(command.run))
+        return RunFolder.create(command.output_dir or default_folder(config), to_dict(config))
     if command.output_dir is None or command.output_dir.resolve() == command.resume.resolve():
         folder = RunFolder.open(command.resume)
     else:
         folder = RunFolder.copy(command.resume, command.output_dir)
-    folder.write_config(to_dict(command.run))
+    folder.write_config(to_dict(config))
     return folder
 
 
@@ -198,9 +228,9 @@ def require_completable(config: RunConfig, folder: Path) -> Checkpoint | None:
     if not (folder / "config.json").exists():
         RunFolder.require_new(folder)
         return None
-    changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
-    if changes:
-        raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
+    forbidden = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
+    if forbidden:
+        raise ValueError(f"{folder} holds another run ({'; '.join(forbidden)}): choose another --output-dir")
     return load_latest(folder / "checkpoints")
 
 

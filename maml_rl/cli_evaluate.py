@@ -22,11 +22,19 @@ from maml_rl.command_line import parse
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.few_shot import accuracy_on
-from maml_rl.learners import INNER_STEPS
+from maml_rl.learners import INNER_STEPS, require_read
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.supervised.episodes import Part, one_shot_examples
+from maml_rl.supervised.episodes import Part, data_folder, one_shot_examples
+from maml_rl.supervised.images import cache_folder
 from maml_rl.supervised.omniglot import one_shot_runs
-from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.trained import (
+    Trained,
+    WhichCheckpoint,
+    load_trained,
+    pictures_as_trained,
+    read_config,
+    warn_of_other_pictures,
+)
 from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.streams import lenient_streams
 
@@ -80,7 +88,8 @@ class EvaluateCommand:
     one_shot_runs: bool = False
     """Omniglot: in place of fresh episodes, the 20 runs of Lake et al. 2015, of 20 classes each."""
     data_root: str | None = None
-    """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
+    """Few-shot classification: the folder of the pictures; by default the one that the run was trained with or, if that
+    is not known, $MAML_RL_DATA."""
     device: str = "cpu"
     """Where policies and adaptation are computed: cpu, cuda or cuda:N."""
     num_threads: int = 0
@@ -100,6 +109,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         config = evaluation_config(command)
         _require_writable(output)
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
+        warn_of_other_pictures(command.run, trained.built)
         curve = _curve(command, trained)
         described = _described(command, curve, trained)
         _print_table(curve, trained, described["episodes"], command.task_range)
@@ -116,13 +126,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 def evaluation_config(command: EvaluateCommand) -> RunConfig:
     """The run's settings with the command's in place of those they override."""
     saved = read_config(command.run)
+    few_shot_settings = _few_shot_settings(command, saved)
+    names = ("num_tasks", "split", "num_steps", "first_step_size", "later_step_size", "episodes_per_task")
+    given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+    require_read(saved, {("evaluation", name): value for name, value in given.items()}, lambda path: _flag(path[-1]))
     own: dict[str, Any] = {"num_tasks": 600 if saved.is_few_shot else 40, "seed": command.seed}
-    own |= {} if saved.is_few_shot else {"num_steps": 3}
-    own |= {
-        name: getattr(command, name)
-        for name in ("num_tasks", "split", "num_steps", "first_step_size", "later_step_size", "episodes_per_task")
-        if getattr(command, name) is not None
-    }
+    own |= given if saved.is_few_shot else {"num_steps": 3} | given
     sinusoid = saved.sinusoid
     if command.num_examples is not None:
         if saved.env != SINUSOID:
@@ -134,7 +143,7 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sinusoid=sinusoid,
         sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
-        **_few_shot_settings(command, saved),
+        **few_shot_settings,
     )
 
 
@@ -143,8 +152,13 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
     names = ("norm", "ways", "shots", "test_queries", "data_root")
     given = [name for name in names if getattr(command, name) is not None]
     if not saved.is_few_shot:
-        if given or command.one_shot_runs:
-            name = (given or ["one_shot_runs"])[0]
+        given += [
+            name
+            for name, is_given in (("one_shot_runs", command.one_shot_runs), ("part", command.part != "test"))
+            if is_given
+        ]
+        if given:
+            name = given[0]
             raise ValueError(
                 f"{name} applies to few-shot classification alone, but the run's environment is {saved.env}"
             )
@@ -155,15 +169,19 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> dict[str, 
     if command.norm is not None and saved.network.norm not in ("batch", "support"):
         raise ValueError(f"norm must stay {saved.network.norm}, with which the run was trained, got {command.norm}")
     if command.one_shot_runs:
-        _require_one_shot(saved)
+        _require_one_shot(command, saved)
     episodes = saved.episodes.asking(command.ways, command.shots, command.test_queries)
     return {
-        "episodes": dataclasses.replace(episodes, data_root=command.data_root, evaluate_on=command.part),
+        "episodes": dataclasses.replace(episodes.found_in(command.data_root), evaluate_on=command.part),
         "network": dataclasses.replace(saved.network, norm=command.norm or saved.network.norm),
     }
 
 
-def _require_one_shot(saved: RunConfig) -> None:
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _require_one_shot(command: EvaluateCommand, saved: RunConfig) -> None:
     """The runs ask for one of 20 characters of the second part, which the learner must not have seen."""
     if saved.env != OMNIGLOT or saved.episodes.split != "background-evaluation":
         raise ValueError(
@@ -173,6 +191,9 @@ def _require_one_shot(saved: RunConfig) -> None:
     if saved.learner in INNER_STEPS | {"reptile": {}} and saved.episodes.ways != 20:
         ways = saved.episodes.ways
         raise ValueError(f"one_shot_runs needs --ways 20 in training with learner {saved.learner}, got {ways}")
+    for name in ("num_tasks", "ways", "shots", "test_queries", "part"):
+        if (value := getattr(command, name)) not in (None, "test"):
+            raise ValueError(f"{_flag(name)} {value} must be left out with --one-shot-runs, whose episodes are given")
 
 
 def _curve(command: EvaluateCommand, trained: Trained) -> AdaptationCurve:
@@ -258,13 +279,15 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "env": trained.config.env_id,
         "oracle": trained.config.oracle,
         "seed": evaluation.seed,
-    } | (_few_shot_described(command, trained.config) if trained.config.is_few_shot else {})
+    } | (_few_shot_described(command, trained) if trained.config.is_few_shot else {})
 
 
-def _few_shot_described(command: EvaluateCommand, config: RunConfig) -> dict[str, Any]:
+def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str, Any]:
     """What a number of few-shot classification means nothing without."""
-    episodes = config.episodes
+    config, episodes = trained.config, trained.config.episodes
     return {
+        "data_root": str(data_folder(episodes.data_root) or cache_folder()),
+        "pictures_as_trained": pictures_as_trained(command.run, trained.built),
         "learner": config.learner,
         "norm": config.network.norm,
         "ways": episodes.ways,

@@ -17,17 +17,25 @@ from typing import Annotated, Literal
 import safetensors.torch
 import tyro
 
-from maml_rl.build import build
+from maml_rl.build import build, with_pictures
 from maml_rl.cli import build_new, complete, require_completable
 from maml_rl.command_line import parse
-from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
+from maml_rl.config import IMAGES, OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
-from maml_rl.learners import CPU_ONLY, require_learner
-from maml_rl.presets import FEW_SHOT_PRESETS, Preset, omniglot, require_beginning, with_preset
-from maml_rl.supervised.episodes import Rotations
+from maml_rl.learners import CPU_ONLY, require_read
+from maml_rl.presets import (
+    FEW_SHOT_PRESETS,
+    Preset,
+    few_shot,
+    fitted,
+    fitting_in_words,
+    require_beginning,
+    with_preset,
+)
+from maml_rl.supervised.episodes import EpisodeConfig, Rotations, supplies
 from maml_rl.supervised.omniglot import SplitName
 from maml_rl.trained import Trained, load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
@@ -84,10 +92,10 @@ class LeaderboardCommand:
     are of the test classes."""
     split: SplitName = "vinyals"
     """Split of Omniglot, as in training; runs to load must have it, too."""
-    rotations: Rotations = "classes"
-    """Rotations in training, as there."""
-    test_rotations: Rotations = "classes"
-    """Rotations in the test episodes, as in training; runs to load must have them, too."""
+    rotations: Rotations | None = None
+    """Rotations in training, as there, with the same defaults: classes for Omniglot, none for images."""
+    test_rotations: Rotations | None = None
+    """Rotations in the test episodes, with the same defaults; runs to load must have them, too."""
     num_episodes: int = 10_000
     """Test episodes, the same for all."""
     test_queries: int = 1
@@ -124,9 +132,11 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         command = parse(LeaderboardCommand, EXAMPLES, arguments)
-        configs = {learner: learner_config(learner, command) for learner in command.learners}
+        if command.split != EpisodeConfig.split:
+            require_read(RunConfig(env=command.env), {("episodes", "split"): command.split})
+        configs = {learner: _fitted(learner_config(learner, command)) for learner in command.learners}
         for learner, config in configs.items():
-            _require_possible(learner, config, command)
+            configs[learner] = _require_possible(learner, config, command)
         require_writable(command.output_dir, *(f"leaderboard.{ending}" for ending in ("csv", "json", "md", "png")))
         rows: list[Row] = []
         for learner, config in configs.items():
@@ -134,7 +144,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
             if signum is not None:
                 print(f"stopped in {learner}; to continue: {program(*sys.argv[1:])}", file=sys.stderr)
                 return 128 + signum
-            rows.append(_row(learner, run_dir, command))
+            rows.append(_row(learner, config, run_dir, command))
             # What is known is written, however long the others take.
             write_tables(command.output_dir, rows, _budget(command))
     except (CheckpointError, LogError, TrainingError) as error:
@@ -149,7 +159,7 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
 
 def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConfig:
     """How a learner is trained: its preset under the command's budget."""
-    config = omniglot(learner, command.ways, command.shots)
+    config = few_shot(command.env, learner, command.ways, command.shots)
     if learner in FEW_SHOT_PRESETS.get(command.preset, {}):
         config = with_preset(config, command.preset)
     training, outer = config.training, config.outer
@@ -164,7 +174,6 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
     every = training.evaluate_every if command.evaluate_every is None else command.evaluate_every
     return dataclasses.replace(
         config,
-        env=command.env,
         seed=command.seed,
         init_from=str(command.init_from[learner]) if learner in command.init_from else None,
         device="cpu" if learner in CPU_ONLY else command.device,
@@ -176,15 +185,28 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
             data_root=command.data_root,
             split=command.split,
             train_on=command.train_on,
-            rotations=command.rotations,
-            test_rotations=command.test_rotations,
+            rotations=command.rotations or config.episodes.rotations,
+            test_rotations=command.test_rotations or config.episodes.test_rotations,
         ),
     )
 
 
-def _require_possible(learner: LearnerName, config: RunConfig, command: LeaderboardCommand) -> None:
+def _fitted(config: RunConfig) -> RunConfig:
+    """The same asking for no more than there is in a folder of the user's own; a note says what that changes."""
+    if config.env != IMAGES:
+        return config
+    supply = supplies(config.episodes)
+    episodes = fitted(config.episodes, config.episodes, *supply)
+    if note := fitting_in_words(config.episodes, episodes, *supply):
+        print(f"note: {config.learner}: {note}", file=sys.stderr)
+    return dataclasses.replace(config, episodes=episodes)
+
+
+def _require_possible(learner: LearnerName, config: RunConfig, command: LeaderboardCommand) -> RunConfig:
     """Refuse what training, or the scoring after it, would refuse only after hours of the other learners.
 
+    Returns:
+        The same settings, naming their pictures for good.
     Raises:
         ValueError: if settings, pictures or folders do not fit.
     """
@@ -192,10 +214,13 @@ def _require_possible(learner: LearnerName, config: RunConfig, command: Leaderbo
     if learner in command.load:
         _require_loadable(command.load[learner], config)
         _load(command.load[learner], command).built.close()
-    else:
-        require_completable(config, command.output_dir / "runs" / learner)
-        build_new(config).close()
-        build(_scored(config, command)).close()
+        return config
+    built = build_new(config)
+    built.close()
+    config = with_pictures(config, built)
+    require_completable(config, command.output_dir / "runs" / learner)
+    build(_scored(config, command)).close()
+    return config
 
 
 def _require_loadable(run_dir: Path, config: RunConfig) -> None:
@@ -211,7 +236,8 @@ def _require_loadable(run_dir: Path, config: RunConfig) -> None:
                 "or choose the command's settings to fit"
             )
     asked = found.episodes.asking(config.episodes.ways, config.episodes.shots, None)
-    require_learner(dataclasses.replace(found, episodes=asked))
+    there = dataclasses.replace(asked, data_root=config.episodes.data_root)
+    build(dataclasses.replace(found, device="cpu", episodes=there)).close()  # refuses other pictures, too
 
 
 # --- training --------------------------------------------------------------------------------------------------
@@ -259,12 +285,12 @@ def _ship(run_dir: Path, checkpoint: Checkpoint, path: Path) -> None:
 # --- scoring ---------------------------------------------------------------------------------------------------
 
 
-def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Row:
+def _row(learner: LearnerName, config: RunConfig, run_dir: Path, command: LeaderboardCommand) -> Row:
     """What the learner scored; read back if these parameters have been asked these episodes before."""
     file, shipped = _row_file(learner, command), _shipped(learner, command)
     checkpoint = load_latest(run_dir / "checkpoints")
     parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
-    asked = {name: getattr(command, name) for name in ASKED}
+    asked = {name: getattr(command, name) for name in ASKED} | {"test_rotations": config.episodes.test_rotations}
     asked["parameters"] = hashlib.sha256(parameters).hexdigest()
     known = _known(file)
     if known.get("asked") == asked and known.keys() >= set(COLUMNS):  # earlier versions wrote fewer
@@ -274,21 +300,21 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
         print(f"{run_dir}: more than {MAX_SHIPPED_BYTES} bytes of parameters are not shipped", file=sys.stderr)
     elif run_dir != shipped:
         _ship(run_dir, checkpoint, shipped)
-    curve, config = _score(run_dir, command)
+    curve, scored = _score(run_dir, command)
     again = shipped if shipped.exists() else run_dir
     row = {
         "asked": asked,
         "learner": learner,
         "accuracy": curve.mean[-1],
         "ci95": curve.ci95[-1],
-        "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if config.env == OMNIGLOT else None,
-        "norm": config.network.norm,
+        "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if scored.env == OMNIGLOT else None,
+        "norm": scored.network.norm,
         "gradient_steps": curve.steps[-1],
-        "split": config.episodes.split if config.env == OMNIGLOT else "folders",
-        "trained_on": config.episodes.train_on,
-        "init_from": config.init_from,
-        "train_ways": config.episodes.training.ways,
-        "train_shots": config.episodes.training.shots,
+        "split": scored.episodes.split if scored.env == OMNIGLOT else "folders",
+        "trained_on": scored.episodes.train_on,
+        "init_from": scored.init_from,
+        "train_ways": scored.episodes.training.ways,
+        "train_shots": scored.episodes.training.shots,
         "iterations": checkpoint.iteration,
         "minutes": checkpoint.counters["wall_seconds"] / 60.0,
         "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "

@@ -52,12 +52,13 @@ from maml_rl.evaluation.plots import (
     save_figure,
 )
 from maml_rl.evaluation.video import Panel, compose, require_ffmpeg, write_gif, write_mp4
+from maml_rl.learners import require_read
 from maml_rl.policies import Policy
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.classification import ClassificationFamily, query_of, support_of
-from maml_rl.supervised.episodes import Episode
-from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.supervised.episodes import Episode, class_names
+from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config, warn_of_other_pictures
 from maml_rl.training.atomic import require_writable
 from maml_rl.training.log import read_columns
 from maml_rl.training.streams import lenient_streams
@@ -103,7 +104,8 @@ class VisualizeCommand:
     num_threads: int = 0
     """Threads; 0 takes every core. Results do not depend on it."""
     data_root: str | None = None
-    """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
+    """Few-shot classification: the folder of the pictures; by default the one that the run was trained with or, if that
+    is not known, $MAML_RL_DATA."""
     device: str = "cpu"
     """Where policies and adaptation are computed, wherever the run was trained: cpu, cuda or cuda:N."""
 
@@ -141,6 +143,7 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
         require_writable(command.output_dir, *PLOTS, *FILMS)
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
         try:
+            warn_of_other_pictures(command.run, trained.built)
             command.output_dir.mkdir(parents=True, exist_ok=True)
             if config.is_few_shot:
                 _draw_episodes(command, trained)
@@ -163,6 +166,8 @@ def _config(command: VisualizeCommand) -> RunConfig:
         raise ValueError(
             f"data_root applies to few-shot classification alone, but the run's environment is {saved.env}"
         )
+    if command.num_steps is not None:
+        require_read(saved, {("evaluation", "num_steps"): command.num_steps}, lambda _: "--num-steps")
     num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
     own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
     return dataclasses.replace(
@@ -170,7 +175,7 @@ def _config(command: VisualizeCommand) -> RunConfig:
         device=command.device,
         evaluation=dataclasses.replace(saved.evaluation, **own),
         sampling=dataclasses.replace(saved.sampling, sampler="local", num_threads=command.num_threads),
-        episodes=dataclasses.replace(saved.episodes, data_root=command.data_root, evaluate_on="test"),
+        episodes=dataclasses.replace(saved.episodes.found_in(command.data_root), evaluate_on="test"),
     )
 
 
@@ -285,7 +290,8 @@ def _episodes(trained: Trained, episodes: Sequence[Episode], subject: str, path:
     parts = [_by_class(each, ways) for each in (support.images, query.images, probabilities)]
     if config.episodes.images.invert:
         parts[:2] = [1.0 - pictures for pictures in parts[:2]]  # as they were drawn
-    sheets = [Sheet(*each) for each in zip(*parts, strict=True)]
+    names = [class_names(built.family.stream.data, episode) for episode in episodes]
+    sheets = [Sheet(*each) for each in zip(*parts, names, strict=True)]
     title = (
         f"{subject}, norm {config.network.norm}: from the worst to the best episode of {config.evaluation.num_tasks}"
     )

@@ -121,6 +121,7 @@ ADDED = {
     "config.learner",
     "config.episodes",
     "config.episodes.images.channels",
+    "config.episodes.fingerprint",
     "config.network",
     "config.inner_optimiser",
     "config.matching",
@@ -148,6 +149,10 @@ MAY_CHANGE = {
 """Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""
 
 
+Setting = tuple[str, ...]
+"""Where a setting stands in the config: ("inner", "num_steps")."""
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
@@ -163,16 +168,27 @@ def from_dict(saved: Any) -> RunConfig:
 
 def forbidden_changes(saved: RunConfig, new: RunConfig) -> list[str]:
     """Sentences about the settings that differ and must not, for a run that is resumed."""
-    before, after = (dict(_leaves(to_dict(config))) for config in (saved, new))
     return [
-        f"{'.'.join(path)} was {before[path]!r}, now {after[path]!r}"
-        for path in before
-        if before[path] != after[path] and path not in MAY_CHANGE
+        f"{'.'.join(path)} was {before!r}, now {after!r}"
+        for path, (before, after) in changes(saved, new).items()
+        if path not in MAY_CHANGE
     ]
 
 
-def _leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    rows: list[tuple[tuple[str, ...], Any]] = []
+def changes(old: RunConfig, new: RunConfig) -> dict[Setting, tuple[Any, Any]]:
+    """The settings that differ, with both values."""
+    before, after = (dict(_leaves(to_dict(config))) for config in (old, new))
+    return {path: (before[path], after[path]) for path in before if before[path] != after[path]}
+
+
+def flag_of(path: Setting) -> str:
+    """How a setting is called on the command line of training."""
+    names = [name for name in path if name not in ("training", "sampling", "episodes", "images", "network")]
+    return f"--{'.'.join(names).replace('_', '-')}"
+
+
+def _leaves(tree: dict[str, Any], path: Setting = ()) -> list[tuple[Setting, Any]]:
+    rows: list[tuple[Setting, Any]] = []
     for name, value in tree.items():
         rows += _leaves(value, (*path, name)) if isinstance(value, dict) else [((*path, name), value)]
     return rows

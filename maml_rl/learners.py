@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from maml_rl.config import RunConfig
+from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig, Setting, flag_of
 from maml_rl.core.lift import Threads
 from maml_rl.core.protocols import INITIALISATION, Key, TaskFamily
 from maml_rl.fewshot.gradient import JointClassifier, MAMLClassifier
@@ -73,6 +74,85 @@ def require_learner(config: RunConfig) -> None:
             f"norm must be batch, support or none for learner {name}, got running: averages from before adaptation do "
             "not fit the adapted weights"
         )
+
+
+class Use(NamedTuple):
+    """Who reads some settings."""
+
+    paths: tuple[Setting, ...]  # or beginnings of them
+    is_read: bool  # in the run that is asked about
+    readers: str
+    asked: str  # what this run has in their place
+
+
+def uses(config: RunConfig) -> list[Use]:
+    """The settings that not every run reads."""
+    is_rl = config.env != SINUSOID and not config.is_few_shot
+    name, inner, outer, sampler = config.learner, config.inner, config.outer, config.sampling.sampler
+    is_maml, takes_steps = name in INNER_STEPS, name not in CPU_ONLY
+    uses_adam = name in ("joint", "prototypical", "matching") or (is_maml and outer.step == "gradient")
+    uses_reptile = name == "reptile" or (is_maml and outer.step == "reptile")
+    env, learner, step = f"--env {config.env}", f"--learner {name}", f"--outer.step {outer.step}"
+    where, kin = f"--sampler {sampler}", f"learners {', '.join(INNER_STEPS)}"
+    matching, optimiser = config.matching, config.inner_optimiser
+
+    def use(paths: str, is_read: bool, readers: str, asked: str) -> Use:
+        return Use(tuple(tuple(path.split(".")) for path in paths.split()), is_read, readers, asked)
+
+    return [
+        use("policy advantage inner.estimator sampling.sampler", is_rl, "task environments", env),
+        use("sampling.episodes_per_task sampling.horizon", is_rl, "task environments", env),
+        use("sampling.num_workers sampling.task_timeout sampling.ray_address", is_rl, "task environments", env),
+        use("evaluation.split evaluation.episodes_per_task", is_rl, "task environments", env),
+        use("sampling.num_workers sampling.task_timeout", sampler != "local", "--sampler processes or ray", where),
+        use("sampling.ray_address", sampler == "ray", "--sampler ray", where),
+        use("sinusoid", config.env == SINUSOID, f"--env {SINUSOID}", env),
+        use("episodes.split", config.env == OMNIGLOT, f"--env {OMNIGLOT}", env),
+        use("episodes network", config.is_few_shot, "few-shot classification", env),
+        use("network", name != "pixels", "learners with a network", learner),
+        use("network.head_std", is_maml or name == "reptile", "learners that adapt a last layer", learner),
+        use("inner.num_steps inner.step_size", is_maml or name == "reptile", f"{kin}, and reptile", learner),
+        use("inner.first_order inner.learn_step_sizes outer.step", is_maml, kin, learner),
+        use("inner.first_order", outer.step != "reptile", "--outer.step trust_region or gradient", step),
+        use("inner.only evaluation.num_steps", takes_steps, "learners that take gradient steps on a task", learner),
+        use(
+            "evaluation.first_step_size evaluation.later_step_size",
+            takes_steps and not inner.learn_step_sizes,
+            "learners that take gradient steps of a given size on a task",
+            learner,
+        ),
+        use("outer.trust_region", is_maml and outer.step == "trust_region", "--outer.step trust_region", step),
+        use("outer.gradient", uses_adam, "learners whose outer step is Adam's", f"{learner} {step}"),
+        use("outer.gradient.decay_steps", outer.gradient.decay != "none", "a learning rate that decays", "decay none"),
+        use("outer.reptile", uses_reptile, "learners whose outer step is Reptile's", f"{learner} {step}"),
+        use("inner_optimiser", name == "reptile", "--learner reptile", learner),
+        use("inner_optimiser.beta2 inner_optimiser.epsilon", optimiser.kind == "adam", "kind adam", "kind sgd"),
+        use("matching", name == "matching", "--learner matching", learner),
+        use("matching.scale", matching.distance == "cosine", "distance cosine", f"distance {matching.distance}"),
+        use("matching.num_readings", matching.full_context, "--matching.full-context", "a run without it"),
+    ]
+
+
+def require_read(config: RunConfig, given: Mapping[Setting, Any], flag: Callable[[Setting], str] = flag_of) -> None:
+    """Refuse settings that nothing in such a run would read.
+
+    Args:
+        given: settings that the user gave, where they differ from what holds otherwise.
+        flag: how they are called on the command line.
+    Raises:
+        ValueError: if nothing in such a run reads one of them.
+    """
+    ignored: dict[Setting, str] = {}
+    for use in uses(config):
+        for path, value in given.items():
+            if not use.is_read and any(path[: len(beginning)] == beginning for beginning in use.paths):
+                ignored.setdefault(path, f"{flag(path)} {_value(value)} applies to {use.readers}, not to {use.asked}")
+    if ignored:
+        raise ValueError(f"{'; '.join(ignored.values())}: leave {'it' if len(ignored) == 1 else 'them'} out")
+
+
+def _value(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def require_adapting(config: RunConfig, family: TaskFamily) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-from maml_rl.config import OMNIGLOT, SINUSOID, LearnerName, RunConfig
+from maml_rl.config import IMAGES, OMNIGLOT, SINUSOID, LearnerName, RunConfig
 from maml_rl.convnet import ConvConfig
 from maml_rl.core.inner import InnerConfig
 from maml_rl.core.maml import OuterConfig
@@ -17,7 +17,7 @@ from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.fewshot.reptile import InnerOptimiserConfig
 from maml_rl.rl.family import AdvantageConfig
 from maml_rl.sampling.local import SamplingConfig
-from maml_rl.supervised.episodes import EpisodeConfig
+from maml_rl.supervised.episodes import EpisodeConfig, Supply
 from maml_rl.training.trainer import TrainingConfig
 
 _PRESETS = (
@@ -187,6 +187,59 @@ def require_beginning(preset: Preset, init_from: object) -> None:
             "preset warm must have init_from, got none: train --learner prototypical first and name the folder of "
             "that run"
         )
+
+
+def few_shot(env: str, learner: LearnerName, ways: int, shots: int) -> RunConfig:
+    """The settings of few-shot classification that hold where nothing is given: those of the learner's paper, which are
+    for Omniglot, and in pictures of one's own neither its rotated classes nor its inverted strokes and nearest pixels.
+    """
+    config = omniglot(learner, ways, shots)
+    if env == OMNIGLOT:
+        return config
+    images = dataclasses.replace(config.episodes.images, resize="area", invert=False)
+    episodes = dataclasses.replace(config.episodes, rotations="none", test_rotations="none", images=images)
+    return dataclasses.replace(config, env=IMAGES, episodes=episodes)
+
+
+FITTED = ("ways", "train_ways", "train_shots", "queries", "test_queries")
+"""Settings of episodes that a preset's are lowered to where the user's pictures are fewer."""
+
+
+def most_ways(chosen: EpisodeConfig, train: Supply, held_out: Supply) -> int:
+    """The largest number of classes in an episode, up to the chosen one, that the pictures allow."""
+    few = held_out.num_classes if chosen.train_ways else min(train.num_classes, held_out.num_classes)
+    return max(2, min(chosen.ways, few))
+
+
+def fitted(chosen: EpisodeConfig, given: EpisodeConfig, train: Supply, held_out: Supply) -> EpisodeConfig:
+    """`chosen` with no more training classes, and no more pictures of a class, than there are.
+
+    Args:
+        chosen: a preset's.
+        given: the same with what the user gave, which is left as it is.
+        train, held_out: the classes to learn from, and those that evaluate.
+    """
+    now = {name: getattr(given, name) for name in FITTED[1:]}
+    free = {name for name, value in now.items() if value is not None and value == getattr(chosen, name)}
+
+    def limit(name: str, most: int, least: int = 1) -> None:
+        if name in free:
+            now[name] = max(least, min(now[name], most))
+
+    limit("train_ways", train.num_classes, least=2)
+    limit("queries", train.fewest - (now["train_shots"] or given.shots))
+    limit("train_shots", train.fewest - now["queries"])
+    limit("test_queries", held_out.fewest - given.shots)
+    return dataclasses.replace(chosen, **{name: now[name] for name in free})
+
+
+def fitting_in_words(before: EpisodeConfig, after: EpisodeConfig, train: Supply, held_out: Supply) -> str | None:
+    """A sentence on what `fitted` and `most_ways` have lowered, if they have."""
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in FITTED}
+    lowered = [f"{name} is {new} in place of {old}" for name, (old, new) in pairs.items() if old != new]
+    if not lowered:
+        return None
+    return f"{', '.join(lowered)}: there are {train} to train on, and {held_out} to evaluate on"
 
 
 def omniglot(learner: LearnerName, ways: int, shots: int) -> RunConfig:

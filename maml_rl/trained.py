@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,6 +13,7 @@ from maml_rl.config import RunConfig, from_dict
 from maml_rl.core.maml import params_of
 from maml_rl.core.params import Params, to_device
 from maml_rl.core.protocols import INITIALISATION, Key, State
+from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_best, load_latest
 from maml_rl.training.run_folder import RunFolder
 
@@ -47,6 +49,20 @@ def with_channels(config: RunConfig, state: State) -> RunConfig:
         return config
     images = dataclasses.replace(config.episodes.images, channels="grey" if first.shape[1] == 1 else "colour")
     return dataclasses.replace(config, episodes=dataclasses.replace(config.episodes, images=images))
+
+
+def pictures_as_trained(run: Path, built: Built) -> bool | None:
+    """Whether the user's own pictures are those that the run in folder `run` learned from; None if it is not known."""
+    known = read_config(run).episodes.fingerprint
+    if known is None or not isinstance(built.family, ClassificationFamily):
+        return None
+    return built.family.stream.data.fingerprint == known
+
+
+def warn_of_other_pictures(run: Path, built: Built) -> None:
+    """Say on stderr that the pictures in the folder that the user named are not those of training, if they are not."""
+    if pictures_as_trained(run, built) is False:
+        print(f"warning: {run} learned from other pictures than those in --data-root", file=sys.stderr)
 
 
 def load_trained(

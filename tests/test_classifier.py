@@ -34,12 +34,14 @@ def pictures(tmp_path_factory):
 def train_run(pictures, tmp_path):
     def run(learner, data=pictures, *more):
         folder = tmp_path / f"{learner}-{len(list(tmp_path.iterdir()))}"
-        flags = ["--env", "images", "--data-root", str(data), "--image-size", "16", "--num-filters", "8"]
+        flags = ["--env", "images", "--data-root", str(data), "--image-size", "16"]
+        flags += [] if learner == "pixels" else ["--num-filters", "8"]
         flags += ["--learner", learner, "--num-iterations", "20", "--evaluate-every", "0", "--num-threads", "1"]
         flags += ["--ways", "3", "--num-tasks", "2", "--queries", "2", "--test-queries", "2"]
         flags += ["--output-dir", str(folder), *more]
         flags += ["--train-ways", "6"] if learner in ("prototypical", "matching") else []
         flags += ["--train-shots", "3"] if learner == "reptile" else []
+        flags += ["--rotations", "classes", "--invert"]  # more classes to learn from, and ink 1
         assert train_omniglot(flags) == 0
         return folder
 

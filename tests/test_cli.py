@@ -28,7 +28,8 @@ from maml_rl.presets import PRESETS
 from maml_rl.training.trainer import TrainingResult
 
 ROOT = Path(__file__).parents[1]
-TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--evaluation.num-tasks", "2"]
+FEW = ["--num-tasks", "2", "--evaluation.num-tasks", "2"]
+TINY = [*FEW, "--episodes-per-task", "2", "--horizon", "5"]
 CLOCK = ("_seconds", "_per_s")
 
 
@@ -94,6 +95,24 @@ def assert_same_run(one, other):
         (
             ["--env", "Blackjack-v1"],
             "Blackjack-v1 does not say how many steps an episode may take: give it an attribute",
+        ),
+        (
+            ["--num-workers", "2"],
+            "--num-workers 2 applies to --sampler processes or ray, not to --sampler local: leave it",
+        ),
+        (
+            ["--sampler", "processes", "--ray-address", "auto"],
+            "--ray-address auto applies to --sampler ray, not to --sampler processes: leave it out",
+        ),
+        (["--ways", "3"], "--ways 3 applies to few-shot classification, not to --env "),
+        (["--outer.gradient.learning-rate", "1"], "--outer.gradient.learning-rate 1.0 applies to learners whose outer"),
+        (
+            ["--env", SINUSOID, "--split", "random-1200"],
+            "--split random-1200 applies to --env omniglot, not to --env sin",
+        ),
+        (
+            ["--env", SINUSOID, "--sampler", "processes"],
+            "--sampler processes applies to task environments, not to --env",
         ),
         (["--env", SINUSOID, "--oracle"], "oracle applies to task environments, not to sinusoid"),
         (["--env", "AntVel", "--physics", "moon"], "invalid choice 'moon'"),
@@ -204,7 +223,7 @@ def test_a_run_leaves_all_its_files_and_one_json_line(tmp_path, capfd):
 
 @pytest.mark.parametrize("flags", [["--env", "maml/Navigation2D-v0"], ["--env", SINUSOID, "--outer.step", "gradient"]])
 def test_stopped_and_resumed_equals_uninterrupted(flags, tmp_path):
-    common = [*flags, *TINY, "--evaluate-every", "2"]
+    common = [*flags, *(FEW if SINUSOID in flags else TINY), "--evaluate-every", "2"]
     assert train(RunConfig(), [*common, "--num-iterations", "5", "--output-dir", str(tmp_path / "one")]) == 0
     assert train(RunConfig(), [*common, "--num-iterations", "3", "--output-dir", str(tmp_path / "two")]) == 0
     resume = ["--resume", str(tmp_path / "two"), "--num-iterations", "5", "--num-threads", "1"]
@@ -410,7 +429,8 @@ def test_a_terminal_gets_words_and_a_pipe_gets_json(tmp_path):
     ],
 )
 def test_every_preset_of_a_script_runs(script, tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *TINY, "--num-iterations", "1"]
+    flags = FEW if script == "train_sinusoid" else TINY
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags, "--num-iterations", "1"]
     finished = subprocess.run(
         [*command, "--output-dir", str(tmp_path / "run")],
         capture_output=True,

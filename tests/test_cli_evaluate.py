@@ -11,25 +11,16 @@ from maml_rl.cli import train
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.config import SINUSOID, RunConfig
 
-TINY = [
-    "--num-tasks",
-    "2",
-    "--episodes-per-task",
-    "2",
-    "--horizon",
-    "5",
-    "--evaluate-every",
-    "0",
-    "--num-iterations",
-    "2",
-]
+FEW = ["--num-tasks", "2", "--evaluate-every", "0", "--num-iterations", "2"]
+TINY = [*FEW, "--episodes-per-task", "2", "--horizon", "5"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for env in ("maml/Navigation2D-v0", SINUSOID, "test/Reach-v0"):
-        flags = [*TINY, "--outer.step", "gradient", "--output-dir", str(folder / env.split("/")[-1])]
+        flags = [*(FEW if env == SINUSOID else TINY), "--outer.step", "gradient"]
+        flags += ["--output-dir", str(folder / env.split("/")[-1])]
         assert train(RunConfig(env=env), flags) == 0
     return {"return": folder / "Navigation2D-v0", "mse": folder / SINUSOID, "success": folder / "Reach-v0"}
 
@@ -100,6 +91,23 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed
     assert evaluate([str(runs["return"]), "--output", str(tmp_path / ("a" * 254))]) == 2
     assert "File name too long" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "flags", "message"),
+    [
+        (
+            "mse",
+            ["--split", "train"],
+            "--split train applies to task environments, not to --env sinusoid: leave it out",
+        ),
+        ("mse", ["--episodes-per-task", "3"], "--episodes-per-task 3 applies to task environments, not to --env sin"),
+        ("return", ["--part", "train"], "part applies to few-shot classification alone, but the run's environment is"),
+    ],
+)
+def test_settings_that_the_run_would_ignore_are_refused(metric, runs, flags, message, capfd):
+    assert evaluate([str(runs[metric]), *flags]) == 2
+    assert message in capfd.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capfd):

@@ -143,28 +143,52 @@ def test_a_row_names_the_run_it_began_with_and_counts_its_minutes(data, ranked, 
 
 
 def test_other_rotations_are_other_episodes_and_loaded_runs_must_have_them(data, ranked, tmp_path, capfd):
-    upright = ["--learners", "pixels", "--test-rotations", "none"]
-    assert leaderboard(arguments(data, tmp_path, *upright)) == 0
+    turned = ["--learners", "pixels", "--test-rotations", "classes"]
+    assert leaderboard(arguments(data, tmp_path, *turned)) == 0
     (row,) = table(tmp_path)
-    assert row["asked"]["test_rotations"] == "none"
+    assert row["asked"]["test_rotations"] == "classes"
+    assert {row["asked"]["test_rotations"] for row in table(ranked)} == {"none"}  # the default for own pictures
     capfd.readouterr()
     assert evaluate([*row["evaluate"].split()[2:], "--data-root", str(data), "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["mean"][-1] == row["accuracy"]
     run = str(ranked / "runs" / "pixels")
-    assert leaderboard(arguments(data, tmp_path / "new", *upright, "--load", "pixels", run)) == 2
-    assert "load must name a run with test_rotations none, but in" in capfd.readouterr().err
+    assert leaderboard(arguments(data, tmp_path / "new", *turned, "--load", "pixels", run)) == 2
+    assert "load must name a run with test_rotations classes, but in" in capfd.readouterr().err
 
 
-def test_rows_of_earlier_versions_began_with_no_other_run(data, ranked, tmp_path, monkeypatch):
-    again = tmp_path / "again"
-    shutil.copytree(ranked, again)
-    for file in (again / "rows").iterdir():
+def test_rows_of_earlier_versions_began_with_no_other_run(data, tmp_path, monkeypatch):
+    flags = ["--learners", "pixels", "--test-rotations", "classes"]  # the only rotations that they knew
+    command = arguments(data, tmp_path, *flags)
+    assert leaderboard(command) == 0
+    before = table(tmp_path)
+    for file in (tmp_path / "rows").iterdir():
         row = json.loads(file.read_text())
         del row["init_from"], row["asked"]["split"], row["asked"]["test_rotations"]
         file.write_text(json.dumps(row))
     monkeypatch.setattr(cli_leaderboard, "load_trained", lambda *_: pytest.fail("scored again"))
-    assert leaderboard(arguments(data, again)) == 0
-    assert table(again) == table(ranked)
+    assert leaderboard(command) == 0
+    assert table(tmp_path) == before
+
+
+def test_the_pictures_of_a_leaderboard_stay_the_same(tmp_path, capfd):
+    data, flags = write_folders(tmp_path / "data", size=28), ["--learners", "pixels"]
+    assert leaderboard(arguments(data, tmp_path / "board", *flags)) == 0
+    (data / "test" / "c00" / "0.png").unlink()
+    capfd.readouterr()
+    assert leaderboard(arguments(data, tmp_path / "board", *flags)) == 2
+    assert "holds another run (episodes.fingerprint was" in capfd.readouterr().err
+    run = str(tmp_path / "board" / "runs" / "pixels")
+    assert leaderboard(arguments(data, tmp_path / "new", *flags, "--load", "pixels", run)) == 2
+    assert "must hold the pictures that the run learned from" in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_learners_ask_for_no_more_than_the_user_s_pictures(tmp_path, capfd):
+    data = write_folders(tmp_path / "data", num_train=6, num_test=4, per_class=4, size=28)
+    flags = ["--learners", "prototypical", "--num-iterations", "0"]
+    assert leaderboard(arguments(data, tmp_path / "board", *flags)) == 0
+    assert "note: prototypical: train_ways is 6 in place of 60, queries is 3" in capfd.readouterr().err
+    assert read_config(tmp_path / "board" / "runs" / "prototypical").episodes.train_ways == 6
 
 
 def test_a_loaded_run_may_be_asked_fewer_classes_and_more_pictures_but_not_more_classes(data, ranked, tmp_path, capfd):
@@ -237,11 +261,12 @@ def test_another_run_in_the_last_folder_is_refused_before_the_first_is_trained(d
         (["--num-episodes", "0"], "num_episodes must be at least 1, got 0"),
         (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
         (["--ways", "1"], "ways must be at least 2, got 1"),
-        (["--learners", "fomaml", "prototypical"], "ways must be at most the number of classes, 48, got 60"),
         (["--test-queries", "0"], "test_queries must be at least 1, got 0"),
         (["--test-queries", "99"], "queries"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
-        (["--ways", "40"], "ways must be at most the number of classes, 24, got 40"),
+        (["--split", "random-1200"], "--split random-1200 applies to --env omniglot, not to --env images"),
+        (["--ways", "8"], "ways must be at most the number of classes, 6, got 8"),
+        (["--ways", "40", "--rotations", "classes", "--test-rotations", "classes"], "number of classes, 24, got 40"),
     ],
 )
 def test_bad_input_is_refused(changes, message, data, tmp_path, capfd):

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -20,9 +21,11 @@ from maml_rl.convnet import ConvConfig
 from maml_rl.supervised.images import (
     DataError,
     ImageConfig,
+    ImageFile,
     ImageSet,
     cached_images,
     class_folders,
+    content_fingerprint,
     fingerprint,
     is_picture,
 )
@@ -51,9 +54,10 @@ class EpisodeConfig:
     asks the test classes."""
     rotations: Rotations = "classes"
     """Rotations in training. classes: a picture turned by a quarter is of another class. random: each class of an
-    episode is turned by as many quarters as chance will have it. none: as drawn."""
+    episode is turned by a random number of quarters. none: as drawn. The defaults are classes for Omniglot, whose
+    papers do so, and none for --env images."""
     test_rotations: Rotations = "classes"
-    """Rotations in validation and test; as above."""
+    """Rotations in validation and test; as above, with the same defaults."""
     ways: int = 5
     """Classes in an episode."""
     shots: int = 1
@@ -77,6 +81,8 @@ class EpisodeConfig:
 
     evaluate_on: Part = "validation"
     """Classes that evaluation during training asks. Results are made on the test classes, by scripts/evaluate.py."""
+    fingerprint: tyro.conf.SuppressFixed[str | None] = None
+    """Fingerprint of the user's own pictures that the run learns from; training fills it in."""
 
     @property
     def training(self) -> EpisodeSize:
@@ -91,6 +97,10 @@ class EpisodeConfig:
         given = {"ways": ways, "shots": shots, "test_queries": test_queries}
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(self, train_ways=self.training.ways, train_shots=self.training.shots, **asked)
+
+    def found_in(self, data_root: str | None) -> EpisodeConfig:
+        """The run's own pictures or, where a folder is named, those in it, whatever they are."""
+        return self if data_root is None else dataclasses.replace(self, data_root=data_root, fingerprint=None)
 
 
 class EpisodeSize(NamedTuple):
@@ -131,7 +141,10 @@ class EpisodeStream:
         self.data, self.classes, self.size, self.rotations = data, classes, size, rotations
         self.num_classes = len(classes) * (NUM_ROTATIONS if rotations == "classes" else 1)
         if self.num_classes < size.ways:
-            raise DataError(f"ways must be at most the number of classes, {self.num_classes}, got {size.ways}")
+            raise DataError(
+                f"ways must be at most the number of classes, {self.num_classes}, got {size.ways}: ask for fewer, or "
+                "add classes"
+            )
         counts = data.class_sizes[classes]
         poorest = int(counts.argmin())
         if counts[poorest] < size.shots + size.queries:
@@ -188,6 +201,12 @@ def rotated_class(episode: Episode) -> list[int]:
     return [NUM_ROTATIONS * c + r for c, r in zip(episode.classes, episode.rotations, strict=True)]
 
 
+def class_names(data: ImageSet, episode: Episode) -> tuple[str, ...]:
+    """The classes of an episode by name, without the part of the data set that they are in, and with their turn."""
+    names = [data.names[c].split("/", 1)[-1] for c in episode.classes]
+    return tuple(f"{n} {90 * r}\N{DEGREE SIGN}" if r else n for n, r in zip(names, episode.rotations, strict=True))
+
+
 class Streams(NamedTuple):
     """A run's episodes: what it learns from, what is watched during training, and what results are made with."""
 
@@ -215,33 +234,64 @@ def make_streams(config: EpisodeConfig, is_omniglot: bool) -> Streams:
         data = load_omniglot(config.data_root, config.images)
         split = split_classes(data.names, config.split)
     else:
-        data = _load_folder(config.data_root, config.images)
+        data = _load_folder(config)
         split = _split_by_folder(data.names)
-    train, validation, test = split
-    if config.train_on == "trainval":
-        train, validation = np.concatenate([train, validation]), test
-    elif not len(validation):
-        validation = test
+    train, validation, test = _parts(split, config.train_on)
+    try:
+        training = EpisodeStream(data, train, config.rotations, config.training)
+    except DataError as error:
+        raise DataError(f"in training, {error}") from error
     return Streams(
-        EpisodeStream(data, train, config.rotations, config.training),
+        training,
         EpisodeStream(data, validation, config.test_rotations, config.test),
         EpisodeStream(data, test, config.test_rotations, config.test),
     )
 
 
-def _load_folder(data_root: str | None, config: ImageConfig) -> ImageSet:
+def _parts(split: Split, train_on: Literal["train", "trainval"]) -> Split:
+    """The classes to learn from, to watch and to judge by; the last two are the same where none are set aside."""
+    train, validation, test = split
+    if train_on == "trainval":
+        return Split(np.concatenate([train, validation]), test, test)
+    return Split(train, validation if len(validation) else test, test)
+
+
+def data_folder(data_root: str | None) -> Path | None:
+    """The absolute path of the folder that is named, or else of $MAML_RL_DATA."""
     root = data_root or os.environ.get("MAML_RL_DATA")
+    return Path(root).resolve() if root else None
+
+
+def _load_folder(config: EpisodeConfig) -> ImageSet:
+    root, files = _folder_files(config.data_root)
+    state = fingerprint(Path(f.path) for f in files)
+    content = content_fingerprint(root.name, state, files)
+    if config.fingerprint not in (None, content):
+        raise DataError(
+            f"{root} must hold the pictures that the run learned from, but some have been changed, added or removed: "
+            "restore them, name another folder by --data-root, or start a new run"
+        )
+    data = cached_images(root.name, state, config.images, lambda: files)._replace(fingerprint=content)
+    _say_once(root, "; ".join(_in_words(part, data) for part in _part_folders(root)))
+    return data
+
+
+def _folder_files(data_root: str | None) -> tuple[Path, list[ImageFile]]:
+    """The folder of the user's pictures, and these, of classes that are named train/CLASS, val/CLASS or test/CLASS."""
+    root = data_folder(data_root)
     if root is None:
         raise DataError("--data-root must name the folder that holds train/ and test/, but it is left out")
-    if missing := [name for name in ("train", "test") if not (Path(root) / name).is_dir()]:
+    if missing := [name for name in ("train", "test") if not (root / name).is_dir()]:
         raise DataError(
-            f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there"
+            f"{root} must hold train/ and test/ with a folder for every class, but {missing[0]}/ is not there: make "
+            "it, or name another folder by --data-root"
         )
-    parts = [Path(root) / name for name in ("train", "val", "test") if (Path(root) / name).is_dir()]
-    files = [f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)]
-    data = cached_images(Path(root).resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
-    _say_once(root, "; ".join(_in_words(part, data) for part in parts))
-    return data
+    parts = _part_folders(root)
+    return root, [f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)]
+
+
+def _part_folders(root: Path) -> list[Path]:
+    return [root / name for name in ("train", "val", "test") if (root / name).is_dir()]
 
 
 def _in_words(part: Path, data: ImageSet) -> str:
@@ -263,9 +313,34 @@ def _num_blank(images: NDArray[np.uint8]) -> int:
 
 
 @functools.cache
-def _say_once(root: str, text: str) -> None:
+def _say_once(root: Path, text: str) -> None:
     """To people; a program builds a run's episodes more than once."""
     print(text, file=sys.stderr)
+
+
+class Supply(NamedTuple):
+    """How much there is to make episodes from."""
+
+    num_classes: int
+    fewest: int  # pictures of a class
+
+    def __str__(self) -> str:
+        return f"{self.num_classes} classes of at least {self.fewest} pictures"
+
+
+def supplies(config: EpisodeConfig) -> tuple[Supply, Supply]:
+    """What the user's folder has to train on, and to evaluate on: the less of validation and test.
+
+    Raises:
+        DataError: if the folder is missing or has no pictures.
+    """
+    counts = Counter(file.class_name for file in _folder_files(config.data_root)[1])
+    names = tuple(counts)
+    streams = _parts(_split_by_folder(names), config.train_on)
+    sizes = [np.array([counts[names[c]] for c in classes]) for classes in streams]
+    copies = [NUM_ROTATIONS if r == "classes" else 1 for r in (config.rotations, *(config.test_rotations,) * 2)]
+    train, *others = (Supply(n * len(s), int(s.min())) for n, s in zip(copies, sizes, strict=True))
+    return train, Supply(min(s.num_classes for s in others), min(s.fewest for s in others))
 
 
 def _split_by_folder(names: tuple[str, ...]) -> Split:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class ImageSet(NamedTuple):
     images: NDArray[np.uint8]  # [M, H, W, C]
     first: NDArray[np.int64]  # [classes + 1]: class c has the pictures first[c] .. first[c + 1] - 1
     names: tuple[str, ...]  # of the classes
+    fingerprint: str | None = None  # of their files, where they are the user's own
 
     @property
     def class_sizes(self) -> NDArray[np.int64]:
@@ -55,8 +57,11 @@ class ImageConfig:
     """What becomes of a picture."""
 
     image_size: int = 28  # Height and width after resizing [pixels].
-    resize: Resize = "nearest"  # nearest: as the published codes did in effect. area: the mean of the pixels covered.
-    invert: bool = True  # Dark strokes on light paper become 1 on 0.
+    resize: Resize = "nearest"
+    """nearest: one pixel of those that a new one covers, as the published codes did in effect, so the default for
+    Omniglot. area: their mean, the default for --env images."""
+    invert: bool = True
+    """Dark strokes on light paper become 1 on 0. The default is yes for Omniglot, no for --env images."""
     channels: Literal["auto", "grey", "colour"] = "auto"
     """Turn every picture into grey or into colour. auto: into colour if one picture of the data set is in colour."""
 
@@ -188,6 +193,29 @@ def fingerprint(paths: Iterable[Path]) -> str:
     """Tells one state of some files from another, by their names, sizes and times of change."""
     text = "\n".join(f"{path} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in paths)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_fingerprint(name: str, state: str, files: Sequence[ImageFile]) -> str:
+    """The same for what is in the files, wherever they lie and whenever they were copied: classes, names and bytes.
+
+    Read once for each state of the files, and kept in the cache.
+
+    Args:
+        name: of the data set, for the cache.
+        state: the files' `fingerprint`.
+    Raises:
+        DataError: if the cache cannot be written.
+    """
+    path = cache_folder() / f"{name}-{state[:16]}.sha256"
+    known = path.read_bytes() if path.exists() else b""
+    if re.fullmatch(b"[0-9a-f]{64}", known):
+        return known.decode()
+    total = hashlib.sha256()
+    for file in files:
+        content = hashlib.sha256(file.read()).hexdigest()
+        total.update(json.dumps([file.class_name, Path(file.path).name, content]).encode())
+    put_aside(path, total.hexdigest().encode())
+    return total.hexdigest()
 
 
 def cache_folder() -> Path:

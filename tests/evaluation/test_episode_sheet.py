@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from maml_rl.evaluation.episode_sheet import MOST_SHOWN, RIGHT, WRONG, Sheet, episode_sheet
+from maml_rl.evaluation.episode_sheet import MOST_LETTERS, MOST_SHOWN, RIGHT, WRONG, Sheet, episode_sheet
 
 
 def sheet(ways=3, shots=2, queries=2, channels=1):
@@ -32,6 +32,19 @@ def test_right_and_wrong_answers_are_told_apart_without_colour_too():
     frames = [patch for patch in axes.patches if isinstance(patch, Rectangle) and patch.get_linewidth() > 1]
     lines = [(patch.get_edgecolor()[:3], patch.get_linestyle()) for patch in frames]
     assert len(set(lines)) == 2 and len({line for _, line in lines}) == 2 and RIGHT != WRONG
+
+
+def test_rows_show_the_names_of_classes_however_long_they_are():
+    names = ["cat", "$x_1$", "a/very/long/path/to/a/class/of/dogs"]
+    one = sheet()._replace(names=names)
+    figure = episode_sheet([one], "title")
+    (axes,) = figure.axes
+    shown = [word for word in words(axes) if word[0] in "123" and "?" not in word]
+    assert shown[:2] == ["1  cat", "2  $x_1$"] and shown[2].startswith("3  \N{HORIZONTAL ELLIPSIS}")
+    assert shown[2].endswith("class/of/dogs") and len(shown[2]) == len("3  ") + MOST_LETTERS
+    figure.draw_without_rendering()
+    rows = [text for text in axes.texts if text.get_text() in shown]
+    assert all(text.get_window_extent().x0 >= axes.get_window_extent().x0 for text in rows)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

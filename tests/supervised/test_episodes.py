@@ -8,9 +8,11 @@ from pictures import drawings, write_folders, write_omniglot
 from PIL import Image
 
 from maml_rl.supervised.episodes import (
+    Episode,
     EpisodeConfig,
     EpisodeSize,
     EpisodeStream,
+    class_names,
     gather,
     make_streams,
     rotated_class,
@@ -144,6 +146,12 @@ def test_pictures_that_are_blank_or_in_no_class_are_counted(tmp_path, capfd):
         "train: 2 classes, 8 pictures (2 of them blank, such as in train/c01); "
         "test: 2 classes, 8 pictures (1 more, in no class folder, left out)\n"
     )
+
+
+def test_classes_of_an_episode_have_names():
+    data = image_set((4, 4, 4))._replace(names=("test/cat", "evaluation/Latin/character07", "train/a b"))
+    episode = Episode((1, 0, 2), (0, 3, 0), ((0,),) * 3, ((1,),) * 3)
+    assert class_names(data, episode) == ("Latin/character07", "cat 270\N{DEGREE SIGN}", "a b")
 
 
 def test_loading_is_a_small_share_of_a_step():
