@@ -20,7 +20,15 @@ from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_p
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
-from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
+from maml_rl.training.trainer import (
+    Filming,
+    Trainer,
+    TrainingError,
+    TrainingResult,
+    first_checkpoint,
+    has_begun,
+    require_resumable,
+)
 from maml_rl.warm_start import warm_start
 
 
@@ -30,7 +38,7 @@ class TrainCommand:
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     output_dir: Path | None = None
-    """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
+    """The run's folder, which must not exist yet. By default runs/<task>-<time>, with -2, -3, ... if that exists."""
     resume: Path | None = None
     """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
     preset: Preset = "paper"
@@ -110,7 +118,7 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     try:
         if command.film_every:
             built = with_film(built, command.run)
-        return _folder(command), built
+        return _folder(command, built), built
     except BaseException:
         built.close()
         raise
@@ -131,20 +139,27 @@ def build_new(config: RunConfig) -> Built:
     return built
 
 
-def _folder(command: TrainCommand) -> RunFolder:
+def _folder(command: TrainCommand, built: Built) -> RunFolder:
     """A new folder, or the one that is resumed, or a copy of that."""
+    config = to_dict(command.run)
     if command.resume is None:
-        return RunFolder.create(command.output_dir or default_folder(command.run), to_dict(command.run))
-    if command.output_dir is None or command.output_dir.resolve() == command.resume.resolve():
-        folder = RunFolder.open(command.resume)
-    else:
-        folder = RunFolder.copy(command.resume, command.output_dir)
-    folder.write_config(to_dict(command.run))
+        path = command.output_dir or default_folder(command.run)
+        return RunFolder.create(path, config, or_beside=command.output_dir is None)
+    folder = RunFolder.open(command.resume)
+    try:
+        require_resumable(folder.path, built.learner, command.run.seed)
+        if command.output_dir is not None and command.output_dir.resolve() != command.resume.resolve():
+            original, folder = folder, folder.copy(command.output_dir)
+            original.close()
+        folder.write_config(config)
+    except BaseException:
+        folder.close()
+        raise
     return folder
 
 
 def default_folder(config: RunConfig) -> Path:
-    """runs/<task>-<time>, to the second."""
+    """runs/<task>-<time>, to the second; a run that finds the name taken appends -2, -3, ..."""
     name = f"{config.env}-{config.learner}" if config.is_few_shot else config.env_name
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -178,7 +193,7 @@ def complete(config: RunConfig, folder: Path) -> int | None:
         changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
         if changes:
             raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
-        if config.training.is_over(load_latest(folder / "checkpoints")):
+        if has_begun(folder) and config.training.is_over(load_latest(folder / "checkpoints")):
             print(f"{folder}: done before", file=sys.stderr)
             return None
         resume = folder
