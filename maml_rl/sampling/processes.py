@@ -19,6 +19,7 @@ import threading
 import traceback
 import types
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -279,6 +280,7 @@ def _fresh_start() -> Iterator[None]:
     """
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     main = sys.modules["__main__"]
+    resource_tracker.ensure_running()  # the first process would start it, which unblocks Ctrl-C
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     os.environ.update(ONE_THREAD)
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -60,7 +60,7 @@ class RunFolder:
             if or_beside:
                 path = _claim(path)
             path.mkdir(parents=True, exist_ok=True)
-            _require_new(path)
+            _require_empty(path)
             return cls._fill(path, data)
         except OSError as error:
             raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
@@ -107,7 +107,7 @@ class RunFolder:
             raise RunFolderError(f"run folder {path} must not lie in {self.path}, which is to be copied to it")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _require_new(path)
+            _require_empty(path)
             return self._copy(path)
         except OSError as error:
             raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
@@ -192,7 +192,7 @@ def _claim(path: Path) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def _require_new(path: Path) -> None:
+def _require_empty(path: Path) -> None:
     """Refuse a folder with anything in it but what a process killed while making it may have left."""
     found = {entry.name for entry in path.iterdir()} - {"lock"}
     left = {UNFINISHED, *PARTS} if UNFINISHED in found else set()
@@ -206,7 +206,7 @@ def _require_new(path: Path) -> None:
 
 def _clear(path: Path) -> None:
     """Delete what a process killed while making the locked folder `path` has left of it."""
-    _require_new(path)  # nobody else came in between
+    _require_empty(path)  # nobody else came in between
     for part in (path / name for name in PARTS):
         if part.is_dir():
             shutil.rmtree(part)

@@ -281,6 +281,22 @@ def test_a_stopped_worker_does_not_outlive_a_killed_parent(tmp_path):
         process.communicate(timeout=60)
 
 
+CTRL_C_SOON = """
+import os, signal, threading
+signal.signal(signal.SIGINT, lambda *_: None)  # the parent answers it by going on
+threading.Timer(0.3, os.killpg, [0, signal.SIGINT]).start()
+"""
+
+
+def test_ctrl_c_does_not_reach_workers_that_are_starting(tmp_path):
+    # The first one was open to it while it imported: multiprocessing starts another process with it.
+    source = program().replace("\nmain()", f"\n{CTRL_C_SOON}\nmain()")
+    process = start(["-c", source], cwd=tmp_path, start_new_session=True)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and err == "", err
+    assert len(out.splitlines()) == 2
+
+
 def test_workers_outlive_the_thread_that_started_them(troubles):
     with ThreadPoolExecutor(1) as pool:
         sampling = pool.submit(Sampling, troubles.recipe()).result()
