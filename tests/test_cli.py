@@ -21,8 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from envs.metaworld import load_metaworld
 from maml_rl import cli, drawing
-from maml_rl.cli import _parse, train
-from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.cli import _parse, complete, train
+from maml_rl.config import SINUSOID, RunConfig, to_dict
 from maml_rl.presets import PRESETS
 from maml_rl.training.run_folder import RunFolder
 
@@ -283,6 +283,15 @@ def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(lost, tmp_path, ca
         error = capfd.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1
         assert everything(run) == before and not copy.exists()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_brought_to_its_end(tmp_path):
+    flags = ["--env", "maml/Navigation2D-v0", *TINY, "--evaluate-every", "0", "--num-iterations", "1"]
+    config = _parse(RunConfig(), flags).run
+    with RunFolder.create(tmp_path / "run", to_dict(config)) as folder:
+        folder.checkpoints.rmdir()
+    assert complete(config, tmp_path / "run") is None
+    assert len(rows(tmp_path / "run")) == 1
 
 
 def test_runs_that_start_in_one_second_get_folders_side_by_side(tmp_path, monkeypatch):

@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import CRC_TABLE, masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from maml_rl.training.atomic import remove_unfinished, write_atomically
@@ -163,34 +164,58 @@ def _cut(path: Path, kept: Sequence[_Record]) -> None:
 
 
 def _records(path: Path) -> Iterator[_Record]:
-    """The undamaged records of an event file; behind a damaged length nothing can be found."""
-    data, start = path.read_bytes(), 0
-    while start + 16 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
-        record = data[start : start + 16 + length]
-        if not _has_crc(record[:8], record[8:12]):
-            _logger.warning(f"{path} is damaged, and its last {len(data) - start} bytes are left out")
-            return
-        if len(record) < 16 + length:  # half written
-            return
-        start += len(record)
-        event = _parse(record)
+    """The undamaged records of an event file."""
+    frames = list(_frames(path))
+    for frame, crc in zip(frames, _crcs([frame[12:-4] for frame in frames]), strict=True):
+        event = _parse(frame[12:-4]) if frame[-4:] == crc else None
         if event is None:
             _logger.warning(f"{path} has a damaged event, which is left out")
         else:
             numbers = {v.tag: v.simple_value for v in event.summary.value if v.HasField("simple_value")}
-            yield _Record(record, event.step, numbers)
+            yield _Record(frame, event.step, numbers)
 
 
-def _parse(record: bytes) -> Event | None:
-    """The event of a whole record, if it is undamaged."""
-    if not _has_crc(record[12:-4], record[-4:]):
-        return None
+def _frames(path: Path) -> Iterator[bytes]:
+    """The whole records of an event file; behind a damaged length nothing can be found."""
+    data, start = path.read_bytes(), 0
+    while start + 16 <= len(data):
+        head = data[start : start + 12]
+        if _crcs([head[:8]]) != [head[8:]]:
+            _logger.warning(f"{path} is damaged, and its last {len(data) - start} bytes are left out")
+            return
+        end = start + 16 + struct.unpack("<Q", head[:8])[0]
+        if end > len(data):  # half written
+            return
+        yield data[start:end]
+        start = end
+
+
+def _parse(event: bytes) -> Event | None:
     try:
-        return Event.FromString(record[12:-4])
+        return Event.FromString(event)
     except DecodeError:
         return None
 
 
-def _has_crc(data: bytes, crc: bytes) -> bool:
-    return struct.pack("<I", masked_crc32c(data)) == crc
+def _crcs(pieces: Sequence[bytes]) -> list[bytes]:
+    """The CRC of each piece. Many of one length, as rows have, are taken together: byte by byte, ten times as fast."""
+    crcs = [b""] * len(pieces)
+    of_length: dict[int, list[int]] = {}
+    for index, piece in enumerate(pieces):
+        of_length.setdefault(len(piece), []).append(index)
+    for indices in of_length.values():
+        alike = [pieces[index] for index in indices]
+        found = _crcs_of_one_length(alike) if len(alike) >= 50 else map(masked_crc32c, alike)
+        for index, crc in zip(indices, found, strict=True):
+            crcs[index] = struct.pack("<I", crc)
+    return crcs
+
+
+def _crcs_of_one_length(pieces: Sequence[bytes]) -> list[int]:
+    """`masked_crc32c` of each piece."""
+    table = np.array(CRC_TABLE, np.uint32)
+    crc = np.full(len(pieces), 0xFFFFFFFF, np.uint32)
+    for column in np.frombuffer(b"".join(pieces), np.uint8).reshape(len(pieces), -1).T:
+        crc = table[(crc ^ column) & 0xFF] ^ (crc >> 8)
+    crc = ~crc
+    return ((crc >> 15 | crc << 17) + np.uint32(0xA282EAD8)).tolist()

@@ -51,15 +51,16 @@ class MetricsLog:
     @property
     def last(self) -> dict[str, float]:
         """The last row; empty before the first."""
-        return self._row(self._lines[-1]) if self._lines else {}
+        if not self._lines:
+            return {}
+        fields = zip(self._columns, self._lines[-1], strict=True)
+        return {name: _number(text) for name, text in fields if text}
 
     @property
     def _rows(self) -> list[dict[str, float]]:
         """The numbers of each iteration, without its own."""
-        return [{name: value for name, value in self._row(line).items() if name != "iteration"} for line in self._lines]
-
-    def _row(self, line: list[str]) -> dict[str, float]:
-        return {name: _number(text) for name, text in zip(self._columns, line, strict=True) if text}
+        names = self._columns[1:]
+        return [{name: float(text) for name, text in zip(names, line[1:], strict=True) if text} for line in self._lines]
 
     def append(self, metrics: Row, clock: Row) -> None:
         """Log one iteration. A kill cannot take the row any more; for a power failure see `sync`.
