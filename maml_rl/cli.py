@@ -34,7 +34,15 @@ from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.streams import lenient_streams, program
-from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
+from maml_rl.training.trainer import (
+    Filming,
+    Trainer,
+    TrainingError,
+    TrainingResult,
+    first_checkpoint,
+    has_begun,
+    require_resumable,
+)
 from maml_rl.warm_start import begun_anew, warm_start
 
 EXAMPLES = (
@@ -50,7 +58,7 @@ class TrainCommand:
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     output_dir: Path | None = None
-    """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
+    """The run's folder, which must not exist yet. By default runs/<task>-<time>, with -2, -3, ... if that exists."""
     resume: Path | None = None
     """A run's folder: continue from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
     preset: Preset = "paper"
@@ -152,7 +160,7 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     try:
         if command.film_every:
             built = with_film(built, command.run)
-        return _folder(command, with_pictures(command.run, built)), built
+        return _folder(command, with_pictures(command.run, built), built), built
     except BaseException:
         built.close()
         raise
@@ -173,20 +181,26 @@ def build_new(config: RunConfig) -> Built:
     return built
 
 
-def _folder(command: TrainCommand, config: RunConfig) -> RunFolder:
+def _folder(command: TrainCommand, config: RunConfig, built: Built) -> RunFolder:
     """A new folder, or the one that is resumed, or a copy of that; `config` is saved in it."""
     if command.resume is None:
-        return RunFolder.create(command.output_dir or default_folder(config), to_dict(config))
-    if command.output_dir is None or command.output_dir.resolve() == command.resume.resolve():
-        folder = RunFolder.open(command.resume)
-    else:
-        folder = RunFolder.copy(command.resume, command.output_dir)
-    folder.write_config(to_dict(config))
+        path = command.output_dir or default_folder(config)
+        return RunFolder.create(path, to_dict(config), or_beside=command.output_dir is None)
+    folder = RunFolder.open(command.resume)
+    try:
+        require_resumable(folder.path, built.learner, config.seed)
+        if command.output_dir is not None and command.output_dir.resolve() != command.resume.resolve():
+            original, folder = folder, folder.copy(command.output_dir)
+            original.close()
+        folder.write_config(to_dict(config))
+    except BaseException:
+        folder.close()
+        raise
     return folder
 
 
 def default_folder(config: RunConfig) -> Path:
-    """runs/<task>-<time>, to the second."""
+    """runs/<task>-<time>, to the second; a run that finds the name taken appends -2, -3, ..."""
     name = f"{config.env}-{config.learner}" if config.is_few_shot else config.env_name
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -231,7 +245,7 @@ def require_completable(config: RunConfig, folder: Path) -> Checkpoint | None:
     forbidden = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
     if forbidden:
         raise ValueError(f"{folder} holds another run ({'; '.join(forbidden)}): choose another --output-dir")
-    return load_latest(folder / "checkpoints")
+    return load_latest(folder / "checkpoints") if has_begun(folder) else None
 
 
 def complete(config: RunConfig, folder: Path) -> int | None:

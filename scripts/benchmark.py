@@ -2,7 +2,10 @@
 
 import sys
 
-from maml_rl.cli_benchmark import benchmark
+from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
+    exit_on_ctrl_c()  # before the imports, which take seconds
+    from maml_rl.cli_benchmark import benchmark
+
     sys.exit(benchmark())

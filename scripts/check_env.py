@@ -2,7 +2,10 @@
 
 import sys
 
-from maml_rl.cli_check_env import check_env
+from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
+    exit_on_ctrl_c()  # before the imports, which take seconds
+    from maml_rl.cli_check_env import check_env
+
     sys.exit(check_env())

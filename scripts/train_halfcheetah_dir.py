@@ -2,8 +2,11 @@
 
 import sys
 
-from maml_rl.cli import train
-from maml_rl.presets import PRESETS
+from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
+    exit_on_ctrl_c()  # before the imports, which take seconds
+    from maml_rl.cli import train
+    from maml_rl.presets import PRESETS
+
     sys.exit(train(PRESETS["maml/HalfCheetahDir-rllab-v0"]))

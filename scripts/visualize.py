@@ -2,11 +2,13 @@
 
 import sys
 
-from maml_rl.drawing import choose_backend
-
-BACKEND = choose_backend()  # MuJoCo reads MUJOCO_GL when it is first imported, which the next line does
-
-from maml_rl.cli_visualize import visualize  # noqa: E402
+from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
-    sys.exit(visualize(BACKEND))
+    exit_on_ctrl_c()
+    from maml_rl.drawing import choose_backend
+
+    backend = choose_backend()  # MuJoCo reads MUJOCO_GL when it is first imported, which the next line does
+    from maml_rl.cli_visualize import visualize
+
+    sys.exit(visualize(backend))

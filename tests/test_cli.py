@@ -9,10 +9,12 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from envs.metaworld import load_metaworld
 from maml_rl import cli, drawing
-from maml_rl.cli import _parse, train
-from maml_rl.config import SINUSOID, RunConfig
+from maml_rl.cli import _parse, complete, train
+from maml_rl.config import SINUSOID, RunConfig, to_dict
 from maml_rl.presets import PRESETS
+from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.trainer import TrainingResult
 
 ROOT = Path(__file__).parents[1]
@@ -283,6 +286,52 @@ def test_resuming_into_another_folder_leaves_the_first_as_it_was(tmp_path):
     assert train(RunConfig(), ["--resume", str(one), "--output-dir", str(two), "--num-iterations", "2"]) == 0
     assert len(rows(one)) == 1 and len(rows(two)) == 2
     assert json.loads((two / "config.json").read_text())["config"]["training"]["num_iterations"] == 2
+
+
+def everything(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lost", ["checkpoints", "checkpoints/iteration-000002.json", "metrics.csv and tensorboard"])
+def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(lost, tmp_path, capfd):
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    flags = ["--env", "maml/Navigation2D-v0", *TINY, "--evaluate-every", "0"]
+    assert train(RunConfig(), [*flags, "--num-iterations", "2", "--output-dir", str(run)]) == 0
+    for path in (run / name for name in lost.split(" and ")):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    before = everything(run)
+    for place in ([], ["--output-dir", str(copy)]):
+        capfd.readouterr()
+        assert train(RunConfig(), ["--resume", str(run), "--num-iterations", "9", *place]) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        assert everything(run) == before and not copy.exists()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_brought_to_its_end(tmp_path):
+    flags = ["--env", "maml/Navigation2D-v0", *TINY, "--evaluate-every", "0", "--num-iterations", "1"]
+    config = _parse(RunConfig(), flags).run
+    with RunFolder.create(tmp_path / "run", to_dict(config)) as folder:
+        folder.checkpoints.rmdir()
+    assert complete(config, tmp_path / "run") is None
+    assert len(rows(tmp_path / "run")) == 1
+
+
+def test_runs_that_start_in_one_second_get_folders_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "datetime", Noon)
+    for seed in "012":
+        flags = ["--env", "maml/Navigation2D-v0", *TINY, "--num-iterations", "0", "--seed", seed]
+        assert train(RunConfig(), flags) == 0
+    names = [f"Navigation2D-v0-20300101-120000{end}" for end in ("", "-2", "-3")]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    assert [RunFolder.read_config(tmp_path / "runs" / name)["seed"] for name in names] == [0, 1, 2]
+
+
+class Noon(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2030, 1, 1, 12)
 
 
 @pytest.mark.parametrize("env", ["AntVel", "AntDir", "AntGoal", "HalfCheetahDir"])

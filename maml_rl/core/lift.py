@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import threading
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
@@ -66,8 +68,28 @@ def chunk_tasks(data: Any) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
+class _Call:
+    """One call of `Threads.map`, as its threads see it."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self.is_wanted = True
+        self.answers: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+
+    def answer(self, index: int, arguments: tuple[Any, ...]) -> None:
+        try:
+            self.answers.put((index, self.function(*arguments) if self.is_wanted else None, None))
+        except BaseException as error:  # raised again in the calling thread
+            self.is_wanted = False
+            self.answers.put((index, None, error))
+
+
 class Threads:
-    """A pool that runs independent pieces of work, each on one BLAS thread; results come in the order of the pieces."""
+    """A pool that runs independent pieces of work, each on one BLAS thread; results come in the order of the pieces.
+
+    A signal may raise in the calling thread at any point. In concurrent.futures it can leave a lock taken for ever,
+    and the pool is never closed; a SimpleQueue has no such point.
+    """
 
     def __init__(self, num_threads: int):
         if num_threads < 0:
@@ -75,16 +97,32 @@ class Threads:
         self.num_threads = num_threads or available_cores()
         # One product must not be split over several threads: that would change its last bits with their number.
         torch.set_num_threads(1)
-        self._pool = (
-            ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,))
-            if self.num_threads > 1
-            else None
-        )
+        self._work: _Work = SimpleQueue()
+        num_helpers = self.num_threads if self.num_threads > 1 else 0
+        self._helpers = [threading.Thread(target=_help, args=(self._work,), daemon=True) for _ in range(num_helpers)]
+        for helper in self._helpers:
+            helper.start()
+        self._dismiss = weakref.finalize(self, _dismiss, self._work, num_helpers)
 
     def map(self, function: Callable[..., Result], *arguments: Any) -> list[Result]:
-        if self._pool is None:
-            return [function(*each) for each in zip(*arguments, strict=True)]
-        return list(self._pool.map(function, *arguments))
+        """Raises:
+        Exception: the error of the first piece in order that failed, when those under way have ended.
+        """
+        pieces = list(zip(*arguments, strict=True))
+        if not self._helpers:
+            return [function(*piece) for piece in pieces]
+        call = _Call(function)
+        try:
+            for index, piece in enumerate(pieces):
+                self._work.put((call, index, piece))
+            answers = sorted((call.answers.get() for _ in pieces), key=lambda answer: answer[0])
+        except BaseException:
+            call.is_wanted = False
+            raise
+        for _, _, error in answers:
+            if error is not None:
+                raise error
+        return [result for _, result, _ in answers]
 
     @contextmanager
     def inside_products(self) -> Iterator[None]:
@@ -97,8 +135,26 @@ class Threads:
             torch.set_num_threads(1)
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._dismiss()
+        for helper in self._helpers:
+            helper.join()
+
+
+_Work = SimpleQueue[tuple[_Call, int, tuple[Any, ...]] | None]
+
+
+def _help(work: _Work) -> None:
+    """Do one piece of work after the other until dismissed."""
+    torch.set_num_threads(1)
+    while (piece := work.get()) is not None:
+        call, index, arguments = piece
+        call.answer(index, arguments)
+        del piece, call, arguments  # or they would live on until the next piece comes
+
+
+def _dismiss(work: _Work, num_helpers: int) -> None:
+    for _ in range(num_helpers):
+        work.put(None)
 
 
 def available_cores() -> int:

@@ -2,13 +2,14 @@
 
 Each worker is spawned, never forked, keeps its environment, and plays one task at a time. One that dies is replaced
 and its task played again; one that takes too long is killed, which makes it one that died. Workers end when the
-parent closes them, and when it is gone.
+parent closes them, and when it is gone, even if they are stopped at that time.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -18,6 +19,7 @@ import threading
 import traceback
 import types
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -44,6 +46,7 @@ SECONDS_TO_CLOSE = 5.0  # for one to close its environment
 OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # reach all its processes, on Ctrl-C and closing; the parent decides
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -171,7 +174,9 @@ class _Worker:
         self._timeout = timeout
         self._overdue_after: float | None = None  # [s] that it took too long
         self.connection, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_serve, args=(theirs, recipe))
+        # Linux ends a worker with the thread that has started it: only the main one lasts as long as the process.
+        is_lasting = threading.current_thread() is threading.main_thread()
+        self.process = _SPAWN.Process(target=_serve, args=(theirs, recipe, is_lasting))
         with theirs, _fresh_start():
             self.process.start()
         self._wind(SECONDS_TO_START)
@@ -229,8 +234,10 @@ class _Worker:
         self.process.kill()
 
 
-def _serve(connection: Connection, recipe: bytes) -> None:
+def _serve(connection: Connection, recipe: bytes, has_lasting_parent: bool) -> None:
     """A worker's life: make an environment, then play what comes until the connection is closed."""
+    if has_lasting_parent:
+        _be_killed_with_parent()
     for signum in OF_THE_TERMINAL:
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_TERMINAL)
@@ -252,6 +259,12 @@ def _serve(connection: Connection, recipe: bytes) -> None:
         os._exit(0)  # taking the interpreter down in order can last seconds
 
 
+def _be_killed_with_parent() -> None:
+    """Have Linux kill this process when the thread that started it ends: a stopped process cannot end by itself."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _end_with_parent() -> None:
     """Wait until the parent is gone, then end at once, whatever the environment is doing."""
     parent = multiprocessing.parent_process()
@@ -269,6 +282,7 @@ def _fresh_start() -> Iterator[None]:
     """
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     main = sys.modules["__main__"]
+    resource_tracker.ensure_running()  # the first process would start it, which unblocks Ctrl-C
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_TERMINAL)
     os.environ.update(ONE_THREAD)
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -8,6 +8,7 @@ best                                  text: the name whose parameters earned the
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -128,7 +129,7 @@ def _load_pointed(folder: Path, pointer: Pointer) -> Checkpoint:
         if checkpoint.name != name:
             raise CheckpointError(f"checkpoint {folder / name} holds {checkpoint.name}: it was renamed")
     except CheckpointError as error:
-        raise CheckpointError(f"{error}{_offer(folder)}") from error
+        raise CheckpointError(f"{error}; {_remedy(folder, pointer)}") from error
     return checkpoint
 
 
@@ -139,12 +140,23 @@ def _read_pointer(path: Path) -> str:
     return text
 
 
-def _offer(folder: Path) -> str:
+def _remedy(folder: Path, pointer: Pointer) -> str:
     """The end of a refusal: which checkpoint could be used instead."""
+    good, use = next(_good(folder), None), "go on from there"
+    if good is None:
+        return "no good checkpoint is left there: put them back, or train a new run"
+    if pointer == "best":
+        best = good.counters.get("best_iteration")
+        good, use = next((each for each in _good(folder) if each.iteration == best), good), "use it"
+    return f"{good.name} is good: write that name into {folder / pointer} to {use}"
+
+
+def _good(folder: Path) -> Iterator[Checkpoint]:
+    """The checkpoints that can be read, newest first."""
     for iteration in reversed(iterations_on_disk(folder)):
         try:
-            load(folder / stem(iteration))
+            checkpoint = load(folder / stem(iteration))
         except CheckpointError:
             continue
-        return f"; {stem(iteration)} is good: write that name into {folder / 'latest'} to go on from there"
-    return "; no good checkpoint is left there"
+        if checkpoint.iteration == iteration:
+            yield checkpoint

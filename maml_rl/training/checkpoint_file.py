@@ -1,7 +1,7 @@
 """One checkpoint: tensors in a safetensors file, all else in a JSON file beside it, with the former's hash.
 
     NAME.safetensors   the learner's state
-    NAME.json          format version, iteration, counters, hash, tensor names, versions, commit, time
+    NAME.json          format version, iteration, counters, hash, tensor names, versions, commit, time, own hash
 
 Nothing is ever unpickled: loading runs no code from the file.
 """
@@ -27,7 +27,7 @@ from maml_rl.core.protocols import State
 from maml_rl.training.atomic import write_atomically
 from maml_rl.training.provenance import git_commit, versions
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # version 1 had no hash of the JSON itself; it is still read
 
 
 class CheckpointError(ValueError):
@@ -78,6 +78,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "git_commit": git_commit(),
         "saved_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    about["sha256_of_json"] = hash_of_json(about)
     text = json.dumps(about, indent=1, allow_nan=False) + "\n"
     path = folder / checkpoint.name
     with writing(path):
@@ -115,6 +116,12 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(about["iteration"], {name: state[name] for name in wanted}, about["counters"])
 
 
+def hash_of_json(about: dict[str, Any]) -> str:
+    """The hash of all that a JSON file says beside it, whatever the order and the spacing."""
+    rest = {name: value for name, value in about.items() if name != "sha256_of_json"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -126,7 +133,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """What a checkpoint's JSON file says: its hash, counters, commit, ...
 
     Raises:
-        CheckpointError: if it is missing, cut, or of another format version.
+        CheckpointError: if it is missing, cut, altered, or of another format version.
     """
     try:
         about = json.loads(read_bytes(path), parse_constant=_refuse_constant)
@@ -136,14 +143,16 @@ def read_about(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint file {path} is cut or not JSON ({error})") from error
     if not isinstance(about, dict):
         raise CheckpointError(f"checkpoint file {path} must hold an object, got {type(about).__name__}")
-    if about.get("format_version") != FORMAT_VERSION:
+    if about.get("format_version") not in (1, FORMAT_VERSION):
         raise CheckpointError(
-            f"checkpoint file {path} must have format_version {FORMAT_VERSION}, "
+            f"checkpoint file {path} must have format_version 1 or {FORMAT_VERSION}, "
             f"got {reprlib.repr(about.get('format_version'))}: another version or another program made it"
         )
     for entry, rule in _RULES.items():
         if entry not in about or not rule(about[entry]):
             raise CheckpointError(f"checkpoint file {path} lacks a valid entry {entry!r}")
+    if about["format_version"] != 1 and about.get("sha256_of_json") != hash_of_json(about):
+        raise CheckpointError(f"checkpoint file {path} has not the hash that it states: it was altered")
     return about
 
 

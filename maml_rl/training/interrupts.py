@@ -1,11 +1,13 @@
-"""SIGINT, SIGTERM and SIGHUP as an exception that comes only where it can do no harm."""
+"""SIGINT, SIGTERM and SIGHUP as an exception that comes only where it can do no harm; elsewhere, Ctrl-C as a quiet
+end."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -64,3 +66,19 @@ class Interrupts:
         if self._allowed:
             self._allowed = False
             raise Interrupted(signum)
+
+
+def exit_on_ctrl_c() -> None:
+    """Have Ctrl-C end this process with one sentence and status 130 wherever no `Interrupts` decides.
+
+    A program calls it first. An exception would end its imports, which take seconds, with a traceback, or would be
+    swallowed by them. There is nothing to clean up: files are whole at any moment, and workers end with their parent.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored, or another's
+        signal.signal(signal.SIGINT, _exit)
+
+
+def _exit(signum: int, frame: FrameType | None) -> None:
+    with suppress(OSError):  # nobody reads it
+        os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
+    os._exit(128 + signum)

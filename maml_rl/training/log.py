@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from maml_rl.training.atomic import sync_file, write_atomically
-from maml_rl.training.events import EventFile, Film
+from maml_rl.training.events import EventFile, Film, read_numbers
 
 Row = Mapping[str, float]
+_logger = logging.getLogger(__name__)
 
 
 class LogError(ValueError):
@@ -23,19 +27,24 @@ class MetricsLog:
 
     Columns stand in the order in which they first came, "iteration" first, those of the clock last. Floats
     are written so that reading gives back the same number; a value that a row does not have is empty.
+    All rows are kept in memory, so that a file that is deleted or altered while the run goes on is written anew.
     """
 
     def __init__(self, folder: Path, after: int):
         """Open the log of a run of `after` completed iterations; what was logged after those is cut.
+
+        A metrics.csv that is missing is made from the events, with their seven digits.
 
         Raises:
             LogError: if rows up to `after` are missing or damaged, or the files cannot be written.
         """
         self._path, self._events_folder = folder / "metrics.csv", folder / "tensorboard"
         try:
-            self._columns, self._lines = _cut_rows(self._path, after)
+            if after and not self._path.exists():
+                _logger.warning(f"{self._path} is missing: its rows are taken from tensorboard/, with seven digits")
+            self._columns, self._lines = _saved_rows(folder, after)
             self._rewrite()
-            self._events = EventFile(self._events_folder, after)
+            self._events = EventFile(self._events_folder, self._rows)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -46,6 +55,12 @@ class MetricsLog:
             return {}
         fields = zip(self._columns, self._lines[-1], strict=True)
         return {name: _number(text) for name, text in fields if text}
+
+    @property
+    def _rows(self) -> list[dict[str, float]]:
+        """The numbers of each iteration, without its own."""
+        names = self._columns[1:]
+        return [{name: float(text) for name, text in zip(names, line[1:], strict=True) if text} for line in self._lines]
 
     def append(self, metrics: Row, clock: Row) -> None:
         """Log one iteration. A kill cannot take the row any more; for a power failure see `sync`.
@@ -59,6 +74,9 @@ class MetricsLog:
         row = {**metrics, **clock}
         try:
             self._write_row(row, list(clock))
+            if self._events.is_deleted:
+                self._events.close()
+                self._events = EventFile(self._events_folder, self._rows[:-1])
             self._events.append(int(row.pop("iteration")), row)
         except OSError as error:
             raise self._not_written(error) from error
@@ -81,7 +99,10 @@ class MetricsLog:
             LogError: if they cannot be written.
         """
         try:
-            sync_file(self._path)
+            if self._is_altered():
+                self._rewrite()
+            else:
+                sync_file(self._path)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -109,10 +130,15 @@ class MetricsLog:
         if new:
             self._add_columns(new, clock)
             self._lines[-1] = [_text(row[name]) if name in row else "" for name in self._columns]
+        if new or self._is_altered():
             self._rewrite()
             return
         with open(self._path, "ab") as file:
-            file.write(_line(self._lines[-1]))
+            self._size += file.write(_line(self._lines[-1]))
+
+    def _is_altered(self) -> bool:
+        """Whether somebody has deleted metrics.csv or written to it."""
+        return not self._path.exists() or self._path.stat().st_size != self._size
 
     def _add_columns(self, new: list[str], clock: list[str]) -> None:
         for name in new:
@@ -132,13 +158,33 @@ class MetricsLog:
 
     def _rewrite(self) -> None:
         lines = [self._columns, *self._lines] if self._columns else []
-        write_atomically(self._path, b"".join(map(_line, lines)))
+        data = b"".join(map(_line, lines))
+        write_atomically(self._path, data)
+        self._size = len(data)
 
     def _not_written(self, error: OSError) -> LogError:
         return LogError(
             f"{self._path} or {self._events_folder.name}/ cannot be written: {error.strerror or error}; "
             f"the last checkpoint is intact: put that right and go on with --resume {self._path.parent}"
         )
+
+
+def require_rows(folder: Path, after: int) -> None:
+    """Check that `MetricsLog(folder, after)` will find what it needs; changes nothing.
+
+    Raises:
+        LogError: if it will not.
+    """
+    try:
+        _saved_rows(folder, after)
+    except OSError as error:
+        raise LogError(f"{folder / 'metrics.csv'} cannot be read: {error.strerror or error}") from error
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether an iteration was ever logged in a run's folder."""
+    path = folder / "metrics.csv"
+    return (path.exists() and path.stat().st_size > 0) or bool(read_numbers(folder / "tensorboard"))
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, dict[int, float]]:
@@ -176,22 +222,66 @@ def _number(text: str) -> float:
         return float(text)
 
 
+def _saved_rows(folder: Path, after: int) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of iterations 1 .. after, from metrics.csv or, if there is none, from the events."""
+    if after and not (folder / "metrics.csv").exists():
+        return _rows_of_events(folder, after)
+    return _cut_rows(folder / "metrics.csv", after)
+
+
+def _rows_of_events(folder: Path, after: int) -> tuple[list[str], list[list[str]]]:
+    numbers = read_numbers(folder / "tensorboard")
+    if not _covers(numbers, after):
+        raise _refusal(folder / "metrics.csv", after, "it is missing")
+    columns = ["iteration"]
+    for step in range(1, after + 1):
+        before = "iteration"
+        for name in numbers[step]:  # in the order of the row, so a new column's place is behind the one before it
+            if name not in columns:
+                columns.insert(columns.index(before) + 1, name)
+            before = name
+    return columns, [
+        [str(step), *(_single(numbers[step].get(name)) for name in columns[1:])] for step in range(1, after + 1)
+    ]
+
+
+def _single(value: float | None) -> str:
+    """The shortest text of a number in single precision."""
+    return "" if value is None else str(np.float32(value))
+
+
+def _covers(numbers: Mapping[int, Row], after: int) -> bool:
+    return all(step in numbers for step in range(1, after + 1))
+
+
+def _refusal(path: Path, after: int, fault: str) -> LogError:
+    if path.exists() and _covers(read_numbers(path.parent / "tensorboard"), after):
+        other = "delete it and have its rows made from tensorboard/, with seven digits"
+    else:
+        other = f"start a new run from its parameters by --init-from {path.parent}"
+    return LogError(
+        f"{path} must hold the rows of iterations 1 to {after}, which the checkpoint has, but {fault}: "
+        f"put the file back, or {other}"
+    )
+
+
 def _cut_rows(path: Path, after: int) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of iterations 1 .. after; columns that only later rows had are gone too."""
     try:
         text = path.read_bytes().decode() if path.exists() else ""
     except UnicodeDecodeError as error:
         raise LogError(f"{path} is not text ({error})") from error
-    lines = text.split("\n")[:-1]  # what follows the last line end is empty or half written
+    lines = text.replace("\r\n", "\n").split("\n")[:-1]  # what follows the last line end is empty or half written
     header, *rows = [line.split(",") for line in lines[: after + 1]] or [[]]
     good = len(rows) == after and all(_is_row(row, i, len(header)) for i, row in enumerate(rows, start=1))
-    if not good or (rows and (header[0] != "iteration" or len(set(header)) != len(header))):
-        raise LogError(
-            f"{path} must hold the rows of iterations 1 to {after}, which the checkpoint has, but rows are "
-            "missing or damaged: put the file back, or name an older checkpoint in checkpoints/latest"
-        )
+    if not good or (rows and not _is_header(header)):
+        raise _refusal(path, after, "rows are missing or damaged")
     used = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return [header[i] for i in used], [[row[i] for i in used] for row in rows]
+
+
+def _is_header(names: list[str]) -> bool:
+    return names[0] == "iteration" and len(set(names)) == len(names) and all(name == name.strip() for name in names)
 
 
 def _is_row(row: list[str], iteration: int, width: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import reprlib
@@ -19,6 +20,8 @@ from typing import Any
 from maml_rl.training.atomic import SUFFIX, remove_unfinished, write_atomically
 
 FORMAT_VERSION = 1
+PARTS = ("checkpoints", "tensorboard", "metrics.csv")  # beside config.json, with which a folder becomes a run
+UNFINISHED = f"config.json{SUFFIX}"  # without config.json: the sign of a run that a killed process was making
 _locked_here: set[Path] = set()  # POSIX locks do not keep a process from taking its own lock twice
 
 
@@ -43,15 +46,19 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
+    def create(cls, path: Path, config: dict[str, Any], or_beside: bool = False) -> RunFolder:
         """Make the folder with `config`, plain JSON values, in it.
 
+        Args:
+            or_beside: take path-2, path-3, ... where the name is taken, by whomever and however lately.
         Raises:
             RunFolderError: if it exists and is not empty, cannot be made, or another process is making it.
             ConfigError: if `config` is not plain JSON.
         """
         data = _encode(config)
         try:
+            if or_beside:
+                path = _claim(path)
             path.mkdir(parents=True, exist_ok=True)
             _require_empty(path)
             return cls._fill(path, data)
@@ -62,8 +69,7 @@ class RunFolder:
     def _fill(cls, path: Path, data: bytes) -> RunFolder:
         folder = cls(path)
         try:
-            _require_empty(path)  # nobody else came in between
-            remove_unfinished(path)
+            _clear(path)
             write_atomically(path / "config.json", data)  # first: from here on it can be resumed
             folder.checkpoints.mkdir()
         except BaseException:
@@ -83,7 +89,6 @@ class RunFolder:
         try:
             folder = cls(path)
             try:
-                folder.checkpoints.mkdir(exist_ok=True)
                 remove_unfinished(path)
             except BaseException:
                 folder.close()
@@ -92,21 +97,36 @@ class RunFolder:
             raise RunFolderError(f"run folder {path} must be writable: {error.strerror or error}") from error
         return folder
 
-    @classmethod
-    def copy(cls, source: Path, path: Path) -> RunFolder:
-        """A copy of the run in `source` as the new folder `path`, to go on there and leave the first as it is.
+    def copy(self, path: Path) -> RunFolder:
+        """Make the new folder `path` a copy of this run, to go on there and leave this one as it is.
 
         Raises:
-            ConfigError, RunFolderError: as `open` and `create`.
+            RunFolderError: as `create`, and if `path` lies in this folder.
         """
-        with cls.open(source):
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                _require_empty(path)
-                shutil.copytree(source, path, ignore=shutil.ignore_patterns("lock"), dirs_exist_ok=True)
-            except OSError as error:
-                raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
-        return cls.open(path)
+        if self.path.resolve() in path.resolve().parents:
+            raise RunFolderError(f"run folder {path} must not lie in {self.path}, which is to be copied to it")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _require_empty(path)
+            return self._copy(path)
+        except OSError as error:
+            raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
+
+    def _copy(self, path: Path) -> RunFolder:
+        folder = RunFolder(path)
+        try:
+            _clear(path)
+            shutil.copyfile(self.path / "config.json", path / UNFINISHED)
+            for part in (self.path / name for name in PARTS):
+                if part.is_dir():
+                    shutil.copytree(part, path / part.name)
+                elif part.exists():
+                    shutil.copyfile(part, path / part.name)
+            os.replace(path / UNFINISHED, path / "config.json")  # last: before, the copy is not whole
+        except BaseException:
+            folder.close()
+            raise
+        return folder
 
     @staticmethod
     def require_new(path: Path) -> None:
@@ -170,13 +190,40 @@ def _encode(config: dict[str, Any]) -> bytes:
     return f"{text}\n".encode()
 
 
+def _claim(path: Path) -> Path:
+    """Make `path`, or path-2, path-3, ..., as a folder that nobody else has made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = itertools.chain([path.name], (f"{path.name}-{number}" for number in itertools.count(2)))
+    for each in map(path.with_name, names):
+        try:
+            each.mkdir()
+        except FileExistsError:
+            continue
+        return each
+    raise AssertionError("numbers do not end")
+
+
 def _require_empty(path: Path) -> None:
     """Refuse a folder with anything in it but what a process killed while making it may have left."""
-    if {entry.name for entry in path.iterdir()} - {"lock", f"config.json{SUFFIX}"}:
+    found = {entry.name for entry in path.iterdir()} - {"lock"}
+    left = {UNFINISHED, *PARTS} if UNFINISHED in found else set()
+    if found - left:
+        resume = f"go on with it by --resume {path}, or " if "config.json" in found else ""
         raise RunFolderError(
             f"run folder {path} must not exist or be empty, so that no run is overwritten: "
-            f"go on with it by --resume {path}, or choose another --output-dir"
+            f"{resume}choose another --output-dir"
         )
+
+
+def _clear(path: Path) -> None:
+    """Delete what a process killed while making the locked folder `path` has left of it."""
+    _require_empty(path)  # nobody else came in between
+    for part in (path / name for name in PARTS):
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+    remove_unfinished(path)  # last: without it the rest would not be known for what it is
 
 
 class _Lock:

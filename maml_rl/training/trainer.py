@@ -19,7 +19,7 @@ from maml_rl.training.checkpoint import Checkpoint, CheckpointError
 from maml_rl.training.display import Display, Progress, make_display
 from maml_rl.training.events import Film
 from maml_rl.training.interrupts import Interrupted, Interrupts
-from maml_rl.training.log import MetricsLog
+from maml_rl.training.log import MetricsLog, has_rows, require_rows
 from maml_rl.training.run_folder import RunFolder, RunFolderError
 
 MANY_REJECTIONS = 10  # outer steps in a row
@@ -193,10 +193,11 @@ class Trainer:
         return self._first()
 
     def _load(self) -> Checkpoint:
-        initial, folder = first_checkpoint(self._learner, self._seed), self._folder.checkpoints
-        if not (folder / "latest").exists() and checkpoints.iterations_on_disk(folder) in ([], [0]):
-            return self._first()  # killed while it saved the first one
-        return _fit(checkpoints.load_latest(folder), initial, folder)
+        saved = _saved(self._folder.path, self._learner, self._seed)
+        if saved is None:
+            self._folder.checkpoints.mkdir(exist_ok=True)
+            return self._first()
+        return saved
 
     def _compute(self, current: Checkpoint, started: float, display: Display) -> _Step:
         """Iteration number `current.iteration` (from 0); writes nothing."""
@@ -274,6 +275,33 @@ class Trainer:
             checkpoints.save(folder, current)
         checkpoints.point(folder, "latest", current.iteration)
         checkpoints.prune(folder, self._config.keep_checkpoints)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether the run in `folder` has a checkpoint or a row, and would lose it by beginning anew.
+
+    One that was killed while it saved its first checkpoint has not.
+    """
+    saved = checkpoints.iterations_on_disk(folder / "checkpoints")
+    return (folder / "checkpoints" / "latest").exists() or saved not in ([], [0]) or has_rows(folder)
+
+
+def require_resumable(folder: Path, learner: Learner, seed: int) -> None:
+    """Check that the run in the locked `folder` can go on with `learner`; changes nothing.
+
+    Raises:
+        CheckpointError, LogError: if its checkpoint or its rows are missing, damaged, or another run's.
+    """
+    saved = _saved(folder, learner, seed)
+    require_rows(folder, saved.iteration if saved else 0)
+
+
+def _saved(folder: Path, learner: Learner, seed: int) -> Checkpoint | None:
+    """The latest checkpoint of the run in `folder`; None if it has not begun."""
+    if not has_begun(folder):
+        return None
+    saved = checkpoints.load_latest(folder / "checkpoints")
+    return _fit(saved, first_checkpoint(learner, seed), folder / "checkpoints")
 
 
 def first_checkpoint(learner: Learner, seed: int) -> Checkpoint:

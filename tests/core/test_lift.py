@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import threading
+import time
 from typing import NamedTuple
 
 import pytest
@@ -73,6 +76,62 @@ def test_an_error_in_a_piece_is_not_lost():
         with pytest.raises(ArithmeticError, match="piece 0"):
             threads.map(fail, range(3))
         threads.close()
+
+
+def test_an_error_spares_the_pieces_that_have_not_begun():
+    done = []
+
+    def piece(number):
+        if number == 0:
+            raise ArithmeticError
+        time.sleep(0.01)
+        done.append(number)
+
+    threads = Threads(2)
+    with pytest.raises(ArithmeticError):
+        threads.map(piece, range(100))
+    assert len(done) < 50
+    assert threads.map(str, range(3)) == ["0", "1", "2"]
+    threads.close()
+
+
+INTERRUPTED = """
+import sys
+from maml_rl.core.lift import Threads
+
+class Signal(Exception):
+    pass
+
+def interrupted_at(event):
+    count = 0
+    def profile(frame, kind, argument):
+        nonlocal count
+        count += 1
+        if count == event:
+            sys.setprofile(None)
+            raise Signal
+    threads = Threads(2)
+    try:
+        sys.setprofile(profile)
+        threads.map(abs, range(4))
+        sys.setprofile(None)
+    except Signal:
+        return True
+    finally:
+        threads.close()
+    return False
+
+event = 1
+while interrupted_at(event):
+    event += 1
+print(event)
+"""
+
+
+def test_a_signal_at_any_point_leaves_threads_that_can_be_closed():
+    # A signal's exception comes when a function is entered or left, and so does a profiler's.
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], timeout=30, check=True, capture_output=True)
+    assert int(done.stdout) > 10
 
 
 def test_zero_threads_stands_for_one_per_core():

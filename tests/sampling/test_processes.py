@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,47 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     process.kill()
     process.communicate(timeout=60)
     wait_until(lambda: not any(map(is_running, pids)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a stopped worker ends when it is continued")
+def test_a_stopped_worker_does_not_outlive_a_killed_parent(tmp_path):
+    process = start(["-c", program(in_step="__import__('time').sleep(1000)")], cwd=tmp_path)
+    pids = process.stdout.readline().split()
+    try:
+        for pid in map(int, pids):
+            os.kill(pid, signal.SIGSTOP)
+        process.kill()
+        process.wait(timeout=60)
+        wait_until(lambda: not any(map(is_running, pids)), seconds=10)
+    finally:
+        for pid in filter(is_running, pids):
+            os.kill(int(pid), signal.SIGKILL)
+        process.communicate(timeout=60)
+
+
+CTRL_C_SOON = """
+import os, signal, threading
+signal.signal(signal.SIGINT, lambda *_: None)  # the parent answers it by going on
+threading.Timer(0.3, os.killpg, [0, signal.SIGINT]).start()
+"""
+
+
+def test_ctrl_c_does_not_reach_workers_that_are_starting(tmp_path):
+    # The first one was open to it while it imported: multiprocessing starts another process with it.
+    source = program().replace("\nmain()", f"\n{CTRL_C_SOON}\nmain()")
+    process = start(["-c", source], cwd=tmp_path, start_new_session=True)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and err == "", err
+    assert len(out.splitlines()) == 2
+
+
+def test_workers_outlive_the_thread_that_started_them(troubles):
+    with ThreadPoolExecutor(1) as pool:
+        sampling = pool.submit(Sampling, troubles.recipe()).result()
+    with sampling:
+        pids = sampling.crew.pids
+        assert_bit_equal(sampling.sample(troubles, 3), expected(troubles, 3))
+        assert sampling.crew.pids == pids
 
 
 def test_ctrl_c_is_the_parent_s_to_answer(tmp_path):

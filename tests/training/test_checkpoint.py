@@ -1,6 +1,7 @@
 """What goes in comes out; what is not a whole checkpoint of ours is refused in one sentence."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load, load_best, load_latest, save
+from maml_rl.training.checkpoint_file import hash_of_json
 
 REUSE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -30,8 +32,10 @@ def saved(folder: Path, iteration: int = 7) -> Path:
 
 
 def edit_json(path: Path, **changes) -> None:
+    """As a program would write it: with the hash that fits."""
     file = path.with_suffix(".json")
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    about = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps(about | {"sha256_of_json": hash_of_json(about)}))
 
 
 def test_a_checkpoint_comes_back_bit_for_bit_and_in_order(tmp_path):
@@ -64,7 +68,7 @@ def test_the_json_says_what_the_numbers_were_made_with(tmp_path):
     about = json.loads(saved(tmp_path).with_suffix(".json").read_text())
     assert {"python", "torch", "numpy", "mujoco", "gymnasium"} <= about["versions"].keys()
     assert about["tensors"][0] == {"name": "params/b", "shape": [2, 3], "dtype": "float32"}
-    assert about["format_version"] == 1
+    assert about["format_version"] == 2
     assert "git_commit" in about and "saved_at" in about
 
 
@@ -110,8 +114,8 @@ REFUSED = {
     "is cut or not JSON": lambda path: path.with_suffix(".json").write_text('{"format_version": 1, '),
     "must hold an object, got list": lambda path: path.with_suffix(".json").write_text("[]"),
     "cut or not JSON .*recursion": lambda path: path.with_suffix(".json").write_text("[" * 100_000),
-    "format_version 1, got 2": lambda path: edit_json(path, format_version=2),
-    "format_version 1, got None": lambda path: path.with_suffix(".json").write_text("{}"),
+    "format_version 1 or 2, got 3": lambda path: edit_json(path, format_version=3),
+    "format_version 1 or 2, got None": lambda path: path.with_suffix(".json").write_text("{}"),
     "valid entry 'iteration'": lambda path: edit_json(path, iteration=True),
     "valid entry 'counters'": lambda path: edit_json(path, counters={"a": "1"}),
     "valid entry 'tensors'": lambda path: edit_json(path, tensors=[{"name": "w"}]),
@@ -128,6 +132,27 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path, monkeypatch, reas
         load(path)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"env_steps": 10', '"env_steps": 11'), ('"best_iteration": 7', '"best_iteration": 6'), ("sha256_of_json", "sha")],
+)
+def test_an_altered_json_is_refused(tmp_path, old, new):
+    file = saved(tmp_path).with_suffix(".json")
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(CheckpointError, match=r"000007.json has not the hash that it states: it was altered"):
+        load(file)
+
+
+def test_a_checkpoint_of_the_first_format_is_read(tmp_path):
+    file = saved(tmp_path).with_suffix(".json")
+    about = json.loads(file.read_text()) | {"format_version": 1}
+    del about["sha256_of_json"]
+    file.write_text(json.dumps(about))
+    assert load(file).counters == some_checkpoint().counters
 
 
 def test_counters_must_be_finite(tmp_path):
@@ -236,8 +261,22 @@ def test_a_refusal_offers_the_newest_good_one_or_says_that_there_is_none(tmp_pat
     with pytest.raises(CheckpointError, match=r"iteration-000003.*; iteration-000001 is good"):
         load_latest(tmp_path)
     refuse_cut(paths[0])
-    with pytest.raises(CheckpointError, match="no good checkpoint is left"):
+    with pytest.raises(CheckpointError, match="no good checkpoint is left there: put them back, or train a new run"):
         load_latest(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("iteration-000009\n")])
+def test_a_refusal_of_the_best_offers_the_one_that_was(tmp_path, damage):
+    for iteration in (1, 2, 3):
+        counters = {"best_score": 0.5, "best_iteration": 2}
+        save(tmp_path, dataclasses.replace(some_checkpoint(iteration), counters=counters))
+    checkpoints.point(tmp_path, "best", 2)
+    damage(tmp_path / "best")
+    with pytest.raises(CheckpointError) as refusal:
+        load_best(tmp_path)
+    assert str(refusal.value).endswith(f"iteration-000002 is good: write that name into {tmp_path / 'best'} to use it")
+    (tmp_path / "best").write_text("iteration-000002\n")
+    assert load_best(tmp_path).iteration == 2
 
 
 def test_a_renamed_checkpoint_loads_but_is_not_resumed_from(tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from maml_rl.training.events import Film
-from maml_rl.training.log import LogError, MetricsLog, read_columns
+from maml_rl.training.log import LogError, MetricsLog, read_columns, require_rows
 
 
 def lines(folder: Path) -> list[str]:
@@ -88,6 +89,122 @@ def test_a_half_written_event_is_cut(tmp_path, tools):
     file.write_bytes(file.read_bytes()[:-5])
     filled(tmp_path, 5, after=2)
     assert [step for tag, step, _ in tools.events(tmp_path) if tag == "loss"] == [1, 2, 3, 4, 5]
+
+
+def test_metrics_that_are_deleted_or_altered_during_a_run_are_written_anew(tmp_path):
+    path = tmp_path / "metrics.csv"
+    with MetricsLog(tmp_path, 0) as log:
+        for i, trouble in enumerate(
+            [
+                lambda: None,
+                path.unlink,  # before a row
+                lambda: path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n")),  # by an editor
+                lambda: path.write_bytes(path.read_bytes()[:-3]),
+            ],
+            start=1,
+        ):
+            trouble()
+            log.append({"iteration": i, "loss": i / 3}, {"seconds": 0.5})
+        path.unlink()
+        log.sync()  # as before a checkpoint
+    assert path.read_bytes() == b"iteration,loss,seconds\n" + b"".join(
+        f"{i},{i / 3!r},0.5\n".encode() for i in (1, 2, 3, 4)
+    )
+
+
+def test_events_that_are_deleted_during_a_run_are_written_anew(tmp_path, tools):
+    with MetricsLog(tmp_path, 0) as log:
+        for i in (1, 2, 3):
+            if i == 3:
+                shutil.rmtree(tmp_path / "tensorboard")
+            log.append({"iteration": i, "loss": i / 3}, {})
+    assert [step for _, step, _ in tools.events(tmp_path)] == [1, 2, 3]
+
+
+def test_rows_with_windows_line_ends_are_read_as_they_were(tmp_path):
+    filled(tmp_path, 3)
+    path = tmp_path / "metrics.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"\n", b"\r\n"))
+    filled(tmp_path, 4, after=3)
+    assert path.read_bytes() == whole + b"4,1.3333333333333333,0.5\n"
+
+
+def test_missing_metrics_are_made_from_the_events(tmp_path, caplog):
+    with MetricsLog(tmp_path, 0) as log:
+        log.append({"iteration": 1, "loss": 1 / 3, "steps": 2**24}, {"seconds": 1.0})
+        log.append_film(1, Film(b"GIF89a...", height=2, width=3))
+        log.append({"iteration": 2, "loss": math.nan, "steps": 10, "eval": 5.5}, {"seconds": 2.0})
+        log.append({"iteration": 3, "loss": 1.0, "steps": 20}, {"seconds": 3.0})
+    path = tmp_path / "metrics.csv"
+    path.unlink()
+    require_rows(tmp_path, 2)
+    assert not path.exists()
+    MetricsLog(tmp_path, 2).close()
+    assert lines(tmp_path) == [
+        "iteration,loss,steps,eval,seconds",
+        "1,0.33333334,1.6777216e+07,,1.0",
+        "2,nan,10.0,5.5,2.0",
+    ]
+    assert "metrics.csv is missing: its rows are taken from tensorboard/" in caplog.text
+
+
+def test_the_remedy_for_damaged_metrics_works(tmp_path):
+    filled(tmp_path, 4)
+    path = tmp_path / "metrics.csv"
+    path.write_text("".join(f"{line}\n" for line in lines(tmp_path)[1:]))  # without its header
+    with pytest.raises(LogError, match=r"rows of iterations 1 to 3, .*put the file back, or delete it"):
+        MetricsLog(tmp_path, 3)
+    path.unlink()
+    filled(tmp_path, 5, after=3)
+    assert [line.split(",")[0] for line in lines(tmp_path)] == ["iteration", "1", "2", "3", "4", "5"]
+    shutil.rmtree(tmp_path / "tensorboard")
+    path.write_text("iteration\n")
+    for _ in ("damaged", "missing"):
+        with pytest.raises(LogError, match=rf"put the file back, or start a new run .* --init-from {tmp_path}"):
+            MetricsLog(tmp_path, 3)
+        path.unlink(missing_ok=True)
+
+
+def flip(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+EVENT_DAMAGES = {
+    "cut in the middle": lambda data: data[: len(data) // 2],
+    "a length altered": lambda data: flip(data, len(data) // 3 * 2),
+    "a number altered": lambda data: flip(data, data.index(b"loss") + 8),
+    "empty": lambda data: b"",
+    "deleted": lambda data: None,
+}
+
+
+@pytest.mark.parametrize("damage", EVENT_DAMAGES)
+def test_numbers_that_damaged_events_have_lost_are_written_again(tmp_path, tools, caplog, damage):
+    filled(tmp_path, 6)
+    before = tools.events(tmp_path)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    damaged = EVENT_DAMAGES[damage](file.read_bytes())
+    file.unlink() if damaged is None else file.write_bytes(damaged)
+    MetricsLog(tmp_path, 6).close()
+    assert tools.events(tmp_path) == before
+    found = EventAccumulator(str(tmp_path / "tensorboard"))  # which stops at the first wrong CRC
+    found.Reload()
+    assert [event.step for event in found.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+    assert "has lost numbers of" in caplog.text and "written again from metrics.csv" in caplog.text
+    caplog.clear()
+    MetricsLog(tmp_path, 6).close()
+    assert caplog.text == "" and tools.events(tmp_path) == before
+
+
+def test_a_film_in_a_damaged_event_is_lost_with_a_word(tmp_path, caplog):
+    with MetricsLog(tmp_path, 0) as log:
+        log.append({"iteration": 1, "loss": 1.0}, {})
+        log.append_film(1, Film(b"GIF89a...", height=2, width=3))
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    file.write_bytes(flip(file.read_bytes(), -8))
+    MetricsLog(tmp_path, 1).close()
+    assert "has a damaged event, which is left out" in caplog.text
 
 
 DAMAGES = {

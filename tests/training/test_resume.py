@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,44 @@ def test_a_damaged_latest_is_refused_and_an_older_one_offered(tmp_path, tools):
     (tmp_path / "run/checkpoints/latest").write_text("iteration-000005\n")
     tools.run(tmp_path / "run", 6)
     tools.assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("lost", [["checkpoints"], ["checkpoints", "metrics.csv"], ["checkpoints", "tensorboard"]])
+@pytest.mark.parametrize("empty", [False, True])
+def test_without_checkpoints_a_run_that_has_rows_does_not_start_over(tmp_path, tools, lost, empty):
+    tools.run(tmp_path / "run", 3)
+    for name in lost:
+        path = tmp_path / "run" / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    if empty:
+        (tmp_path / "run/checkpoints").mkdir()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"latest cannot be read.*no good checkpoint is left there: put"):
+        tools.run(tmp_path / "run", 6)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_first_checkpoint_without_latest_is_no_reason_to_lose_rows(tmp_path, tools):
+    tools.run(tmp_path / "run", 3, checkpoint_every=3)
+    for path in (tmp_path / "run/checkpoints").iterdir():
+        if not path.name.startswith("iteration-000000"):
+            path.unlink()
+    with pytest.raises(CheckpointError, match=r"iteration-000000 is good: write that name into .*latest"):
+        tools.run(tmp_path / "run", 3)
+    assert len(tools.rows(tmp_path / "run")) == 3
+
+
+def test_a_run_without_metrics_goes_on_with_those_of_its_events(tmp_path, tools):
+    tools.run(tmp_path / "whole", 6)
+    tools.run(tmp_path / "run", 4)
+    (tmp_path / "run/metrics.csv").unlink()
+    tools.run(tmp_path / "run", 6)
+    assert tools.events(tmp_path / "run") == tools.events(tmp_path / "whole")
+    pairs = zip(tools.rows(tmp_path / "run"), tools.rows(tmp_path / "whole"), strict=True)
+    for found, wanted in pairs:
+        assert list(found) == list(wanted)
+        numbers = {name: float(text) for name, text in wanted.items() if text}
+        assert {name: float(text) for name, text in found.items() if text} == pytest.approx(numbers, rel=1e-6)
 
 
 def test_without_latest_an_old_run_does_not_start_over(tmp_path, tools):

@@ -1,10 +1,14 @@
 """A run folder is made once, holds its config, and has one writer."""
 
 import errno
+import itertools
 import json
 import os
+import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,9 +30,12 @@ def test_the_config_comes_back(tmp_path):
 
 def test_an_existing_folder_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(RunFolderError, match=r"must not exist or be empty.*--resume .*another --output-dir"):
+    with pytest.raises(RunFolderError, match=r"must not exist or be empty.*overwritten: choose another --output-dir"):
         RunFolder.create(tmp_path, CONFIG)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+    RunFolder.create(tmp_path / "run", CONFIG).close()
+    with pytest.raises(RunFolderError, match=r"go on with it by --resume .*/run, or choose another --output-dir"):
+        RunFolder.create(tmp_path / "run", CONFIG)
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
@@ -42,6 +49,69 @@ def test_an_empty_folder_and_what_a_kill_left_of_a_new_one_are_taken(tmp_path):
     (tmp_path / "config.json.tmp").write_text("{")
     RunFolder.create(tmp_path, CONFIG).close()
     assert not (tmp_path / "config.json.tmp").exists()
+
+
+def test_runs_that_ask_for_one_name_at_one_time_get_names_side_by_side(tmp_path):
+    def make(number: int) -> Path:
+        with RunFolder.create(tmp_path / "runs/push", {"seed": number}, or_beside=True) as folder:
+            return folder.path
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(8)))
+    assert sorted(path.name for path in made) == ["push", *(f"push-{i}" for i in range(2, 9))]
+    assert [RunFolder.read_config(path)["seed"] for path in made] == list(range(8))
+
+
+def filled(path: Path) -> RunFolder:
+    folder = RunFolder.create(path, CONFIG)
+    for name in ("checkpoints/latest", "tensorboard/events.out.tfevents.1", "metrics.csv"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(name)
+    return folder
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def test_a_copy_is_the_run_without_what_is_not_its_own(tmp_path):
+    with filled(tmp_path / "a") as folder:
+        whole = contents(tmp_path / "a")
+        (tmp_path / "a/thesis.txt").write_text("years of work")
+        with folder.copy(tmp_path / "b"):
+            assert contents(tmp_path / "b") == whole  # the lock as well
+        with pytest.raises(RunFolderError, match=r"b must not exist or be empty.*--resume"):
+            folder.copy(tmp_path / "b")
+        with pytest.raises(RunFolderError, match=r"c must not lie in .*a, which is to be copied"):
+            folder.copy(tmp_path / "a/checkpoints/c")
+        assert not (tmp_path / "a/checkpoints/c").exists()
+
+
+@pytest.mark.parametrize("operation", range(1, 5))
+@pytest.mark.parametrize("then", ["copied", "begun"])
+def test_a_copy_that_was_killed_at_any_file_may_be_made_again_or_begun_anew(tmp_path, monkeypatch, operation, then):
+    class Killed(BaseException):
+        pass
+
+    count = itertools.count(1)
+
+    def breaking(original):
+        def call(*args, **settings):
+            if next(count) == operation:
+                raise Killed
+            return original(*args, **settings)
+
+        return call
+
+    with filled(tmp_path / "a") as folder:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            for module, name in ((shutil, "copyfile"), (shutil, "copytree"), (os, "replace")):
+                patch.setattr(module, name, breaking(getattr(module, name)))
+            folder.copy(tmp_path / "b")
+        whole = contents(tmp_path / "a")
+        with folder.copy(tmp_path / "b") if then == "copied" else RunFolder.create(tmp_path / "b", CONFIG):
+            found = contents(tmp_path / "b")
+    assert found == (whole if then == "copied" else {name: whole[name] for name in ("config.json", "lock")})
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, object()])
