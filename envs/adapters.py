@@ -98,10 +98,10 @@ class VectorFromSingle(TaskVectorEnv):
         self._observations = cast(NDArray, create_empty_array(first.observation_space, num_envs))
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        return list(self.envs[0].get_wrapper_attr("sample_tasks")(num_tasks, rng))
+        return cast("list[Task]", self.envs[0].get_wrapper_attr("sample_tasks")(num_tasks, rng))
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        return list(_attribute(self.envs[0], "sample_test_tasks", self.sample_tasks)(num_tasks, rng))
+        return cast("list[Task]", _attribute(self.envs[0], "sample_test_tasks", self.sample_tasks)(num_tasks, rng))
 
     @property
     def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]

@@ -31,6 +31,7 @@ from .plug_in import (
 from .task_env import Task
 
 FEW_STEPS = 10  # played for the contract
+MANY_TASKS = 40  # drawn at once, as in training by default
 MANY_STEPS = 100  # played for the rest, over as many episodes as they take
 
 
@@ -366,6 +367,25 @@ def tasks_matter(candidate: Candidate) -> Iterator[Finding]:
         )
 
 
+def tasks_do_not_run_out(candidate: Candidate) -> Iterator[Finding]:
+    """There are as many tasks, to train on and to evaluate on, as training draws at once by default."""
+    env = candidate.batch(1)
+    for name in ("sample_tasks", "sample_test_tasks"):
+        try:
+            number = len(getattr(env, name)(MANY_TASKS, np.random.default_rng(0)))
+            what = f"returned {number} tasks"
+        except Exception as error:
+            number, what = 0, f"failed with {located(error)}"
+        if number != MANY_TASKS:
+            yield _warning(
+                tasks_do_not_run_out,
+                f"{name}({MANY_TASKS}, rng) {what}",
+                "draw with replacement where there are fewer, or train with lower --num-tasks and "
+                "--evaluation.num-tasks",
+            )
+            return
+
+
 def tasks_can_be_sent(candidate: Candidate) -> Iterator[Finding]:
     """Processes and machines can be given the task."""
     task = candidate.tasks()[0]
@@ -452,6 +472,7 @@ BEHAVIOUR: tuple[Property, ...] = (
     observations_keep,
     a_task_waits_for_reset,
     tasks_matter,
+    tasks_do_not_run_out,
     tasks_can_be_sent,
     episodes_end,
     a_row_does_not_depend_on_others,

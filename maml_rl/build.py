@@ -24,7 +24,7 @@ from envs.task_env import TaskVectorEnv
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
+from maml_rl.core.protocols import EVALUATION, TASKS, TRAINING, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
     AdaptationCurve,
@@ -44,6 +44,7 @@ from maml_rl.rl.family import RLFamily, Sampler
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.ray import RayCrew
+from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import make_streams
@@ -142,6 +143,23 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
         return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
 
     return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
+
+
+def require_tasks(config: RunConfig, family: TaskFamily, in_training: bool) -> None:
+    """Draw the tasks of the first iteration and of the evaluations once, as the run will.
+
+    Args:
+        in_training: whether the run is to be trained; otherwise it is evaluated only.
+    Raises:
+        ValueError: if there are not as many as the settings ask for.
+    """
+    try:
+        if in_training:
+            family.sample_tasks(config.training.num_tasks, Key(config.seed, TRAINING, 0).rng(TASKS))
+        if config.training.evaluate_every or not in_training:
+            evaluation_tasks(family, config.evaluation)
+    except SamplingError as error:
+        raise ValueError(str(error)) from None
 
 
 def find_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, environment_remarks, with_film
+from maml_rl.build import Built, build, environment_remarks, require_tasks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.training.checkpoint import CheckpointError, load_latest
@@ -108,6 +108,7 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
         print(f"warning: {remark}", file=sys.stderr)
     built = build(command.run) if command.resume else build_new(command.run)
     try:
+        require_tasks(command.run, built.family, in_training=True)
         if command.film_every:
             built = with_film(built, command.run)
         return _folder(command), built

@@ -262,6 +262,18 @@ FAULTS = [
         "let set_task keep the task aside",
     ),
     (
+        {"sample_tasks": lambda self, n, rng: rng.choice(np.linspace(-1.0, 1.0, 10), n, replace=False).tolist()},
+        "tasks_do_not_run_out",
+        "warning",
+        "sample_tasks(40, rng) failed with ValueError: Cannot take a larger sample",
+    ),
+    (
+        {"sample_test_tasks": lambda self, n, rng: [0.0, 1.0][:n]},
+        "tasks_do_not_run_out",
+        "warning",
+        "sample_test_tasks(40, rng) returned 2 tasks: draw with replacement",
+    ),
+    (
         {"set_task": lambda self, task: None},
         "tasks_matter",
         "warning",
