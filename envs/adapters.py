@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector.utils import create_empty_array
 from numpy.typing import NDArray
 
+from .pictures import as_picture
 from .task_env import SimulationError, Step, Task, TaskEnv, TaskVectorEnv
 
 
@@ -84,7 +85,7 @@ class VectorFromSingle(TaskVectorEnv):
         self.envs = [make_env() for _ in range(num_envs)]  # as made, with their wrappers
         self._set_task = [env.get_wrapper_attr("set_task") for env in self.envs]
         first = self.envs[0]
-        self.metadata = {**type(self).metadata, **first.metadata}
+        self.metadata = {**type(self).metadata, "render_fps": None, **first.metadata}
         self.reports_success = bool(_attribute(first, "reports_success", False))
         super().__init__(
             num_envs=num_envs,
@@ -112,7 +113,7 @@ class VectorFromSingle(TaskVectorEnv):
         self.envs[0].set_wrapper_attr("task_range", task_range)
 
     def render_one(self, index: int) -> NDArray[np.uint8]:
-        return cast(NDArray[np.uint8], self.envs[index].render())
+        return as_picture(self.envs[index].render())
 
     def close_extras(self, **kwargs: Any) -> None:
         for env in self.envs:

@@ -21,6 +21,8 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from .adapters import own_horizon
 from .candidate import NUM_TASKS, SEED, Candidate, first_difference, is_same, play, short
+from .mujoco_batch import MujocoTaskVectorEnv
+from .pictures import require_pictures
 from .plug_in import (
     TASK_METHODS,
     World,
@@ -397,6 +399,22 @@ def tasks_can_be_sent(candidate: Candidate) -> Iterator[Finding]:
         )
 
 
+def pictures_can_be_filmed(candidate: Candidate) -> Iterator[Finding]:
+    """An environment that says it draws returns pictures that films can be made of."""
+    env = candidate.batch(1)
+    if "rgb_array" not in env.metadata.get("render_modes", ()) or isinstance(env, MujocoTaskVectorEnv):
+        return  # the project's own robots draw wherever the machine can
+    try:
+        require_pictures(candidate.batch(1, "rgb_array"), candidate.tasks()[0])
+    except gymnasium.error.DependencyNotInstalled:
+        return  # what the machine lacks is no fault of the environment
+    except ValueError as error:
+        what, _, remedy = str(error).partition(": ")
+        yield _warning(pictures_can_be_filmed, what, remedy)
+    except Exception as error:
+        yield _warning(pictures_can_be_filmed, f"drawing fails with {located(error)}", "let render return a picture")
+
+
 def episodes_end(candidate: Candidate) -> Iterator[Finding]:
     """An environment that states no length of its own ends its episodes itself."""
     if candidate.world.is_batch or candidate.horizon is None:
@@ -474,6 +492,7 @@ BEHAVIOUR: tuple[Property, ...] = (
     tasks_matter,
     tasks_do_not_run_out,
     tasks_can_be_sent,
+    pictures_can_be_filmed,
     episodes_end,
     a_row_does_not_depend_on_others,
     gymnasium_agrees,

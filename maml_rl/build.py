@@ -18,9 +18,10 @@ from envs.check import check_world as check_world  # for the command that checks
 from envs.check import is_supported
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.oracle import Oracle
+from envs.pictures import require_pictures
+from envs.plug_in import GUIDE, located, make_batch
 from envs.plug_in import find_world as find_world
-from envs.plug_in import make_batch
-from envs.task_env import TaskVectorEnv
+from envs.task_env import Task, TaskVectorEnv
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
@@ -187,15 +188,19 @@ def with_film(built: Built, config: RunConfig) -> Built:
     family = built.family
     if not isinstance(family, RLFamily):
         raise ValueError(f"film_every must be 0: {config.env_id} has no episodes to film")
+    evaluation = dataclasses.replace(config.evaluation, num_tasks=1)
     world = make_film_world(config, FILM_HEIGHT, FILM_WIDTH)
     try:
         if needs_backend(world):
             require_drawing()
+        require_film(world, evaluation_tasks(family, evaluation)[0], config.env_id)
+    except SamplingError as error:  # there is no task to film
+        world.close()
+        raise ValueError(str(error)) from None
     except BaseException:
         world.close()
         raise
     pace = film_pace(world)
-    evaluation = dataclasses.replace(config.evaluation, num_tasks=1)
 
     def film(state: State, iteration: int) -> Film:
         key = Key(evaluation.seed, EVALUATION, iteration)
@@ -321,9 +326,22 @@ def make_film_world(config: RunConfig, height: int, width: int) -> TaskVectorEnv
     """
     env = make_vector_env(config.env_id, config.sampling.horizon, 1)
     env.close()
-    if "rgb_array" not in env.metadata["render_modes"]:
-        raise ValueError(f"{config.env_id} draws no pictures: give it render_one and the render mode rgb_array")
+    if "rgb_array" not in env.metadata.get("render_modes", ()):
+        raise ValueError(f"{config.env_id} draws no pictures: give it the render mode rgb_array ({GUIDE})")
     return make_world(config, config.sampling.episodes_per_task, "rgb_array", (height, width))
+
+
+def require_film(world: TaskVectorEnv, task: Task, env_id: str) -> None:
+    """Draw the first two pictures of an episode.
+
+    Raises:
+        ValueError: if no film can be made of them.
+    """
+    try:
+        require_pictures(world, task)
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"drawing failed with {located(error)}"
+        raise ValueError(f"{env_id} cannot be filmed: {reason}") from error
 
 
 def needs_backend(env: TaskVectorEnv) -> bool:

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_rl.cli import train
 from maml_rl.cli_evaluate import evaluate
@@ -56,6 +57,56 @@ class Empty(Push):
     def sample_tasks(self, num_tasks, rng):
         type(self).calls += 1
         return super().sample_tasks(num_tasks, rng) if self.calls < 12 else None
+
+class Drawn(Push):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        picture = np.full((30, 40, 3), 255, np.uint8)
+        picture[:, int((self.x + 3.0) / 6.0 * 39)] = 0
+        return picture
+
+class Grey(Drawn):
+    def render(self):
+        return super().render()[..., 0]
+
+class WithAlpha(Drawn):
+    def render(self):
+        return np.concatenate([super().render(), np.full((30, 40, 1), 255, np.uint8)], -1)
+
+class Floats(Drawn):
+    def render(self):
+        return super().render() / 255.0
+
+class Forgot(Drawn):
+    def render(self):
+        return None
+
+class Listed(Drawn):
+    def render(self):
+        return [super().render()]
+
+class Growing(Drawn):
+    def render(self):
+        self.width = getattr(self, "width", 40) + 2
+        return np.zeros((30, self.width, 3), np.uint8)
+
+class Broken(Drawn):
+    def render(self):
+        raise OSError("no brush")
+
+class HumanOnly(Drawn):
+    metadata = {"render_modes": ["human"], "render_fps": 10}
+
+class Tiring(Drawn):
+    drawn = 0
+
+    def render(self):
+        self.drawn += 1
+        return super().render() if self.drawn <= 6 else None
 
 class FarTests(Push):
     def sample_test_tasks(self, num_tasks, rng):
@@ -159,3 +210,53 @@ def test_evaluating_a_run_on_too_many_tasks_is_refused(capfd):
     assert evaluate(["run", "--num-tasks", "4"]) == 2
     assert "sample_test_tasks was asked for 4 tasks and returned 3" in capfd.readouterr().err
     assert evaluate(["run", "--num-tasks", "3"]) == 0
+
+
+# --- films -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Floats", "drawing returned an array of float64 in place of a picture: return one array of np.uint8 with"),
+        ("Forgot", "drawing returned NoneType in place of a picture: return"),
+        ("Listed", "drawing returned list in place of a picture: return"),
+        ("Growing", "drawing returned pictures of the shapes [30, 42, 3] and then [30, 44, 3]: return"),
+        ("Broken", "drawing failed with OSError: no brush (users.py, line "),
+    ],
+)
+def test_what_cannot_be_filmed_is_refused_before_a_folder_is_made(name, words, here, capfd):
+    assert begin(name, "--film-every", "1") == 2
+    error = capfd.readouterr().err
+    assert f"error: users:{name} cannot be filmed: {words}" in error
+    assert "Traceback" not in error and not (here / "run").exists()
+    assert begin(name) == 0  # nor does it matter where nothing is filmed
+
+
+def test_without_a_render_mode_for_pictures_there_is_no_film(here, capfd):
+    assert begin("HumanOnly", "--film-every", "1") == 2
+    assert "users:HumanOnly draws no pictures: give it the render mode rgb_array" in capfd.readouterr().err
+    assert not (here / "run").exists()
+
+
+def films(folder):
+    events = EventAccumulator(f"{folder}/tensorboard")
+    events.Reload()
+    return {film.step: film.encoded_image_string for film in events.Images("film")} if events.Tags()["images"] else {}
+
+
+@pytest.mark.parametrize("name", ["Grey", "WithAlpha"])
+def test_grey_and_opaque_pictures_make_the_same_film_as_colour(name):
+    for each in (name, "Drawn"):
+        assert begin(each, "--film-every", "2", folder=each) == 0
+    assert films(name) == films("Drawn") and list(films(name)) == [2]
+
+
+def test_a_film_that_fails_later_is_a_warning_also_when_the_run_goes_on(here, capfd):
+    # two pictures are looked at, two episodes of three pictures (of every second step of four) are a film
+    assert begin("Tiring", "--film-every", "1", "--num-iterations", "3") == 0
+    error = capfd.readouterr().err
+    assert "warning: the film of iteration 1 failed and is left out; training goes on: drawing returned None" in error
+    assert train(RunConfig(), ["--resume", "run", "--film-every", "1", "--num-iterations", "4"]) == 0
+    assert begin("Push", "--num-iterations", "4", folder="plain") == 0
+    assert rows("run") == rows("plain")
