@@ -66,6 +66,8 @@ class VectorFromSingle(TaskVectorEnv):
     Until `set_tasks` is called, each copy solves the task it was made with. Of the infos the numbers are kept.
     """
 
+    is_copied = True
+
     def __init__(
         self,
         make_env: Callable[[], gymnasium.Env],
@@ -82,7 +84,7 @@ class VectorFromSingle(TaskVectorEnv):
         """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self.envs = [make_env() for _ in range(num_envs)]  # as made, with their wrappers
+        self.envs = _copies(make_env, num_envs, name)  # as made, with their wrappers
         self._set_task = [env.get_wrapper_attr("set_task") for env in self.envs]
         first = self.envs[0]
         self.metadata = {**type(self).metadata, "render_fps": None, **first.metadata}
@@ -160,6 +162,29 @@ class VectorFromSingle(TaskVectorEnv):
 
     def _observe(self) -> NDArray:
         return self._observations.copy()
+
+
+def _copies(make_env: Callable[[], gymnasium.Env], count: int, name: str) -> list[gymnasium.Env]:
+    """
+    Raises:
+        ValueError: if the first can be made but not all of them.
+    """
+    envs: list[gymnasium.Env] = []
+    try:
+        for _ in range(count):
+            envs.append(make_env())
+    except Exception as error:
+        for env in envs:
+            env.close()
+        if not envs:
+            raise
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"{name} is needed in {count} copies, one for each episode that is played beside others, but after "
+            f"{len(envs)} the next fails with {type(reason).__name__}: {reason}: lower --episodes-per-task or "
+            "--num-threads, or raise the limit that it meets (ulimit -n for open files)"
+        ) from error
+    return envs
 
 
 def _error_of(row: int, error: Exception) -> SimulationError:

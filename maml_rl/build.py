@@ -42,7 +42,7 @@ from maml_rl.fewshot.protocol import FewShotLearner
 from maml_rl.learners import CPU_ONLY, few_shot_learner, require_adapting, require_learner
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily, Sampler
-from maml_rl.sampling.local import LocalSampler, SamplingConfig
+from maml_rl.sampling.local import MAX_COPIES, LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.ray import RayCrew
 from maml_rl.sampling.trajectory import SamplingError
@@ -294,7 +294,15 @@ def make_sampler(
     """
     recipe = Recipe(make_env, policy, config.episodes_per_task, probe.horizon, probe.reports_success)
     if config.sampler == "local":
-        return LocalSampler(make_env, policy, recipe.num_episodes, recipe.horizon, threads, recipe.reports_success)
+        return LocalSampler(
+            make_env,
+            policy,
+            recipe.num_episodes,
+            recipe.horizon,
+            threads,
+            recipe.reports_success,
+            MAX_COPIES if probe.is_copied else None,
+        )
     pickled(probe.sample_tasks(1, np.random.default_rng(0))[0], f"a task of {type(probe).__name__}")
     return WorkSampler(make_crew(config, recipe), recipe)
 
@@ -393,7 +401,18 @@ def environment_remarks(config: RunConfig) -> list[str]:
     for finding in findings:
         if finding.severity == "error":
             raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env_id})")
-    return [str(finding) for finding in findings]
+    return [*map(str, findings), *_remarks_on_copies(config)]
+
+
+def _remarks_on_copies(config: RunConfig) -> list[str]:
+    """The episodes of one task are played together, even if they are more than `MAX_COPIES`."""
+    episodes = max(each.sampling.episodes_per_task for each in (config, config.as_evaluated))
+    if find_world(config.env_id).is_batch or episodes <= MAX_COPIES:
+        return []
+    return [
+        f"{config.env_id} will be held in {episodes} copies, one for each episode of a task, or as many by every worker: "
+        "lower --episodes-per-task if they take too much memory or too many files"
+    ]
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:

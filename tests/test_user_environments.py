@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from maml_rl.cli import train
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.config import RunConfig
+from maml_rl.sampling.local import MAX_COPIES
 
 SOURCE = """
 import gymnasium
@@ -107,6 +108,18 @@ class Tiring(Drawn):
     def render(self):
         self.drawn += 1
         return super().render() if self.drawn <= 6 else None
+
+class Counted(Push):
+    alive = most = 0
+
+    def __init__(self):
+        self.file = open(__file__)
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+
+    def close(self):
+        self.file.close()
+        Counted.alive -= 1
 
 class FarTests(Push):
     def sample_test_tasks(self, num_tasks, rng):
@@ -260,3 +273,22 @@ def test_a_film_that_fails_later_is_a_warning_also_when_the_run_goes_on(here, ca
     assert train(RunConfig(), ["--resume", "run", "--film-every", "1", "--num-iterations", "4"]) == 0
     assert begin("Push", "--num-iterations", "4", folder="plain") == 0
     assert rows("run") == rows("plain")
+
+
+# --- copies ----------------------------------------------------------------------------------------------------
+
+
+def test_copies_are_bounded_and_evaluation_takes_those_of_training():
+    flags = ["--num-tasks", "40", "--episodes-per-task", "20", "--evaluation.num-tasks", "30", "--horizon", "1"]
+    assert begin("Counted", *flags, "--num-iterations", "1", "--num-threads", "2") == 0
+    counted = sys.modules["users"].Counted
+    assert 200 <= counted.most <= MAX_COPIES + 1  # and the one that tasks are drawn by
+    assert counted.alive == 0
+
+
+def test_many_episodes_of_a_task_are_said_to_need_as_many_copies(capfd):
+    flags = ["--episodes-per-task", str(MAX_COPIES + 1), "--num-tasks", "1", "--horizon", "1", "--evaluate-every", "0"]
+    assert begin("Push", *flags, "--num-iterations", "1") == 0
+    assert "warning: users:Push will be held in 401 copies, one for each episode of a task" in capfd.readouterr().err
+    assert begin("Push", "--num-iterations", "0", folder="few") == 0
+    assert "copies" not in capfd.readouterr().err
