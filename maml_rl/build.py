@@ -410,7 +410,7 @@ def _remarks_on_copies(config: RunConfig) -> list[str]:
     if find_world(config.env_id).is_batch or episodes <= MAX_COPIES:
         return []
     return [
-        f"{config.env_id} will be held in {episodes} copies, one for each episode of a task, or as many by every worker: "
+        f"{config.env_id} will be held in {episodes} copies, one for each episode of a task, by each worker too: "
         "lower --episodes-per-task if they take too much memory or too many files"
     ]
 
