@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.vector.utils import create_empty_array
 from numpy.typing import NDArray
 
+from .pictures import as_picture
 from .task_env import SimulationError, Step, Task, TaskEnv, TaskVectorEnv
 
 _NUMBERS = (int, float, np.number, np.bool_)  # of infos these are kept
@@ -68,6 +69,8 @@ class VectorFromSingle(TaskVectorEnv):
     Until `set_tasks` is called, each copy solves the task it was made with. Of the infos the numbers are kept.
     """
 
+    is_copied = True
+
     def __init__(
         self,
         make_env: Callable[[], gymnasium.Env],
@@ -84,10 +87,10 @@ class VectorFromSingle(TaskVectorEnv):
         """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-        self.envs = [make_env() for _ in range(num_envs)]  # as made, with their wrappers
+        self.envs = _copies(make_env, num_envs, name)  # as made, with their wrappers
         self._set_task = [env.get_wrapper_attr("set_task") for env in self.envs]
         first = self.envs[0]
-        self.metadata = {**type(self).metadata, **first.metadata}
+        self.metadata = {**type(self).metadata, "render_fps": None, **first.metadata}
         self.reports_success = bool(_attribute(first, "reports_success", False))
         super().__init__(
             num_envs=num_envs,
@@ -101,10 +104,10 @@ class VectorFromSingle(TaskVectorEnv):
         self._observations = cast(NDArray, create_empty_array(first.observation_space, num_envs))
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        return list(self.envs[0].get_wrapper_attr("sample_tasks")(num_tasks, rng))
+        return cast("list[Task]", self.envs[0].get_wrapper_attr("sample_tasks")(num_tasks, rng))
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        return list(_attribute(self.envs[0], "sample_test_tasks", self.sample_tasks)(num_tasks, rng))
+        return cast("list[Task]", _attribute(self.envs[0], "sample_test_tasks", self.sample_tasks)(num_tasks, rng))
 
     @property
     def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
@@ -115,7 +118,7 @@ class VectorFromSingle(TaskVectorEnv):
         self.envs[0].set_wrapper_attr("task_range", task_range)
 
     def render_one(self, index: int) -> NDArray[np.uint8]:
-        return cast(NDArray[np.uint8], self.envs[index].render())
+        return as_picture(self.envs[index].render())
 
     def close_extras(self, **kwargs: Any) -> None:
         for env in self.envs:
@@ -171,6 +174,29 @@ class VectorFromSingle(TaskVectorEnv):
 
     def _observe(self) -> NDArray:
         return self._observations.copy()
+
+
+def _copies(make_env: Callable[[], gymnasium.Env], count: int, name: str) -> list[gymnasium.Env]:
+    """
+    Raises:
+        ValueError: if the first can be made but not all of them.
+    """
+    envs: list[gymnasium.Env] = []
+    try:
+        for _ in range(count):
+            envs.append(make_env())
+    except Exception as error:
+        for env in envs:
+            env.close()
+        if not envs:
+            raise
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"{name} is needed in {count} copies, one for each episode that is played beside others, but after "
+            f"{len(envs)} the next fails with {type(reason).__name__}: {reason}: lower --episodes-per-task or "
+            "--num-threads, or raise the limit that it meets (ulimit -n for open files)"
+        ) from error
+    return envs
 
 
 def _wrong_result(row: int, method: str, result: Any, wanted: str) -> SimulationError:

@@ -100,8 +100,8 @@ class Candidate:
         self._made.append(env)
         return env
 
-    def batch(self, num_envs: int) -> TaskVectorEnv:
-        env = make_batch(self.world, num_envs, self.horizon, None)
+    def batch(self, num_envs: int, render_mode: str | None = None) -> TaskVectorEnv:
+        env = make_batch(self.world, num_envs, self.horizon, render_mode)
         self._made.append(env)
         return env
 

@@ -21,6 +21,8 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from .adapters import own_horizon
 from .candidate import NUM_TASKS, SEED, Candidate, first_difference, is_same, layers, play, short
+from .mujoco_batch import MujocoTaskVectorEnv
+from .pictures import require_pictures
 from .plug_in import (
     TASK_METHODS,
     World,
@@ -36,6 +38,7 @@ from .task_env import Task
 
 FEW_STEPS = 10  # played for the contract
 LARGEST = float(np.finfo(np.float32).max)  # of a number that training keeps
+MANY_TASKS = 40  # drawn at once, as in training by default
 MANY_STEPS = 100  # played for the rest, over as many episodes as they take
 
 
@@ -467,6 +470,25 @@ def tasks_matter(candidate: Candidate) -> Iterator[Finding]:
         )
 
 
+def tasks_do_not_run_out(candidate: Candidate) -> Iterator[Finding]:
+    """There are as many tasks, to train on and to evaluate on, as training draws at once by default."""
+    env = candidate.batch(1)
+    for name in ("sample_tasks", "sample_test_tasks"):
+        try:
+            number = len(getattr(env, name)(MANY_TASKS, np.random.default_rng(0)))
+            what = f"returned {number} tasks"
+        except Exception as error:
+            number, what = 0, f"failed with {located(error)}"
+        if number != MANY_TASKS:
+            yield _warning(
+                tasks_do_not_run_out,
+                f"{name}({MANY_TASKS}, rng) {what}",
+                "draw with replacement where there are fewer, or train with lower --num-tasks and "
+                "--evaluation.num-tasks",
+            )
+            return
+
+
 def tasks_can_be_sent(candidate: Candidate) -> Iterator[Finding]:
     """Processes and machines can be given the task."""
     task = candidate.tasks()[0]
@@ -476,6 +498,22 @@ def tasks_can_be_sent(candidate: Candidate) -> Iterator[Finding]:
             f"task {short(task)} cannot be pickled, so that workers in other processes cannot be given it",
             "let tasks be values: numbers, tuples or frozen dataclasses",
         )
+
+
+def pictures_can_be_filmed(candidate: Candidate) -> Iterator[Finding]:
+    """An environment that says it draws returns pictures that films can be made of."""
+    env = candidate.batch(1)
+    if "rgb_array" not in env.metadata.get("render_modes", ()) or isinstance(env, MujocoTaskVectorEnv):
+        return  # the project's own robots draw wherever the machine can
+    try:
+        require_pictures(candidate.batch(1, "rgb_array"), candidate.tasks()[0])
+    except gymnasium.error.DependencyNotInstalled:
+        return  # what the machine lacks is no fault of the environment
+    except ValueError as error:
+        what, _, remedy = str(error).partition(": ")
+        yield _warning(pictures_can_be_filmed, what, remedy)
+    except Exception as error:
+        yield _warning(pictures_can_be_filmed, f"drawing fails with {located(error)}", "let render return a picture")
 
 
 def episodes_end(candidate: Candidate) -> Iterator[Finding]:
@@ -558,7 +596,9 @@ BEHAVIOUR: tuple[Property, ...] = (
     observations_keep,
     a_task_waits_for_reset,
     tasks_matter,
+    tasks_do_not_run_out,
     tasks_can_be_sent,
+    pictures_can_be_filmed,
     episodes_end,
     a_row_does_not_depend_on_others,
     gymnasium_agrees,

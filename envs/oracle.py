@@ -52,6 +52,7 @@ class Oracle(TaskVectorEnv):
         self.metadata = env.metadata
         self.position_columns, self.picture_note = env.position_columns, env.picture_note
         self.task_type, self.reports_success = env.task_type, env.reports_success
+        self.is_copied = env.is_copied
         super().__init__(
             num_envs=env.num_envs,
             horizon=env.horizon,

@@ -86,6 +86,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     """See `TaskEnv`."""
     reports_success: bool = False
     """See `TaskEnv`."""
+    is_copied: bool = False
+    """Whether each sub-environment is an environment of its own, so that a great number is costly and gains nothing."""
     position_columns: tuple[int, int] | None = None
     """Of the observation: a position in the plane [m], with goals (task.x, task.y) in it; for pictures of paths."""
     picture_note: str = ""

@@ -18,13 +18,14 @@ from envs.check import check_world as check_world  # for the command that checks
 from envs.check import is_supported
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.oracle import Oracle
+from envs.pictures import require_pictures
+from envs.plug_in import GUIDE, located, make_batch
 from envs.plug_in import find_world as find_world
-from envs.plug_in import make_batch
-from envs.task_env import TaskVectorEnv
+from envs.task_env import Task, TaskVectorEnv
 from maml_rl.config import IMAGES, OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
+from maml_rl.core.protocols import EVALUATION, TASKS, TRAINING, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
     AdaptationCurve,
@@ -41,9 +42,10 @@ from maml_rl.fewshot.protocol import FewShotLearner
 from maml_rl.learners import CPU_ONLY, few_shot_learner, require_adapting, require_learner
 from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily, Sampler
-from maml_rl.sampling.local import LocalSampler, SamplingConfig
+from maml_rl.sampling.local import MAX_COPIES, LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.ray import RayCrew
+from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import data_folder, make_streams
@@ -172,6 +174,23 @@ def with_pictures(config: RunConfig, built: Built) -> RunConfig:
     return dataclasses.replace(config, episodes=episodes)
 
 
+def require_tasks(config: RunConfig, family: TaskFamily, in_training: bool) -> None:
+    """Draw the tasks of the first iteration and of the evaluations once, as the run will.
+
+    Args:
+        in_training: whether the run is to be trained; otherwise it is evaluated only.
+    Raises:
+        ValueError: if there are not as many as the settings ask for.
+    """
+    try:
+        if in_training:
+            family.sample_tasks(config.training.num_tasks, Key(config.seed, TRAINING, 0).rng(TASKS))
+        if config.training.evaluate_every or not in_training:
+            evaluation_tasks(family, config.evaluation)
+    except SamplingError as error:
+        raise ValueError(str(error)) from None
+
+
 def find_device(name: str) -> torch.device:
     """The device of that name.
 
@@ -197,15 +216,19 @@ def with_film(built: Built, config: RunConfig) -> Built:
     family = built.family
     if not isinstance(family, RLFamily):
         raise ValueError(f"film_every must be 0: {config.env_id} has no episodes to film")
+    evaluation = dataclasses.replace(config.evaluation, num_tasks=1)
     world = make_film_world(config, FILM_HEIGHT, FILM_WIDTH)
     try:
         if needs_backend(world):
             require_drawing()
+        require_film(world, evaluation_tasks(family, evaluation)[0], config.env_id)
+    except SamplingError as error:  # there is no task to film
+        world.close()
+        raise ValueError(str(error)) from None
     except BaseException:
         world.close()
         raise
     pace = film_pace(world)
-    evaluation = dataclasses.replace(config.evaluation, num_tasks=1)
 
     def film(state: State, iteration: int) -> Film:
         key = Key(evaluation.seed, EVALUATION, iteration)
@@ -299,7 +322,15 @@ def make_sampler(
     """
     recipe = Recipe(make_env, policy, config.episodes_per_task, probe.horizon, probe.reports_success)
     if config.sampler == "local":
-        return LocalSampler(make_env, policy, recipe.num_episodes, recipe.horizon, threads, recipe.reports_success)
+        return LocalSampler(
+            make_env,
+            policy,
+            recipe.num_episodes,
+            recipe.horizon,
+            threads,
+            recipe.reports_success,
+            MAX_COPIES if probe.is_copied else None,
+        )
     pickled(probe.sample_tasks(1, np.random.default_rng(0))[0], f"a task of {type(probe).__name__}")
     return WorkSampler(make_crew(config, recipe), recipe)
 
@@ -331,9 +362,22 @@ def make_film_world(config: RunConfig, height: int, width: int) -> TaskVectorEnv
     """
     env = make_vector_env(config.env_id, config.sampling.horizon, 1)
     env.close()
-    if "rgb_array" not in env.metadata["render_modes"]:
-        raise ValueError(f"{config.env_id} draws no pictures: give it render_one and the render mode rgb_array")
+    if "rgb_array" not in env.metadata.get("render_modes", ()):
+        raise ValueError(f"{config.env_id} draws no pictures: give it the render mode rgb_array ({GUIDE})")
     return make_world(config, config.sampling.episodes_per_task, "rgb_array", (height, width))
+
+
+def require_film(world: TaskVectorEnv, task: Task, env_id: str) -> None:
+    """Draw the first two pictures of an episode.
+
+    Raises:
+        ValueError: if no film can be made of them.
+    """
+    try:
+        require_pictures(world, task)
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"drawing failed with {located(error)}"
+        raise ValueError(f"{env_id} cannot be filmed: {reason}") from error
 
 
 def needs_backend(env: TaskVectorEnv) -> bool:
@@ -385,7 +429,18 @@ def environment_remarks(config: RunConfig) -> list[str]:
     for finding in findings:
         if finding.severity == "error":
             raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env_id})")
-    return [str(finding) for finding in findings]
+    return [*map(str, findings), *_remarks_on_copies(config)]
+
+
+def _remarks_on_copies(config: RunConfig) -> list[str]:
+    """The episodes of one task are played together, even if they are more than `MAX_COPIES`."""
+    episodes = max(each.sampling.episodes_per_task for each in (config, config.as_evaluated))
+    if find_world(config.env_id).is_batch or episodes <= MAX_COPIES:
+        return []
+    return [
+        f"{config.env_id} will be held in {episodes} copies, one for each episode of a task, by each worker too: "
+        "lower --episodes-per-task if they take too much memory or too many files"
+    ]
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, environment_remarks, with_film, with_pictures
+from maml_rl.build import Built, build, environment_remarks, require_tasks, with_film, with_pictures
 from maml_rl.command_line import parse
 from maml_rl.config import IMAGES, RunConfig, changes, forbidden_changes, from_dict, to_dict
 from maml_rl.learners import require_learner, require_read
@@ -158,6 +158,7 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
         print(f"warning: {remark}", file=sys.stderr)
     built = build(command.run) if command.resume else build_new(command.run)
     try:
+        require_tasks(command.run, built.family, in_training=True)
         if command.film_every:
             built = with_film(built, command.run)
         return _folder(command, with_pictures(command.run, built), built), built

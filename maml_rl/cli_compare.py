@@ -17,11 +17,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.build import build
+from maml_rl.build import build, require_tasks
 from maml_rl.cli import build_new, complete, require_completable
 from maml_rl.command_line import parse
 from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, evaluation_tasks
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.presets import PRESETS, with_preset
@@ -177,15 +177,17 @@ def _require_possible(method: Method, config: RunConfig, command: CompareCommand
     Raises:
         ValueError: if settings, tasks or folders do not fit.
     """
+    scored = _scored(config, method, config, command)
     if method in command.load:
         _require_loadable(method, command.load[method], config)
         built = _load(method, config, command).built
     else:
         require_completable(config, command.output_dir / method)
-        build_new(config).close()
-        built = build(_scored(config, method, config, command))
+        with contextlib.closing(build_new(config)) as new:
+            require_tasks(config, new.family, in_training=True)
+        built = build(scored)
     with contextlib.closing(built):
-        evaluation_tasks(built.family, _scoring(method, config, command))
+        require_tasks(scored, built.family, in_training=False)
 
 
 def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:

@@ -15,7 +15,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_rl.build import make_film_world, make_world, needs_backend
+from maml_rl.build import make_film_world, make_world, needs_backend, require_film
 from maml_rl.command_line import parse
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.maml import MAML
@@ -356,6 +356,7 @@ def _films(shown: Adaptation, policy: Policy, chosen: Sequence[int], folder: Pat
             raise DrawingError(f"{NO_BACKEND}; the plots are in {folder}")
         pace = film_pace(world)
         (median,) = shown.ranked(1)
+        require_film(world, shown.curve.tasks[median], shown.trained.config.env_id)
         single = _before_and_after(shown, world, policy, median, pace.every)
         notes = "; ".join(filter(None, [world.picture_note, pace.remark]))
         title = [f"{shown.subject}: {shown.curve.tasks[median]}", notes]

@@ -136,6 +136,7 @@ ADDED = {
 MAY_CHANGE = {
     ("training", "num_iterations"),
     ("training", "max_minutes"),
+    ("training", "evaluate_every"),
     ("outer", "gradient", "decay_steps"),
     ("outer", "reptile", "decay_steps"),
     ("device",),
@@ -145,8 +146,13 @@ MAY_CHANGE = {
     ("sampling", "task_timeout"),
     ("sampling", "ray_address"),
     ("episodes", "data_root"),
+    ("episodes", "evaluate_on"),
+    ("episodes", "test_queries"),
+    ("episodes", "test_rotations"),
+    *(("evaluation", setting.name) for setting in dataclasses.fields(EvaluationConfig)),
 }
-"""Settings that a resumed run may have otherwise than it began: they change how long or where, not what."""
+"""Settings that a resumed run may have otherwise than it began: they change how long, where, or what is measured on the
+way, but not what is learned."""
 
 
 Setting = tuple[str, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from maml_rl.build import Built, build
+from maml_rl.build import Built, build, require_tasks
 from maml_rl.config import RunConfig, from_dict
 from maml_rl.core.maml import params_of
 from maml_rl.core.params import Params, to_device
@@ -87,6 +87,7 @@ def load_trained(
         theta = params_of(state)
         initial = params_of(built.learner.init(Key(config.seed, INITIALISATION, 0)))
         _require_fit(theta, initial, run, config, checkpoint)
+        require_tasks(config, built.family, in_training=False)
     except BaseException:
         built.close()
         raise

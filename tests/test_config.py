@@ -12,6 +12,7 @@ from maml_rl.core.inner import InnerConfig
 from maml_rl.core.maml import OuterConfig
 from maml_rl.core.outer.gradient import GradientConfig
 from maml_rl.core.outer.reptile import ReptileConfig
+from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.sampling.local import SamplingConfig
 from maml_rl.training.run_folder import ConfigError
 from maml_rl.training.trainer import TrainingConfig
@@ -95,11 +96,15 @@ def test_any_json_in_place_of_an_entry_parses_or_is_refused(name, value):
     assert to_dict(from_dict(json.loads(json.dumps(to_dict(parsed))))) == to_dict(parsed)
 
 
-def test_a_resumed_run_may_only_change_how_long_and_where():
+def test_a_resumed_run_may_only_change_how_long_where_and_what_is_measured():
     saved = RunConfig()
     where = SamplingConfig(num_threads=3, sampler="ray", num_workers=7, task_timeout=5.0, ray_address="head:6379")
     decay = OuterConfig(gradient=GradientConfig(decay_steps=7), reptile=ReptileConfig(decay_steps=7))
-    allowed = dataclasses.replace(saved, training=TrainingConfig(num_iterations=7), sampling=where, outer=decay)
+    training = TrainingConfig(num_iterations=7, evaluate_every=3)
+    allowed = dataclasses.replace(saved, training=training, sampling=where, outer=decay)
+    measured = EvaluationConfig(7, 1, 0.3, 0.2, 5, 4, "train")
+    asked = dataclasses.replace(saved.episodes, test_queries=3, evaluate_on="test", test_rotations="none")
+    allowed = dataclasses.replace(allowed, evaluation=measured, episodes=asked)
     assert forbidden_changes(saved, allowed) == []
     other = dataclasses.replace(saved, inner=InnerConfig(step_size=0.5), seed=2, oracle=True)
     changes = ["oracle was False, now True", "seed was 1, now 2", "inner.step_size was 0.1, now 0.5"]

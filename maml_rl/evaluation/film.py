@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maml_rl.core.params import Params, take_tasks
 from maml_rl.core.protocols import Key
+from maml_rl.evaluation.video import VideoError
 from maml_rl.policies import Policy
 from maml_rl.sampling.rollout import VectorWorld, rollout
 from maml_rl.sampling.seeds import episode_noise
@@ -98,13 +99,23 @@ class _Recorder:
     def _look(self, has_speed: bool) -> None:
         if not self._every:
             return
-        self.recording.pictures.append(np.array(self._world.render_one(self._row)))
+        self._keep(np.array(self._world.render_one(self._row)))
         self.recording.steps.append(self._step)
         self.recording.returns.append(self._return)
         if has_speed and not self.recording.speeds:
             self.recording.speeds.append(0.0)  # of the start
         if has_speed:
             self.recording.speeds.append(self._distance / self._step)
+
+    def _keep(self, picture: Picture) -> None:
+        pictures = self.recording.pictures
+        wanted = pictures[0].shape if pictures else (*picture.shape[:2], 3)
+        if picture.dtype != np.uint8 or picture.shape != wanted:
+            raise VideoError(
+                f"the pictures of an episode must be arrays of uint8 of the shape {list(wanted)}, but the one of step "
+                f"{self._step} is of {picture.dtype} and {list(picture.shape)}: let every picture have the same size"
+            )
+        pictures.append(picture)
 
 
 def median_episode(scores: Tensor) -> int:
@@ -140,9 +151,11 @@ class Pace(NamedTuple):
 
 
 def film_pace(world: DrawnWorld) -> Pace:
-    """About a hundred pictures at no more than 25 a second, as far as that goes at the speed of life."""
+    """About a hundred pictures at no more than 25 a second, as far as that goes at the speed of life; 25 a second where
+    the world does not state its speed."""
     every = max(1, math.ceil(world.horizon / MAX_PICTURES))
-    life = world.metadata["render_fps"] / every
+    stated = world.metadata.get("render_fps")
+    life = (stated if isinstance(stated, int | float) and 0 < stated < math.inf else 25.0 * every) / every
     fps = float(min(25.0, max(5.0, life)))
     return Pace(every, fps, "" if fps == life else f"played at {fps / life:.2g} times its speed")
 

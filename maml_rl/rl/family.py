@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from maml_rl.policies import Policy
 from maml_rl.rl.baseline import fitted_values
 from maml_rl.rl.losses import INNER_LOSSES, masked_mean, surrogate_loss
 from maml_rl.rl.returns import discounted_returns, gae, standardise
+from maml_rl.sampling.tasks import DrawTasks, draw_tasks
 from maml_rl.sampling.trajectory import Trajectory
 
 
@@ -67,14 +68,14 @@ class RLFamily:
 
     def __init__(
         self,
-        sample_tasks: Callable[[int, np.random.Generator], Sequence[Any]],
+        sample_tasks: DrawTasks,
         sampler: Sampler,
         policy: Policy,
         advantage: AdvantageConfig,
         estimator: str,
         threads: Threads,
         device: torch.device,
-        sample_test_tasks: Callable[[int, np.random.Generator], Sequence[Any]] | None = None,
+        sample_test_tasks: DrawTasks | None = None,
     ):
         """
         Args:
@@ -90,10 +91,10 @@ class RLFamily:
         self._sample_test_tasks = sample_test_tasks or sample_tasks
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
-        return self._sample_tasks(num_tasks, rng)
+        return draw_tasks(self._sample_tasks, "sample_tasks", num_tasks, rng)
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
-        return self._sample_test_tasks(num_tasks, rng)
+        return draw_tasks(self._sample_test_tasks, "sample_test_tasks", num_tasks, rng)
 
     def init_params(self, key: Key) -> Params:
         generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))

@@ -5,12 +5,17 @@ Physics steps without Python's lock, so one thread's policy overlaps with anothe
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, take_tasks
@@ -20,6 +25,10 @@ from maml_rl.sampling.failures import as_sampling_error
 from maml_rl.sampling.rollout import VectorWorld, rollout
 from maml_rl.sampling.seeds import episode_noise
 from maml_rl.sampling.trajectory import Trajectory, blank_trajectory
+
+MAX_COPIES = 400
+"""Most copies at a time of an environment that is copied for each episode: each may hold files and memory, and many
+systems let a process open 1024 files. With far fewer, a policy's steps would be slow beside those of a quick one."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class LocalSampler:
         horizon: int,
         threads: Threads,
         reports_success: bool = False,
+        max_envs: int | None = None,
     ):
         """
         Args:
@@ -68,9 +78,18 @@ class LocalSampler:
             num_episodes: E, per task.
             horizon: T, steps after which the environment truncates.
             reports_success: whether the environment does.
+            max_envs: sub-environments that may exist at the same time, but at least those of one task; None for as many
+                as there are episodes.
         """
-        self._make_env, self._policy, self._threads = make_env, policy, threads
+        self._make_env, self._policy = make_env, policy
         self._num_episodes, self._horizon, self._reports_success = num_episodes, horizon, reports_success
+        self._is_bounded = max_envs is not None
+        self._threads, self._max_tasks = threads, math.inf  # side by side on one thread
+        self._own_threads: Threads | None = None
+        if max_envs is not None:
+            if max_envs < threads.num_threads * num_episodes:
+                self._threads = self._own_threads = Threads(max(1, max_envs // num_episodes))
+            self._max_tasks = max(1, max_envs // (self._threads.num_threads * num_episodes))
         self._own = threading.local()  # environments of the present thread, by size
         self._all_envs: list[VectorWorld] = []
         self._adding = threading.Lock()
@@ -92,6 +111,7 @@ class LocalSampler:
             try:
                 rollout(self._env((stop - start) * e), policy, take_tasks(params, start, stop), own, noise, out, start)
             except Exception as error:
+                self._discard()  # it failed in the midst of an episode
                 told = as_sampling_error(error, own, start, key, noise.reset_seeds, "in this process")
                 if told is error:
                     raise
@@ -101,23 +121,74 @@ class LocalSampler:
         return trajectory
 
     def close(self) -> None:
+        if self._own_threads is not None:
+            self._own_threads.close()
         for env in self._all_envs:
             env.close()
         self._all_envs.clear()
         self._own = threading.local()
 
     def _blocks(self, num_tasks: int) -> list[tuple[int, int]]:
-        """Consecutive ranges of tasks, as equal as can be, one for each thread."""
+        """Consecutive ranges of tasks, as equal as can be, as many for each thread."""
         count = min(self._threads.num_threads, num_tasks)
+        count = min(num_tasks, count * max(1, math.ceil(num_tasks / (count * self._max_tasks))))
         edges = [round(i * num_tasks / count) for i in range(count + 1)]
         return list(itertools.pairwise(edges))
 
     def _env(self, num_envs: int) -> VectorWorld:
+        """An environment of this size on this thread, which keeps one for each size, or, where copies are bounded, the
+        largest alone."""
+        envs = self._envs_of_thread()
+        if num_envs not in envs:
+            if self._is_bounded and max(envs, default=0) > num_envs:
+                return _FirstRows(envs[max(envs)], num_envs)
+            if self._is_bounded:
+                self._discard()
+            envs[num_envs] = self._make_env(num_envs)
+            with self._adding:
+                self._all_envs.append(envs[num_envs])
+        return envs[num_envs]
+
+    def _envs_of_thread(self) -> dict[int, VectorWorld]:
         if not hasattr(self._own, "envs"):
             self._own.envs = {}
-        if num_envs not in self._own.envs:
-            env = self._make_env(num_envs)
-            self._own.envs[num_envs] = env
+        return self._own.envs
+
+    def _discard(self) -> None:
+        """Close the environments of this thread."""
+        envs = self._envs_of_thread()
+        for env in envs.values():
             with self._adding:
-                self._all_envs.append(env)
-        return self._own.envs[num_envs]
+                self._all_envs.remove(env)
+            with contextlib.suppress(Exception):  # it may be what has failed
+                env.close()
+        envs.clear()
+
+
+class _FirstRows:
+    """The first sub-environments of a larger vector environment; the others stand still."""
+
+    def __init__(self, env: VectorWorld, num_envs: int):
+        self._env, self.num_envs, self.single_action_space = env, num_envs, env.single_action_space
+        self._mask = np.arange(env.num_envs) < num_envs
+
+    def set_tasks(self, tasks: Sequence[Any]) -> None:
+        self._env.set_tasks(self._filled(tasks, tasks[0]))
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[NDArray, dict[str, Any]]:
+        observations, infos = self._env.reset(seed=self._filled(seed, None), options={"reset_mask": self._mask})
+        return observations[: self.num_envs], infos
+
+    def step(self, actions: NDArray, alive: NDArray | None = None) -> tuple[Any, ...]:
+        all_actions = np.zeros((self._env.num_envs, *actions.shape[1:]), actions.dtype)
+        all_actions[: self.num_envs] = actions
+        all_alive = self._mask.copy()
+        all_alive[: self.num_envs] = True if alive is None else alive
+        *arrays, infos = self._env.step(all_actions, all_alive)
+        return (*(array[: self.num_envs] for array in arrays), {k: v[: self.num_envs] for k, v in infos.items()})
+
+    def close(self) -> None:
+        """The larger one lives on."""
+
+    def _filled(self, values: Sequence[Any], value: Any) -> list[Any]:
+        return [*values, *[value] * (self._env.num_envs - self.num_envs)]

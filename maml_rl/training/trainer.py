@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from maml_rl.core.protocols import INITIALISATION, TASKS, TRAINING, Key, Learner, State
+from maml_rl.sampling.failures import said
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError
@@ -85,6 +86,7 @@ class _Step(NamedTuple):
     evaluation: dict[str, float]
     clock: dict[str, float]
     film: Film | None
+    warnings: Sequence[str]
 
 
 class _Rejections:
@@ -205,8 +207,8 @@ class Trainer:
         key = Key(self._seed, TRAINING, current.iteration)
         iteration = current.iteration + 1
         begun = time.perf_counter()
-        tasks = self._sample_tasks(self._config.num_tasks, key.rng(TASKS))
         try:
+            tasks = self._sample_tasks(self._config.num_tasks, key.rng(TASKS))
             state, report = self._learner.meta_step(current.state, tasks, key)
         except SamplingError as error:
             raise TrainingError(f"iteration {iteration}, {error}; the checkpoint before it is intact") from error
@@ -216,11 +218,7 @@ class Trainer:
 
         begun = time.perf_counter()
         display.phase("evaluation")
-        try:
-            evaluation, film = self._look(state, iteration)
-        except SamplingError as error:
-            place = f"evaluation of iteration {iteration}"
-            raise TrainingError(f"{place}, {error}; the checkpoint before it is intact") from error
+        evaluation, film, warnings = self._look(state, iteration)
         if self._evaluate is not None and self._config.evaluate_every:
             clock["evaluation_seconds"] = time.perf_counter() - begun
         clock["wall_seconds"] = time.perf_counter() - started
@@ -229,16 +227,24 @@ class Trainer:
         metrics = {"iteration": iteration, **report.metrics}
         if "env_steps" in report.metrics:
             metrics["env_steps_total"] = counters["env_steps"]
-        return _Step(current, Checkpoint(iteration, state, counters), metrics, evaluation, clock, film)
+        return _Step(current, Checkpoint(iteration, state, counters), metrics, evaluation, clock, film, warnings)
 
-    def _look(self, state: State, iteration: int) -> tuple[dict[str, float], Film | None]:
-        """The evaluation and the film that are due after `iteration`."""
-        evaluation, film = {}, None
-        if self._evaluate is not None and _is_due(iteration, self._config.evaluate_every):
-            evaluation = dict(self._evaluate(state, iteration))
-        if self._film is not None and _is_due(iteration, self._film.every):
-            film = self._film.shoot(state, iteration)
-        return evaluation, film
+    def _look(self, state: State, iteration: int) -> tuple[dict[str, float], Film | None, list[str]]:
+        """The evaluation and the film that are due after `iteration`, and warnings in place of those that fail: neither
+        changes what is learned, so neither is worth a run."""
+        evaluation: dict[str, float] = {}
+        film, warnings = None, []
+        try:
+            if self._evaluate is not None and _is_due(iteration, self._config.evaluate_every):
+                evaluation = dict(self._evaluate(state, iteration))
+        except Exception as error:
+            warnings += _failed("evaluation", iteration, error)
+        try:
+            if self._film is not None and _is_due(iteration, self._film.every):
+                film = self._film.shoot(state, iteration)
+        except Exception as error:
+            warnings += _failed("film", iteration, error)
+        return evaluation, film, warnings
 
     def _count(self, current: Checkpoint, metrics: Mapping[str, float]) -> dict[str, int | float]:
         if self._best_metric not in metrics:
@@ -265,6 +271,8 @@ class Trainer:
             log.sync()
             self._save_latest(after)
         display.show({**step.metrics, **step.clock}, step.evaluation)
+        for warning in step.warnings:
+            display.say(warning)
         if remark := self._rejections.remark(step.metrics):
             display.say(remark)
 
@@ -312,6 +320,13 @@ def first_checkpoint(learner: Learner, seed: int) -> Checkpoint:
 
 def _is_due(iteration: int, every: int) -> bool:
     return every > 0 and iteration % every == 0
+
+
+def _failed(what: str, iteration: int, error: Exception) -> list[str]:
+    """Where it failed, if that is known, and a warning."""
+    reason = str(error) if isinstance(error, SamplingError | ValueError) else said(error)
+    warning = f"warning: the {what} of iteration {iteration} failed and is left out; training goes on: {reason}"
+    return [*getattr(error, "__notes__", []), warning]
 
 
 def _require_finite(metrics: Mapping[str, float], state: State, iteration: int, tasks: Sequence[Any]) -> None:

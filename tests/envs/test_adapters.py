@@ -51,6 +51,27 @@ def test_any_single_environment_becomes_a_vector():
     assert vector.step(np.array([1, 0]))[0].tolist() == [1, 2]
 
 
+def test_copies_that_cannot_all_be_made_are_counted_and_closed():
+    made, closed = [], []
+
+    class Scarce(Countdown):
+        def __init__(self):
+            if len(made) == 3:
+                raise OSError(24, "Too many open files")
+            super().__init__()
+            made.append(self)
+
+        def close(self):
+            closed.append(self)
+
+    with pytest.raises(
+        ValueError, match=r"^scarce is needed in 5 copies, .* after 3 the next fails with OSError"
+    ) as error:
+        VectorFromSingle(Scarce, num_envs=5, name="scarce")
+    assert "Too many open files: lower --episodes-per-task or --num-threads, or raise" in str(error.value)
+    assert closed == made
+
+
 def test_an_error_names_the_copy():
     vector = VectorFromSingle(lambda: gymnasium.make("maml/HalfCheetahVel-gym-v0"), num_envs=3)
     vector.reset(seed=0)

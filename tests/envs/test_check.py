@@ -47,6 +47,15 @@ def a_valley(**changes):
     return type("Changed", (Valley,), changes)
 
 
+def drawing(render):
+    """A valley that says it draws."""
+
+    def init(self, render_mode=None):
+        self.render_mode = render_mode
+
+    return {"metadata": {"render_modes": ["rgb_array"], "render_fps": 10}, "__init__": init, "render": render}
+
+
 def check(make, horizon=None, thorough=True, is_batch=False):
     return check_world(World("valley", make, is_batch, False), horizon, thorough)
 
@@ -77,6 +86,7 @@ def reset_without_super(self, *, seed=None, options=None):
             "seen": lambda self: {"place": Valley.seen(self), "parity": (self.time % 2,)},
         },
         {"reward": lambda self: np.float32(Valley.reward(self))},
+        drawing(lambda self: np.zeros((4, 6), np.uint8)),
         {"reward": lambda self: [0.0, *range(20)][self.time] + self.valley},  # knows of no time past its horizon
     ],
 )
@@ -328,6 +338,18 @@ FAULTS = [
         "let set_task keep the task aside",
     ),
     (
+        {"sample_tasks": lambda self, n, rng: rng.choice(np.linspace(-1.0, 1.0, 10), n, replace=False).tolist()},
+        "tasks_do_not_run_out",
+        "warning",
+        "sample_tasks(40, rng) failed with ValueError: Cannot take a larger sample",
+    ),
+    (
+        {"sample_test_tasks": lambda self, n, rng: [0.0, 1.0][:n]},
+        "tasks_do_not_run_out",
+        "warning",
+        "sample_test_tasks(40, rng) returned 2 tasks: draw with replacement",
+    ),
+    (
         {"set_task": lambda self, task: None},
         "tasks_matter",
         "warning",
@@ -366,6 +388,19 @@ FAULTS = [
         "warning",
         "cannot be pickled, so that workers",
     ),
+    (
+        drawing(lambda self: None),
+        "pictures_can_be_filmed",
+        "warning",
+        "drawing returned NoneType in place of a picture: return one array of np.uint8",
+    ),
+    (
+        drawing(lambda self: np.zeros((2, 3 + self.time, 3), np.uint8)),
+        "pictures_can_be_filmed",
+        "warning",
+        "drawing returned pictures of the shapes [2, 3, 3] and then [2, 4, 3]: return",
+    ),
+    (drawing(lambda self: {}["gold"]), "pictures_can_be_filmed", "warning", "KeyError: 'gold'"),
 ]
 
 

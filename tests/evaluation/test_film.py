@@ -19,6 +19,7 @@ from maml_rl.evaluation.film import (
     record,
     thinned,
 )
+from maml_rl.evaluation.video import VideoError
 from maml_rl.policies import GaussianPolicy, PolicyConfig
 from maml_rl.rl.family import AdvantageConfig, RLFamily
 from maml_rl.sampling.local import LocalSampler
@@ -99,6 +100,21 @@ def test_pictures_are_of_the_start_every_nth_step_and_the_end():
     torch.testing.assert_close(torch.tensor(played.paths[1]), torch.tensor(silent.paths[1]), rtol=0, atol=0)
 
 
+def test_a_picture_of_another_size_is_refused_by_its_step():
+    class Growing(Painted):
+        def render_one(self, index):
+            return np.zeros((2 + self.elapsed, 3, 3), dtype=np.uint8)
+
+    family = make_family("maml/Navigation2D-v0", Threads(1))
+    (task,) = family.sample_tasks(1, np.random.default_rng(0))
+    params = {name: value[None] for name, value in family.init_params(Key(1, INITIALISATION, 0)).items()}
+    world = Growing(make_world("maml/Navigation2D-v0"))
+    with pytest.raises(
+        VideoError, match=r"of the shape \[2, 3, 3\], but the one of step 5 is of uint8 and \[7, 3, 3\]"
+    ):
+        record(world, family.policy, params, Scene(task, 0, KEY), row=1, every=5)
+
+
 def test_the_median_episode_has_as_many_above_as_below():
     assert median_episode(torch.tensor([5.0, -1.0, 3.0])) == 2
     assert median_episode(torch.tensor([2.0])) == 0
@@ -126,6 +142,8 @@ def test_captions_say_task_gradient_steps_step_and_return():
         (200, 20, 2, 10.0, ""),
         (100, 10, 1, 10.0, ""),
         (5, 1, 1, 5.0, "played at 5 times its speed"),
+        (200, None, 2, 25.0, ""),  # not stated
+        (5, 0, 1, 25.0, ""),
     ],
 )
 def test_pace_of_a_film(horizon, life, every, fps, remark):

@@ -1,5 +1,7 @@
 """The unit of work is one task with all its episodes: who computes it, and beside what, shows in no bit."""
 
+import functools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ import torch
 
 import envs  # noqa: F401 - registers the ids
 from envs.adapters import VectorFromSingle
+from envs.oracle import Oracle
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import take_tasks
 from maml_rl.core.protocols import TRAINING, Key
-from maml_rl.policies import GaussianPolicy, PolicyConfig
+from maml_rl.policies import CategoricalPolicy, GaussianPolicy, PolicyConfig
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.rollout import rollout
 from maml_rl.sampling.seeds import episode_noise
@@ -161,6 +164,118 @@ def test_an_error_of_an_environment_says_what_makes_it_happen_again():
     seeds = episode_noise(KEY, 3, 1, 2, 5, policy).reset_seeds
     assert note.startswith(f"in this process, task 3 (3) under {KEY}; episodes were reset with the seeds {seeds}:\n")
     assert 'raise ZeroDivisionError("no friction")' in note
+
+
+class Wandering(gymnasium.Env):
+    """An environment of a user's that ends after 2 to 7 steps, and counts its copies."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gymnasium.spaces.Discrete(3, start=2)
+    horizon, task = 7, 0.0
+    alive = most = 0
+
+    def __init__(self):
+        cls = type(self)
+        cls.alive += 1
+        cls.most = max(cls.most, cls.alive)
+
+    def sample_tasks(self, num_tasks, rng):
+        return rng.normal(size=num_tasks).tolist()
+
+    def set_task(self, task):
+        self.task = task
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left, self.place = int(self.np_random.integers(2, 8)), self.np_random.normal(size=2)
+        return self.place.astype(np.float32), {}
+
+    def step(self, action):
+        assert action in self.action_space
+        self.left -= 1
+        self.place = self.place + self.np_random.normal(size=2) + 0.1 * float(action)
+        reward = -abs(float(self.place[0]) - self.task)
+        return self.place.astype(np.float32), reward, self.left == 0, False, {}
+
+    def close(self):
+        type(self).alive -= 1
+
+
+def copies(num_envs, is_oracle=False):
+    env = VectorFromSingle(Wandering, num_envs)
+    return Oracle(env) if is_oracle else env
+
+
+@pytest.fixture
+def count():
+    Wandering.alive = Wandering.most = 0
+    yield Wandering
+    assert Wandering.alive == 0  # whatever was made has been closed
+
+
+def sample_copies(numbers_of_tasks, num_threads, max_envs, is_oracle=False, num_episodes=3):
+    """Trajectories of so many tasks, one sampling after the other, by one sampler."""
+    policy = CategoricalPolicy(2 + is_oracle, 3, PolicyConfig((8,)))
+    tasks = np.random.default_rng(1).normal(size=max(numbers_of_tasks)).tolist()
+    each = [policy.init(torch.Generator().manual_seed(i)) for i in range(len(tasks))]
+    params = {name: torch.stack([p[name] for p in each]) for name in each[0]}
+    threads = Threads(num_threads)
+    make_env = functools.partial(copies, is_oracle=is_oracle)
+    sampler = LocalSampler(make_env, policy, num_episodes, 7, threads, max_envs=max_envs)
+    found = [sampler.sample(tasks[:n], take_tasks(params, 0, n), KEY) for n in numbers_of_tasks]
+    sampler.close()
+    threads.close()
+    return found
+
+
+@pytest.mark.parametrize("is_oracle", [False, True])
+@pytest.mark.parametrize(
+    ("num_threads", "max_envs"), [(1, 3), (1, 6), (1, 100), (2, 6), (2, 13), (3, 18), (3, 7), (2, 1)]
+)
+def test_bit_equal_for_any_bound_of_the_copies(num_threads, max_envs, is_oracle, count):
+    numbers = [5, 7, 2, 5]
+    expected = sample_copies(numbers, 1, None, is_oracle)
+    lengths = expected[0].mask.sum(dim=-1)
+    assert lengths.min() < lengths.max()
+    count.most = 0
+    for trajectory, wanted in zip(sample_copies(numbers, num_threads, max_envs, is_oracle), expected, strict=True):
+        assert_bit_equal(trajectory, wanted)
+    assert count.most <= max(max_envs, 3)  # but never fewer than a task has episodes
+
+
+def test_without_a_bound_there_are_as_many_copies_as_episodes(count):
+    sample_copies([5], 1, None)
+    assert count.most == 5 * 3
+
+
+@pytest.mark.parametrize(("num_threads", "max_envs"), [(2, 12), (2, 13), (3, 30), (4, 12)])
+def test_blocks_are_as_equal_as_can_be_and_within_the_bound(num_threads, max_envs):
+    threads = Threads(num_threads)
+    sampler = LocalSampler(copies, CategoricalPolicy(2, 3, PolicyConfig()), 3, 7, threads, max_envs=max_envs)
+    for num_tasks in range(1, 50):
+        blocks = sampler._blocks(num_tasks)
+        sizes = [stop - start for start, stop in blocks]
+        assert [start for start, _ in blocks] == [0, *(stop for _, stop in blocks[:-1])] and blocks[-1][1] == num_tasks
+        assert 1 <= min(sizes) >= max(sizes) - 1
+        assert max(sizes) * 3 * num_threads <= max_envs
+    sampler.close()
+    threads.close()
+
+
+def test_after_an_error_the_environment_is_made_anew(count, monkeypatch):
+    policy = CategoricalPolicy(2, 3, PolicyConfig((8,)))
+    params = {name: p.expand(4, *p.shape) for name, p in policy.init(torch.Generator().manual_seed(0)).items()}
+    sampler = LocalSampler(copies, policy, 2, 7, Threads(1), max_envs=8)
+    wanted = sampler.sample([0.0] * 4, params, KEY)
+    first = list(sampler._all_envs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Wandering, "step", lambda self, action: 1 / 0)
+        with pytest.raises(SamplingError, match="ZeroDivisionError"):
+            sampler.sample([0.0] * 4, params, KEY)
+    assert count.alive == 0
+    assert_bit_equal(sampler.sample([0.0] * 4, params, KEY), wanted)
+    assert sampler._all_envs[0] is not first[0]
+    sampler.close()
 
 
 @pytest.mark.parametrize(
