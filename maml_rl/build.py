@@ -79,7 +79,9 @@ class Built:
         for each in self.curve(state, iteration).measures:
             names = [f"eval_{each.metric}_{step}" for step in each.steps]
             columns |= dict(zip(names, each.mean, strict=True))
-            columns |= {f"{name}_ci95": half for name, half in zip(names, each.ci95, strict=True)}
+            columns |= {
+                f"{name}_ci95": half for name, half in zip(names, each.ci95, strict=True) if not math.isnan(half)
+            }
         return columns
 
     def close(self) -> None:

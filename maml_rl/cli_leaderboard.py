@@ -20,7 +20,7 @@ import tyro
 from maml_rl.cli import build_new, complete
 from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
 from maml_rl.learners import CPU_ONLY, require_learner
@@ -255,7 +255,7 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
         "asked": asked,
         "learner": learner,
         "accuracy": curve.mean[-1],
-        "ci95": curve.ci95[-1],
+        "ci95": or_null(curve.ci95)[-1],
         "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if config.env == OMNIGLOT else None,
         "norm": config.network.norm,
         "gradient_steps": curve.steps[-1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -79,10 +80,11 @@ class AdaptationCurve(NamedTuple):
 
     @property
     def ci95(self) -> list[float]:
-        """Half the width of the 95 % interval of the mean over tasks."""
+        """Half the width of the 95 % interval of the mean over tasks; nan for a single task, which tells nothing of
+        others."""
         num_tasks = self.per_task.shape[1]
         if num_tasks == 1:
-            return [0.0] * len(self.per_task)
+            return [math.nan] * len(self.per_task)
         return (1.96 * self.per_task.std(dim=1, correction=1) / num_tasks**0.5).tolist()
 
     @property
@@ -103,6 +105,16 @@ class Adapted(NamedTuple):
     params: Params  # [N, ...]
     support: Any  # the data that the next step is, or would be, taken on
     query: Any  # the data that they are scored on
+
+
+def plus_minus(half_width: float | None, digits: str) -> str:
+    """An interval for a table; nothing where it is unknown."""
+    return "" if half_width is None or math.isnan(half_width) else f"+- {half_width:{digits}}"
+
+
+def or_null(values: Sequence[float]) -> list[float | None]:
+    """For JSON, which has no nan: an interval that is unknown, the score of a task that diverged."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def evaluation_tasks(family: TaskFamily, config: EvaluationConfig) -> Sequence[Any]:
