@@ -21,6 +21,7 @@ from envs.oracle import Oracle
 from envs.plug_in import find_world as find_world
 from envs.plug_in import make_batch
 from envs.task_env import TaskVectorEnv
+from maml_rl import memory
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
@@ -67,6 +68,7 @@ class Built:
     judge: TaskFamily | None = None  # collects the episodes that evaluation scores, if they are not the learner's own
     few_shot: FewShotLearner | None = None  # the learner again, if it is one of these
     film: Callable[[State, int], Film] | None = None  # (state, iteration) -> one task before and after adaptation
+    needs: memory.Needs | None = None  # of memory; there is enough for evaluation
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -107,10 +109,10 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
             raise ValueError(f"task ranges and mean actions do not apply to {config.env}: leave them out")
         return build_few_shot(config, device, threads)
     make_families = _sinusoid if config.env == SINUSOID else _reinforcement
-    family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
+    family, judge, needs, closers = make_families(config, device, threads, task_range, mean_actions)
     evaluated, evaluation_judge = family, judge
     if config.as_evaluated != config:
-        evaluated, evaluation_judge, more = make_families(
+        evaluated, evaluation_judge, _, more = make_families(
             config.as_evaluated, device, threads, task_range, mean_actions
         )
         closers.extend(more)
@@ -122,7 +124,7 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         theta = params_of(state)
         return adaptation_curve(evaluated, theta, config.evaluation, iteration, threads, evaluation_judge, sizes)
 
-    return Built(learner, family, curve, threads, device, [threads.close, *closers], judge)
+    return Built(learner, family, curve, threads, device, [threads.close, *closers], judge, needs=needs)
 
 
 def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) -> Built:
@@ -136,6 +138,8 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
     config.network.num_features(config.episodes.images.image_size)  # refuses pictures that are too small
     held_out = streams.of_part(config.episodes.evaluate_on)
+    needs = memory.few_shot(config, streams.training.data.images.shape[-1])
+    memory.require_memory(needs.evaluation)
     family = ClassificationFamily(streams.training, config.network, device, held_out)
     require_adapting(config, family)
     learner = few_shot_learner(config, family, threads)
@@ -143,7 +147,7 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     def curve(state: State, iteration: int) -> AdaptationCurve:
         return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
 
-    return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
+    return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner, needs=needs)
 
 
 def find_device(name: str) -> torch.device:
@@ -202,7 +206,7 @@ def with_film(built: Built, config: RunConfig) -> Built:
     return dataclasses.replace(built, film=film, closers=[*built.closers, world.close])
 
 
-_Families = tuple[TaskFamily, TaskFamily | None, list[Callable[[], None]]]
+_Families = tuple[TaskFamily, TaskFamily | None, memory.Needs, list[Callable[[], None]]]
 
 
 def _sinusoid(
@@ -217,7 +221,9 @@ def _sinusoid(
     settings = config.sinusoid
     if task_range is not None:
         settings = dataclasses.replace(settings, amplitude_range=task_range)
-    return SinusoidFamily(settings, device), None, []
+    needs = memory.sinusoid(config)
+    memory.require_memory(needs.evaluation)
+    return SinusoidFamily(settings, device), None, needs, []
 
 
 def _reinforcement(
@@ -252,7 +258,9 @@ def _reinforcement(
 
     try:
         policy = make_policy(probe, config)
-        return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+        needs = memory.reinforcement(config, policy, probe.horizon)
+        memory.require_memory(needs.evaluation)
+        return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, needs, closers
     except BaseException:
         for close in closers:
             close()

@@ -16,6 +16,7 @@ import tyro
 
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
+from maml_rl.memory import require_memory
 from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
@@ -108,6 +109,8 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
         print(f"warning: {remark}", file=sys.stderr)
     built = build(command.run) if command.resume else build_new(command.run)
     try:
+        if command.resume:
+            require_trainable(built)
         if command.film_every:
             built = with_film(built, command.run)
         return _folder(command), built
@@ -124,11 +127,21 @@ def build_new(config: RunConfig) -> Built:
     """
     built = build(config)
     try:
+        require_trainable(built)
         warm_start(config, first_checkpoint(built.learner, config.seed))
     except BaseException:
         built.close()
         raise
     return built
+
+
+def require_trainable(built: Built) -> None:
+    """
+    Raises:
+        ValueError: if this machine has too little memory for it.
+    """
+    if built.needs is not None:
+        require_memory(built.needs.training)
 
 
 def _folder(command: TrainCommand) -> RunFolder:

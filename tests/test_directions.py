@@ -17,7 +17,7 @@ LEVELS = [
     {"fewshot"},
     {"training", "evaluation", "scaling"},
     {"config"},
-    {"learners"},
+    {"learners", "memory"},
     {"build"},
     {"trained", "presets", "leaderboard_table"},
     {"fewshot_benchmark", "classifier", "warm_start"},

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.inner import StepSize, adapt_tasks
+from maml_rl.core.inner import MAX_STEPS, StepSize, adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, stack
 from maml_rl.core.protocols import EVALUATION, TASKS, Key, TaskFamily
@@ -39,6 +39,8 @@ class EvaluationConfig:
             raise ValueError(f"evaluation.num_tasks must be at least 1, got {self.num_tasks}")
         if self.num_steps < 0:
             raise ValueError(f"evaluation.num_steps must be at least 0, got {self.num_steps}")
+        if self.num_steps > MAX_STEPS:
+            raise ValueError(f"evaluation.num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
         for name, size in (("first_step_size", self.first_step_size), ("later_step_size", self.later_step_size)):
             if not 0.0 < size < float("inf"):
                 raise ValueError(f"evaluation.{name} must be positive and finite, got {size}")
