@@ -22,6 +22,7 @@ from envs.pictures import require_pictures
 from envs.plug_in import GUIDE, located, make_batch
 from envs.plug_in import find_world as find_world
 from envs.task_env import Task, TaskVectorEnv
+from maml_rl import footprint, memory
 from maml_rl.config import IMAGES, OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
@@ -49,7 +50,6 @@ from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import data_folder, make_streams
-from maml_rl.supervised.images import require_memory
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
 
@@ -70,6 +70,7 @@ class Built:
     judge: TaskFamily | None = None  # collects the episodes that evaluation scores, if they are not the learner's own
     few_shot: FewShotLearner | None = None  # the learner again, if it is one of these
     film: Callable[[State, int], Film] | None = None  # (state, iteration) -> one task before and after adaptation
+    needs: footprint.Needs | None = None  # of memory; there is enough for evaluation
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -82,7 +83,9 @@ class Built:
         for each in self.curve(state, iteration).measures:
             names = [f"eval_{each.metric}_{step}" for step in each.steps]
             columns |= dict(zip(names, each.mean, strict=True))
-            columns |= {f"{name}_ci95": half for name, half in zip(names, each.ci95, strict=True)}
+            columns |= {
+                f"{name}_ci95": half for name, half in zip(names, each.ci95, strict=True) if not math.isnan(half)
+            }
         return columns
 
     def close(self) -> None:
@@ -108,10 +111,10 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
             raise ValueError(f"task ranges and mean actions do not apply to {config.env}: leave them out")
         return build_few_shot(config, device, threads)
     make_families = _sinusoid if config.env == SINUSOID else _reinforcement
-    family, judge, closers = make_families(config, device, threads, task_range, mean_actions)
+    family, judge, needs, closers = make_families(config, device, threads, task_range, mean_actions)
     evaluated, evaluation_judge = family, judge
     if config.as_evaluated != config:
-        evaluated, evaluation_judge, more = make_families(
+        evaluated, evaluation_judge, _, more = make_families(
             config.as_evaluated, device, threads, task_range, mean_actions
         )
         closers.extend(more)
@@ -123,7 +126,7 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         theta = params_of(state)
         return adaptation_curve(evaluated, theta, config.evaluation, iteration, threads, evaluation_judge, sizes)
 
-    return Built(learner, family, curve, threads, device, [threads.close, *closers], judge)
+    return Built(learner, family, curve, threads, device, [threads.close, *closers], judge, needs=needs)
 
 
 def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) -> Built:
@@ -137,6 +140,8 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     _require_size(config)
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
     held_out = streams.of_part(config.episodes.evaluate_on)
+    needs = footprint.few_shot(config, streams.training.data.images.shape[-1])
+    memory.require_memory(needs.evaluation)
     family = ClassificationFamily(streams.training, config.network, device, held_out)
     require_adapting(config, family)
     learner = few_shot_learner(config, family, threads)
@@ -144,7 +149,7 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     def curve(state: State, iteration: int) -> AdaptationCurve:
         return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
 
-    return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
+    return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner, needs=needs)
 
 
 def _require_size(config: RunConfig) -> None:
@@ -156,7 +161,8 @@ def _require_size(config: RunConfig) -> None:
     config.network.num_features(size)
     if config.learner != "pixels":
         num_bytes = config.episodes.training.ways * config.network.first_map_bytes(size)
-        require_memory(num_bytes, "the network's first maps of one picture of each class", size)
+        name = "the network's first maps of one picture of each class"
+        memory.require_memory([memory.Part(name, num_bytes, "lower image_size")])
 
 
 def with_pictures(config: RunConfig, built: Built) -> RunConfig:
@@ -251,7 +257,7 @@ def with_film(built: Built, config: RunConfig) -> Built:
     return dataclasses.replace(built, film=film, closers=[*built.closers, world.close])
 
 
-_Families = tuple[TaskFamily, TaskFamily | None, list[Callable[[], None]]]
+_Families = tuple[TaskFamily, TaskFamily | None, footprint.Needs, list[Callable[[], None]]]
 
 
 def _sinusoid(
@@ -266,7 +272,9 @@ def _sinusoid(
     settings = config.sinusoid
     if task_range is not None:
         settings = dataclasses.replace(settings, amplitude_range=task_range)
-    return SinusoidFamily(settings, device), None, []
+    needs = footprint.sinusoid(config)
+    memory.require_memory(needs.evaluation)
+    return SinusoidFamily(settings, device), None, needs, []
 
 
 def _reinforcement(
@@ -301,7 +309,9 @@ def _reinforcement(
 
     try:
         policy = make_policy(probe, config)
-        return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, closers
+        needs = footprint.reinforcement(config, policy, probe.horizon)
+        memory.require_memory(needs.evaluation)
+        return make_family(policy), make_family(acting_by_mean(policy)) if mean_actions else None, needs, closers
     except BaseException:
         for close in closers:
             close()

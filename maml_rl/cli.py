@@ -18,6 +18,7 @@ from maml_rl.build import Built, build, environment_remarks, require_tasks, with
 from maml_rl.command_line import parse
 from maml_rl.config import IMAGES, RunConfig, changes, forbidden_changes, from_dict, to_dict
 from maml_rl.learners import require_learner, require_read
+from maml_rl.memory import require_memory
 from maml_rl.presets import (
     PRESETS,
     Preset,
@@ -158,6 +159,8 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
         print(f"warning: {remark}", file=sys.stderr)
     built = build(command.run) if command.resume else build_new(command.run)
     try:
+        if command.resume:
+            require_trainable(built)
         require_tasks(command.run, built.family, in_training=True)
         if command.film_every:
             built = with_film(built, command.run)
@@ -175,11 +178,21 @@ def build_new(config: RunConfig) -> Built:
     """
     built = build(config)
     try:
+        require_trainable(built)
         warm_start(config, first_checkpoint(built.learner, config.seed))
     except BaseException:
         built.close()
         raise
     return built
+
+
+def require_trainable(built: Built) -> None:
+    """
+    Raises:
+        ValueError: if this machine has too little memory for it.
+    """
+    if built.needs is not None:
+        require_memory(built.needs.training)
 
 
 def _folder(command: TrainCommand, config: RunConfig, built: Built) -> RunFolder:

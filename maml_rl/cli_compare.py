@@ -21,7 +21,7 @@ from maml_rl.build import build, require_tasks
 from maml_rl.cli import build_new, complete, require_completable
 from maml_rl.command_line import parse
 from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, or_null, plus_minus
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.presets import PRESETS, with_preset
@@ -239,7 +239,7 @@ def _described(
         "methods": {
             method: {
                 "mean": curve.mean,
-                "ci95": curve.ci95,
+                "ci95": or_null(curve.ci95),
                 "step_sizes": list(_scoring(method, configs[method], command).step_sizes),
                 "run": str(command.load.get(method, command.output_dir / method)),
             }
@@ -261,7 +261,7 @@ def _write(
     writer.writerow(["method", "gradient_steps", "return", "ci95", "published"])
     for method, curve in curves.items():
         reference = _reference(method, base)
-        for step, (mean, half) in enumerate(zip(curve.mean, curve.ci95, strict=True)):
+        for step, (mean, half) in enumerate(zip(curve.mean, or_null(curve.ci95), strict=True)):
             writer.writerow([method, step, mean, half, reference[step] if step < len(reference) else ""])
         # The oracle takes no step: a level line across the others'.
         times = longest if len(curve.mean) == 1 else 1
@@ -298,7 +298,7 @@ def _print_table(base: RunConfig, curves: dict[Method, AdaptationCurve]) -> None
     for step in range(longest):
         table.add_column(str(step), justify="right")
     for method, curve in curves.items():
-        cells = [f" {mean:.1f} +- {half:.1f}" for mean, half in zip(curve.mean, curve.ci95, strict=True)]
+        cells = [f" {mean:.1f} {plus_minus(half, '.1f')}" for mean, half in zip(curve.mean, curve.ci95, strict=True)]
         table.add_row(method, *cells)
         if _reference(method, base):
             table.add_row("", *(f"{value:.1f}" for value in _reference(method, base)[:longest]), style="dim")

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import itertools
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from maml_rl.command_line import parse
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
 from maml_rl.evaluation.few_shot import accuracy_on
 from maml_rl.learners import INNER_STEPS, require_read
 from maml_rl.sampling.trajectory import SamplingError
@@ -244,13 +243,11 @@ def _print_table(
     sizes = [sizes[step] for step in curve.steps]
     spread = curve.per_task.std(dim=1, correction=0).tolist()
     gains = curve.gain.mean(dim=1).tolist()
-    columns = (sizes, curve.mean, curve.ci95, spread, gains, curve.share_worse)
+    columns = (sizes, curve.mean, (plus_minus(half, ".3g") for half in curve.ci95), spread, gains, curve.share_worse)
     for index, row in enumerate(zip(*columns, strict=True)):
         change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.steps[index] else ("", "")
-        more = [f"{other.mean[index]:.3g} +- {other.ci95[index]:.2g}" for other in others]
-        table.add_row(
-            str(curve.steps[index]), row[0], f"{row[1]:.4g}", f"+- {row[2]:.3g}", f"{row[3]:.3g}", *change, *more
-        )
+        more = [f"{other.mean[index]:.3g} {plus_minus(other.ci95[index], '.2g')}" for other in others]
+        table.add_row(str(curve.steps[index]), row[0], f"{row[1]:.4g}", row[2], f"{row[3]:.3g}", *change, *more)
     Console(stderr=True).print(table)
 
 
@@ -259,14 +256,14 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
     evaluation, checkpoint = trained.config.evaluation, trained.checkpoint
     return {
         "metric": curve.metric,
-        "mean": _finite(curve.mean),
-        "ci95": _finite(curve.ci95),
+        "mean": or_null(curve.mean),
+        "ci95": or_null(curve.ci95),
         "steps": list(curve.steps),
         "further": {
-            each.metric: {"mean": _finite(each.mean), "ci95": _finite(each.ci95)} for each in curve.measures[1:]
+            each.metric: {"mean": or_null(each.mean), "ci95": or_null(each.ci95)} for each in curve.measures[1:]
         },
         "num_tasks": len(curve.tasks),
-        "gain": _finite(curve.gain.mean(dim=1).tolist()),
+        "gain": or_null(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
         "step_sizes": list(evaluation.step_sizes),
         "episodes": data_in_words(trained.config, trained.built.judge is not None),
@@ -299,10 +296,6 @@ def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str,
         "rotations": episodes.test_rotations,
         "resize": episodes.images.resize,
     }
-
-
-def _finite(values: Sequence[float]) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values]
 
 
 def _require_writable(output: Path) -> None:

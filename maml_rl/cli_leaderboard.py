@@ -22,7 +22,7 @@ from maml_rl.cli import build_new, complete, require_completable
 from maml_rl.command_line import parse
 from maml_rl.config import IMAGES, OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
 from maml_rl.evaluation.published import FEW_SHOT_PUBLISHED
 from maml_rl.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
 from maml_rl.learners import CPU_ONLY, require_read
@@ -306,7 +306,7 @@ def _row(learner: LearnerName, config: RunConfig, run_dir: Path, command: Leader
         "asked": asked,
         "learner": learner,
         "accuracy": curve.mean[-1],
-        "ci95": curve.ci95[-1],
+        "ci95": or_null(curve.ci95)[-1],
         "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if scored.env == OMNIGLOT else None,
         "norm": scored.network.norm,
         "gradient_steps": curve.steps[-1],

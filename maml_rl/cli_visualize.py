@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -261,10 +262,10 @@ def _learning_curve(run: Path, curve: AdaptationCurve, subject: str, path: Path)
     ]
     if steps:
         name = f"eval_{metric}_{steps[-1]}"
-        halves = read_columns(run / "metrics.csv", [f"{name}_ci95"])[f"{name}_ci95"]
-        label = f"fresh tasks, after {_count(steps[-1], 'step')} (95 %)"
+        halves = read_columns(run / "metrics.csv", [f"{name}_ci95"]).get(f"{name}_ci95", {})
+        label = f"fresh tasks, after {_count(steps[-1], 'step')}" + (" (95 %)" if halves else "")
         values = columns[name]
-        histories.append(History(label, list(values), list(values.values()), [halves.get(i, 0.0) for i in values]))
+        histories.append(History(label, list(values), list(values.values()), [halves.get(i, math.nan) for i in values]))
     window = max(1, len(columns[f"{metric}_after"]) // 50)
     title = f"{subject.split(',')[0]}: meta-training"
     save_figure(learning_plot(histories, metric, title, window), path)

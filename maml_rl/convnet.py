@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from maml_rl.core.params import Params
 
 NUM_LAYERS = 4
 EPSILON = 1e-3  # keeps normalisation finite; that of MAML's published code
+MOMENTUM = 0.1  # of running averages: how much the latest batch counts
 
 NormPolicy = Literal["batch", "support", "running", "none"]
 
@@ -138,32 +139,38 @@ def _batch_norm(rows: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return F.batch_norm(rows, None, None, scale, bias, training=True, eps=EPSILON)
 
 
-class RunningStatistics:
-    """Averages over training of what `by_batch` computes; momentum and correction are those of torch.nn.BatchNorm2d."""
+class BatchMoments(NamedTuple):
+    """Of each of N batches, over its pictures and all their places."""
 
-    MOMENTUM = 0.1
+    mean: Tensor  # [N, C]
+    variance: Tensor  # [N, C], divided by the count
+    num_values: int  # pictures times places
 
-    def __init__(self, params: Params, statistics: Params, training: bool):
-        """
-        Args:
-            statistics: `init_statistics`, or what earlier batches have made of it.
-            training: normalise by the batch and move the averages, which are in `statistics` then, towards it.
-        """
-        self._params, self._training = params, training
-        self.statistics = {name: value.clone() for name, value in statistics.items()}  # torch writes into them
 
-    def __call__(self, layer: int, hidden: Tensor) -> Tensor:
-        normalised = F.batch_norm(
-            hidden.flatten(0, -2),
-            self.statistics[f"norm{layer}.mean"],
-            self.statistics[f"norm{layer}.variance"],
-            self._params[f"norm{layer}.scale"],
-            self._params[f"norm{layer}.bias"],
-            self._training,
-            self.MOMENTUM,
-            EPSILON,
-        )
-        return normalised.view_as(hidden)
+def by_statistics(params: Params, statistics: Params) -> Normalise:
+    """Normalise by `init_statistics`, or what batches of training have made of it."""
+
+    def normalise(layer: int, hidden: Tensor) -> Tensor:
+        mean, variance = statistics[f"norm{layer}.mean"], statistics[f"norm{layer}.variance"]
+        scale, bias = params[f"norm{layer}.scale"], params[f"norm{layer}.bias"]
+        rows = F.batch_norm(hidden.flatten(0, -2), mean, variance, scale, bias, training=False, eps=EPSILON)
+        return rows.view_as(hidden)
+
+    return normalise
+
+
+def moved_statistics(statistics: Params, moments: Sequence[BatchMoments]) -> Params:
+    """Running averages after N further batches, one by one; momentum and correction are those of torch.nn.BatchNorm2d.
+
+    Args:
+        moments: one for each layer.
+    """
+    new = dict(statistics)
+    for layer, (means, variances, count) in enumerate(moments):
+        for mean, variance in zip(means, variances * count / (count - 1), strict=True):
+            for name, value in ((f"norm{layer}.mean", mean), (f"norm{layer}.variance", variance)):
+                new[name] = (1.0 - MOMENTUM) * new[name] + MOMENTUM * value
+    return new
 
 
 def init_statistics(config: ConvConfig) -> Params:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,11 @@ def write_tables(folder: Path, rows: Sequence[Row], budget: str) -> None:
             row["learner"],
             [minutes for minutes, _ in row["progress"]],
             [score for _, score in row["progress"]],
-            (row["minutes"] if row["iterations"] else 0.0, row["accuracy"], row["ci95"]),
+            (
+                row["minutes"] if row["iterations"] else 0.0,
+                row["accuracy"],
+                math.nan if row["ci95"] is None else row["ci95"],
+            ),
         )
         for row in rows
     ]
@@ -62,7 +67,7 @@ def print_table(rows: Sequence[Row]) -> None:
     for name in ("learner", "accuracy", "published", "norm", "iterations", "minutes"):
         table.add_column(f" {name}", justify="left" if name in ("learner", "norm") else "right")
     for row in ranked(rows):
-        accuracy = f"{_percent(row['accuracy'])} +- {_percent(row['ci95'])}"
+        accuracy = _score(row, "+-")
         cells = (row["learner"], accuracy, _published(row), row["norm"], f"{row['iterations']:,}")
         table.add_row(*(f" {cell}" for cell in (*cells, f"{row['minutes']:.1f}")))
     Console(stderr=True).print(table)
@@ -89,7 +94,7 @@ def _markdown(rows: Sequence[Row], budget: str) -> str:
     for row in rows:
         cells = [
             row["learner"],
-            f"{_percent(row['accuracy'])} ± {_percent(row['ci95'])}",
+            _score(row, "±"),
             _published(row),
             row["norm"],
             str(row["gradient_steps"]),
@@ -106,6 +111,12 @@ def _markdown(rows: Sequence[Row], budget: str) -> str:
 
 def _size(row: Row) -> str:
     return f"{row['asked']['env']}, {row['asked']['ways']}-way {row['asked']['shots']}-shot"
+
+
+def _score(row: Row, between: str) -> str:
+    """The accuracy and, if more than one episode was asked, its interval."""
+    score = _percent(row["accuracy"])
+    return score if row["ci95"] is None else f"{score} {between} {_percent(row['ci95'])}"
 
 
 def _published(row: Row) -> str:

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 FEW = ["--num-tasks", "2", "--evaluation.num-tasks", "2"]
 TINY = [*FEW, "--episodes-per-task", "2", "--horizon", "5"]
 CLOCK = ("_seconds", "_per_s")
+HUGE = str(10**20)
 
 
 def rows(folder, without_clock=True):
@@ -126,6 +127,23 @@ def assert_same_run(one, other):
             ["--preset", "fast", "--env", "AntGoal"],
             "preset fast exists for ['maml/AntDir-rllab-v0', 'maml/AntVel-rllab-v0', 'maml/HalfCheetahVel-rllab-v0']",
         ),
+        (["--num-tasks", HUGE], "of memory"),
+        (["--episodes-per-task", HUGE], "of memory"),
+        (["--horizon", HUGE], "episodes_per_task or horizon, or make observations smaller"),
+        (["--policy.hidden-sizes", HUGE], "lower policy.hidden_sizes"),
+        (["--policy.hidden-sizes", "1000000", "1000000"], "for parameters, but this machine has"),
+        (["--evaluation.num-tasks", HUGE], "for trajectories of evaluation"),
+        (["--evaluation.episodes-per-task", HUGE], "for trajectories of evaluation"),
+        (["--inner.num-steps", HUGE], f"inner.num_steps must be at most 10000, got {HUGE}"),
+        (["--evaluation.num-steps", HUGE], f"evaluation.num_steps must be at most 10000, got {HUGE}"),
+        (["--num-threads", HUGE], f"num_threads must be at most 10000, got {HUGE}"),
+        (["--num-workers", HUGE], f"num_workers must be at most 10000, got {HUGE}"),
+        (["--outer.trust-region.max-backtracks", HUGE], "trust_region.max_backtracks must be at most 1000"),
+        (["--outer.trust-region.cg-iterations", HUGE], "trust_region.cg_iterations must be at most 1000"),
+        (["--env", "sinusoid", "--num-tasks", HUGE], "this machine has"),
+        (["--env", "sinusoid", "--sinusoid.num-examples", HUGE], "lower evaluation.num_tasks or sinusoid.num_examples"),
+        (["--env", "sinusoid", "--sinusoid.hidden-sizes", HUGE], "lower sinusoid.hidden_sizes"),
+        (["--env", "sinusoid", "--inner.num-steps", HUGE], "inner.num_steps must be at most 10000"),
         (["--film-every", "-1"], "film_every must be at least 1, or 0 for no films, got -1"),
         (["--env", "sinusoid", "--film-every", "1"], "film_every must be 0: sinusoid has no episodes to film"),
     ],

@@ -38,6 +38,15 @@ def test_scores_after_each_step(runs, metric, checkpoint, capfd):
     assert "3 fresh tasks" in err
 
 
+@pytest.mark.parametrize("metric", ["return", "success"])
+def test_one_task_has_no_interval(runs, metric, capfd):
+    assert evaluate([str(runs[metric]), "--num-tasks", "1", "--num-steps", "1", "--json"]) == 0
+    out, err = capfd.readouterr()
+    result = json.loads(out)
+    assert result["ci95"] == [None, None] and "+-" not in err
+    assert all(each["ci95"] == [None, None] for each in result["further"].values())
+
+
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others(runs, capfd):
     found = []
     for seed in ("1", "1", "2"):

@@ -48,6 +48,28 @@ def state(folder):
     return load_file(folder / "checkpoints" / f"{name}.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-filters"], "lower num_filters"),
+        (["--num-tasks"], "for the pictures of an iteration, but this machine has"),
+        (["--evaluation.num-tasks"], "lower evaluation.num_tasks"),
+        (["--ways"], "ways must be at most the number of classes"),
+        (["--queries"], "every class must have shots + queries"),
+        (["--learner", "matching", "--matching.num-readings"], "num_readings must be at most 1000"),
+    ],
+)
+def test_numbers_without_measure_are_refused_before_anything_is_made(flags, message, data, tmp_path, capfd):
+    given = [*SMALL, "--data-root", str(data), "--output-dir", str(tmp_path / "run"), *flags, str(10**20)]
+    try:
+        status = train_omniglot(given)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert message in " ".join(capfd.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_a_resumed_run_is_the_run_that_never_stopped_and_can_be_evaluated(learner, data, tmp_path, capfd):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -306,9 +328,9 @@ def test_a_run_may_be_asked_episodes_of_another_size(data, tmp_path, capfd):
         (["--learner", "prototypical", "--image-size", "8", "--train-ways", "6"], "image_size must be at least 16"),
         (
             ["--image-size", "1000000"],
-            "image_size must let the network's first maps of one picture of each class fit into",
+            "for the network's first maps of one picture of each class, but this machine has",
         ),
-        (["--image-size", "1000000", "--learner", "pixels"], "image_size must let 108 pictures fit into"),
+        (["--image-size", "1000000", "--learner", "pixels"], "for 108 pictures, but this machine has"),
         (["--inner.only", "tail"], "inner.only must name some of the parameters"),
         (["--data-root", "nowhere"], "nowhere must hold train/ and test/"),
         (["--env", "omniglot", "--data-root", "nowhere"], "--data-root must name a folder that holds omniglot/"),

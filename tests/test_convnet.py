@@ -3,12 +3,14 @@ import torch
 
 from maml_rl.convnet import (
     EPSILON,
+    BatchMoments,
     ConvConfig,
-    RunningStatistics,
     by_batch,
+    by_statistics,
     encode,
     init_encoder,
     init_statistics,
+    moved_statistics,
     unnormalised,
 )
 
@@ -86,23 +88,31 @@ def test_every_group_is_normalised_by_itself():
 
 
 def test_running_statistics_are_those_of_torch_s_modules():
+    statistics = {k: v.double() for k, v in init_statistics(ConvConfig(num_filters=6)).items()}
+    module, maps = torch.nn.BatchNorm2d(6).double(), random_images(3, 5, 6, 4, 4)
+    for batch in maps:
+        module(batch)
+    variances, means = torch.var_mean(maps, dim=(1, 3, 4), correction=0)
+    before = {name: value.clone() for name, value in statistics.items()}
+    moved = moved_statistics(statistics, [BatchMoments(means, variances, 5 * 4 * 4)] * 4)
+    for layer in range(4):
+        torch.testing.assert_close(moved[f"norm{layer}.mean"], module.running_mean)
+        torch.testing.assert_close(moved[f"norm{layer}.variance"], module.running_var)
+    assert all(torch.equal(before[name], statistics[name]) for name in before)  # what came in is left as it was
+
+
+def test_by_statistics_is_torch_s_modules_at_test():
     config = ConvConfig("pooled", 6, norm="running")
-    params, statistics = random_params(config), {k: v.double() for k, v in init_statistics(config).items()}
+    params, images = random_params(config), random_images(2, 3, 16, 16, 1, seed=9)
     model = reference(config, params, 1)
-    for seed in range(3):
-        images, before = random_images(5, 16, 16, 1, seed=seed), {k: v.clone() for k, v in statistics.items()}
-        normalise = RunningStatistics(params, statistics, training=True)
-        found = encode(params, images, config, normalise)
-        torch.testing.assert_close(found, model(images.permute(0, 3, 1, 2)).mean(dim=(2, 3)))
-        assert all(torch.equal(before[name], statistics[name]) for name in before)  # what came in is left as it was
-        statistics = normalise.statistics
+    model(random_images(5, 1, 16, 16))
+    norms = [module for module in model if isinstance(module, torch.nn.BatchNorm2d)]
+    statistics = {f"norm{i}.mean": norm.running_mean for i, norm in enumerate(norms)}
+    statistics |= {f"norm{i}.variance": norm.running_var for i, norm in enumerate(norms)}
     model.eval()
-    normalise = RunningStatistics(params, statistics, training=False)
-    images = random_images(2, 3, 16, 16, 1, seed=9)
-    found = encode(params, images, config, normalise)
+    found = encode(params, images, config, by_statistics(params, statistics))
     expected = model(images.flatten(0, 1).permute(0, 3, 1, 2)).mean(dim=(2, 3)).view(2, 3, -1)
     torch.testing.assert_close(found, expected)
-    assert all(torch.equal(normalise.statistics[name], statistics[name]) for name in statistics)
 
 
 def test_parameters_without_normalisation_have_none_of_it():

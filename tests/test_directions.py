@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # Rooms of one line know nothing of each other.
 LEVELS = [
-    {"version", "runtime", "drawing", "command_line", "core"},
+    {"version", "runtime", "drawing", "command_line", "memory", "core"},
     {"networks", "convnet"},
     {"policies"},
     {"sampling"},
@@ -17,7 +17,7 @@ LEVELS = [
     {"fewshot"},
     {"training", "evaluation", "scaling"},
     {"config"},
-    {"learners"},
+    {"learners", "footprint"},
     {"build"},
     {"trained", "presets", "leaderboard_table"},
     {"fewshot_benchmark", "classifier", "warm_start"},

@@ -13,6 +13,9 @@ from maml_rl.core.protocols import TaskFamily
 
 StepSize = float | Params
 
+MAX_STEPS = 10_000
+"""Gradient steps on a task at most: each is kept, or its time, for every task of every iteration."""
+
 
 @dataclass(frozen=True)
 class InnerConfig:
@@ -33,6 +36,8 @@ class InnerConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 0:
             raise ValueError(f"inner.num_steps must be at least 0, got {self.num_steps}")
+        if self.num_steps > MAX_STEPS:
+            raise ValueError(f"inner.num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
         if not 0.0 < self.step_size < float("inf"):
             raise ValueError(f"inner.step_size must be positive and finite, got {self.step_size}")
 

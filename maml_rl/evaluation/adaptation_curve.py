@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.inner import StepSize, adapt_tasks
+from maml_rl.core.inner import MAX_STEPS, StepSize, adapt_tasks
 from maml_rl.core.lift import Threads
 from maml_rl.core.params import Params, stack
 from maml_rl.core.protocols import EVALUATION, TASKS, Key, TaskFamily
@@ -38,6 +39,8 @@ class EvaluationConfig:
             raise ValueError(f"evaluation.num_tasks must be at least 1, got {self.num_tasks}")
         if self.num_steps < 0:
             raise ValueError(f"evaluation.num_steps must be at least 0, got {self.num_steps}")
+        if self.num_steps > MAX_STEPS:
+            raise ValueError(f"evaluation.num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
         for name, size in (("first_step_size", self.first_step_size), ("later_step_size", self.later_step_size)):
             if not 0.0 < size < float("inf"):
                 raise ValueError(f"evaluation.{name} must be positive and finite, got {size}")
@@ -79,10 +82,11 @@ class AdaptationCurve(NamedTuple):
 
     @property
     def ci95(self) -> list[float]:
-        """Half the width of the 95 % interval of the mean over tasks."""
+        """Half the width of the 95 % interval of the mean over tasks; nan for a single task, which tells nothing of
+        others."""
         num_tasks = self.per_task.shape[1]
         if num_tasks == 1:
-            return [0.0] * len(self.per_task)
+            return [math.nan] * len(self.per_task)
         return (1.96 * self.per_task.std(dim=1, correction=1) / num_tasks**0.5).tolist()
 
     @property
@@ -103,6 +107,16 @@ class Adapted(NamedTuple):
     params: Params  # [N, ...]
     support: Any  # the data that the next step is, or would be, taken on
     query: Any  # the data that they are scored on
+
+
+def plus_minus(half_width: float | None, digits: str) -> str:
+    """An interval for a table; nothing where it is unknown."""
+    return "" if half_width is None or math.isnan(half_width) else f"+- {half_width:{digits}}"
+
+
+def or_null(values: Sequence[float]) -> list[float | None]:
+    """For JSON, which has no nan: an interval that is unknown, the score of a task that diverged."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def evaluation_tasks(family: TaskFamily, config: EvaluationConfig) -> Sequence[Any]:

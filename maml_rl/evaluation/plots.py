@@ -26,7 +26,7 @@ class LabelledCurve(NamedTuple):
 
     label: str
     mean: list[float]
-    ci95: list[float] | None  # half widths of the 95 % intervals, if known
+    ci95: list[float] | None  # half widths of the 95 % intervals, if known; nan where one is not
     reference: bool  # numbers from elsewhere: drawn dashed and grey, without a band
     steps: Sequence[int] = ()  # the numbers of gradient steps, if not 0, 1, ...
 
@@ -56,11 +56,11 @@ def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) ->
         colour = COLOURS[own % len(COLOURS)]
         own += 1
         axes.plot(steps, curve.mean, color=colour, marker="o", label=curve.label, zorder=3)
-        if curve.ci95 is not None:
+        if curve.ci95 is not None and _has_band(curve):
             _band(axes, steps, curve.mean, curve.ci95, colour)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("gradient steps on the task")
-    _label_scores(axes, metric, any(curve.ci95 is not None and not curve.reference for curve in curves), is_crowded)
+    _label_scores(axes, metric, any(_has_band(curve) for curve in curves), is_crowded)
     return figure
 
 
@@ -70,7 +70,8 @@ class History(NamedTuple):
     label: str
     iterations: list[int]
     values: list[float]
-    ci95: list[float] | None  # half widths, of numbers that are seldom measured; these are drawn as points
+    ci95: list[float] | None
+    """Half widths, nan where unknown, of numbers that are seldom measured; these are drawn as points."""
 
 
 def learning_plot(histories: Sequence[History], metric: str, title: str, window: int) -> Figure:
@@ -277,6 +278,10 @@ def _label_scores(axes: Axes, metric: str, has_bands: bool, is_crowded: bool) ->
         title="bands: 95 % interval of the mean" if has_bands else None,
         title_fontsize=9,
     )
+
+
+def _has_band(curve: LabelledCurve) -> bool:
+    return not curve.reference and curve.ci95 is not None and not np.isnan(curve.ci95).all()
 
 
 def _band(axes: Axes, x: Sequence[float], mean: Sequence[float], half: Sequence[float], colour: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
 from maml_rl.core.inner import InnerConfig, inner_gradient
 from maml_rl.core.lift import Threads
@@ -13,8 +12,10 @@ from maml_rl.core.maml import MAML, Clock, OuterConfig, params_of
 from maml_rl.core.outer.gradient import GradientConfig, Moments, gradient_step, init_moments
 from maml_rl.core.params import as_leaves, flatten, to_device, unflatten
 from maml_rl.core.protocols import Key, Report, State
+from maml_rl.fewshot.encoder_pass import EncoderPass, gradient
 from maml_rl.fewshot.fine_tuning import FineTuned, Plan
-from maml_rl.supervised.classification import ClassificationFamily
+from maml_rl.networks import linear
+from maml_rl.supervised.classification import ClassificationFamily, cross_entropy
 from maml_rl.supervised.episodes import NUM_ROTATIONS, Episode, Examples, gather, rotated_class
 
 
@@ -76,18 +77,19 @@ class JointClassifier(FineTuned):
         clock = Clock()
         with clock("sample_seconds"):
             examples = self._labelled(tasks)
-        with clock("outer_seconds"), self.threads.inside_products():
-            theta = params_of(state)
+        with clock("outer_seconds"):
+            theta, config = params_of(state), self.family.network
             leaves = as_leaves(theta)
-            logits = self.family.outputs(leaves, examples)
-            loss = F.cross_entropy(logits, examples.labels)
-            slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True, allow_unused=True)
-            gradient = torch.cat([slope.reshape(-1) for slope in slopes])
+            images, context = examples.images.unsqueeze(0), examples.context.unsqueeze(0)
+            encoded = EncoderPass(theta, images, context, config, self.threads)
+            logits = linear(encoded.features.squeeze(0), leaves["head.weight"], leaves["head.bias"])
+            loss = cross_entropy(logits, examples.labels)
+            slope = gradient(loss, leaves, [encoded])
             moments = Moments(**{name: state[f"adam/{name}"] for name in Moments._fields})
-            vector, moments = gradient_step(flatten(theta), gradient, moments, self._outer)
+            vector, moments = gradient_step(flatten(theta), slope, moments, self._outer)
         new = {f"params/{name}": value for name, value in unflatten(vector, theta).items()}
         right = (logits.argmax(dim=-1) == examples.labels).double().mean().item()
-        metrics = {"accuracy_after": right, "loss": loss.item(), "gradient_norm": gradient.norm().item()}
+        metrics = {"accuracy_after": right, "loss": loss.item(), "gradient_norm": slope.norm().item()}
         return new | {f"adam/{name}": v for name, v in moments._asdict().items()}, Report(metrics, clock.seconds)
 
     def plan(self, state: State, support: Examples, key: Key) -> Plan:
@@ -99,7 +101,7 @@ class JointClassifier(FineTuned):
         return Plan(params, [support] * len(sizes), sizes, lambda count: inner_gradient(self.family))
 
     def _labelled(self, tasks: Sequence[Episode]) -> Examples:
-        """All pictures of the episodes, [B, ...], with the rows of their true classes."""
+        """All pictures of the episodes as one batch, [B, ...], with the rows of their true classes."""
         images, labels = [], []
         for part in ("support", "query"):
             pictures, places = gather(self.family.stream.data, list(tasks), part)

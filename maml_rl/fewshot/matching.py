@@ -16,6 +16,8 @@ from maml_rl.core.params import Params
 from maml_rl.fewshot.metric import Encoded, MetricLearner, squared_distance
 from maml_rl.supervised.episodes import EpisodeStream
 
+MAX_READINGS = 1000  # each is kept for the gradient
+
 
 @dataclass(frozen=True)
 class MatchingConfig:
@@ -34,6 +36,8 @@ class MatchingConfig:
             raise ValueError(f"matching.scale must be positive and finite, got {self.scale}")
         if self.num_readings < 1:
             raise ValueError(f"matching.num_readings must be at least 1, got {self.num_readings}")
+        if self.num_readings > MAX_READINGS:
+            raise ValueError(f"matching.num_readings must be at most {MAX_READINGS}, got {self.num_readings}")
 
 
 class Matching(MetricLearner):

@@ -11,17 +11,19 @@ from torch import Tensor
 from maml_rl.convnet import (
     ConvConfig,
     Normalise,
-    RunningStatistics,
     by_batch,
+    by_statistics,
     init_encoder,
     init_statistics,
+    moved_statistics,
     unnormalised,
 )
-from maml_rl.core.lift import Threads
+from maml_rl.core.lift import Threads, chunk_tasks
 from maml_rl.core.maml import Clock, params_of
 from maml_rl.core.outer.gradient import GradientConfig, Moments, gradient_step, init_moments
-from maml_rl.core.params import Params, as_leaves, flatten, take_task, unflatten
+from maml_rl.core.params import Params, as_leaves, flatten, take_tasks, unflatten
 from maml_rl.core.protocols import EVALUATION, Key, Predictor, Report, State
+from maml_rl.fewshot.encoder_pass import EncoderPass, gradient
 from maml_rl.supervised.classification import cross_entropy, encode_presented, is_right, query_of, support_of
 from maml_rl.supervised.episodes import Episode, EpisodeStream, Examples
 
@@ -74,38 +76,36 @@ class MetricLearner:
         with clock("sample_seconds"):
             support = support_of(self.stream, tasks)
             query = query_of(self.stream, tasks, self.network)
-        with clock("outer_seconds"), self._threads.inside_products():
-            leaves, statistics = as_leaves(theta), _statistics(state)
-            losses, right = [], []
-            for i in range(len(tasks)):
-                normalise = _normalise(leaves, statistics, training=True)
-                own = take_task(query, i)
-                log_probs = self.log_probs(leaves, self._encode(leaves, take_task(support, i), own, normalise))
-                losses.append(cross_entropy(log_probs, own.labels))
-                right.append(is_right(log_probs, own.labels))
-                if isinstance(normalise, RunningStatistics):
-                    statistics = normalise.statistics
-            loss = torch.stack(losses).mean()
-            slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True, allow_unused=True)
-            gradient = torch.cat([slope.reshape(-1) for slope in slopes])
+        with clock("outer_seconds"):
+            leaves, passes = as_leaves(theta), self._passes(theta, support, query)
+            features = torch.cat([each.features for each in passes], dim=1)
+            log_probs = self.log_probs(leaves, _encoded(features, support))
+            loss = cross_entropy(log_probs, query.labels)
+            slope = gradient(loss, leaves, passes)
             moments = Moments(**{name: state[f"adam/{name}"] for name in Moments._fields})
-            vector, moments = gradient_step(flatten(theta), gradient, moments, self._outer)
+            vector, moments = gradient_step(flatten(theta), slope, moments, self._outer)
         new = {f"params/{name}": value for name, value in unflatten(vector, theta).items()}
         new |= {f"adam/{name}": value for name, value in moments._asdict().items()}
-        new |= {f"running/{name}": value for name, value in statistics.items()}
+        if statistics := _statistics(state):
+            new |= {f"running/{name}": v for name, v in moved_statistics(statistics, passes[0].moments).items()}
         metrics = {
-            "accuracy_after": torch.stack(right).double().mean().item(),
+            "accuracy_after": is_right(log_probs, query.labels).double().mean().item(),
             "loss": loss.item(),
-            "gradient_norm": gradient.norm().item(),
+            "gradient_norm": slope.norm().item(),
         }
         return new, Report(metrics, clock.seconds)
 
     def predict(self, state: State, support: Examples, query: Examples, key: Key) -> Tensor:
         """[1, N, B, ways] log-probabilities."""
         params = params_of(state)
-        normalise = _normalise(params, _statistics(state), training=False)
-        with torch.no_grad(), self._threads.inside_products():
-            return self.log_probs(params, self._encode(params, support, query, normalise)).unsqueeze(0)
+        normalise = _normalise(params, _statistics(state))
+
+        def one_chunk(start: int, stop: int) -> Tensor:
+            mine, asked = take_tasks(support, start, stop), take_tasks(query, start, stop)
+            with torch.no_grad():
+                return self.log_probs(params, self._encode(params, mine, asked, normalise))
+
+        return torch.cat(self._threads.map(one_chunk, *zip(*chunk_tasks(query), strict=True))).unsqueeze(0)
 
     def adapt(self, state: State, supports: Sequence[Examples]) -> Predictor:
         """Pictures [..., H, W, C] to log-probabilities [..., ways], after seeing `supports[0]`, one episode's."""
@@ -125,24 +125,41 @@ class MetricLearner:
 
         return classify
 
+    def _passes(self, theta: Params, support: Examples, query: Examples) -> list[EncoderPass]:
+        """Through the encoder, with derivatives: support and query as one batch, as far as normalisation is concerned,
+        or the support and then each query beside it."""
+        if self.network.norm == "support":
+            batches = [(support.images, support.context), (query.images, query.context)]
+        else:
+            batches = [(torch.cat([support.images, query.images], dim=1), support.context)]
+        return [EncoderPass(theta, images, context, self.network, self._threads) for images, context in batches]
+
     def _encode(self, params: Params, support: Examples, query: Examples, normalise: Normalise) -> Encoded:
-        network, size = self.network, support.images.shape[-4]
-        one_hot = torch.nn.functional.one_hot(support.labels).to(support.images.dtype)
+        """The same without derivatives."""
+        network = self.network
         if network.norm == "support":
-            features = encode_presented(params, support.images, support.context, network, normalise)
-            return Encoded(features, one_hot, encode_presented(params, query.images, query.context, network, normalise))
-        both = torch.cat([support.images, query.images], dim=-4)  # one batch, as far as normalisation is concerned
-        features = encode_presented(params, both, support.context, network, normalise)
-        return Encoded(features[..., :size, :], one_hot, features[..., size:, :])
+            parts = [
+                encode_presented(params, part.images, part.context, network, normalise) for part in (support, query)
+            ]
+            return _encoded(torch.cat(parts, dim=-2), support)
+        both = torch.cat([support.images, query.images], dim=-4)
+        return _encoded(encode_presented(params, both, support.context, network, normalise), support)
+
+
+def _encoded(features: Tensor, support: Examples) -> Encoded:
+    """features: [..., S + B, F], those of the support first."""
+    size = support.labels.shape[-1]
+    one_hot = torch.nn.functional.one_hot(support.labels).to(features.dtype)
+    return Encoded(features[..., :size, :], one_hot, features[..., size:, :])
 
 
 def _statistics(state: State) -> Params:
     return {name.removeprefix("running/"): v for name, v in state.items() if name.startswith("running/")}
 
 
-def _normalise(params: Params, statistics: Params, training: bool) -> Normalise:
+def _normalise(params: Params, statistics: Params) -> Normalise:
     if statistics:
-        return RunningStatistics(params, statistics, training)
+        return by_statistics(params, statistics)
     return by_batch(params) if "norm0.scale" in params else unnormalised
 
 

@@ -8,6 +8,9 @@ from torch import Tensor
 OBSERVATION_BOUND = 10.0
 """Observations are clipped to +- this before they become features."""
 
+BLOCK = 512
+"""Numbers of an observation that are turned into features at once, where there are many."""
+
 
 def features(observations: Tensor) -> Tensor:
     """[o, o^2, t/100, (t/100)^2, (t/100)^3, 1] with o clipped: [E, T, O] to [E * T, 2 O + 4], double precision.
@@ -22,6 +25,16 @@ def features(observations: Tensor) -> Tensor:
     return torch.cat(columns, dim=-1).flatten(0, 1)
 
 
+def num_features(observation_size: int) -> int:
+    return 2 * observation_size + 4
+
+
+def working_bytes(num_steps: int, num_features: int) -> int:
+    """Memory that a fit to so many steps takes at least: the matrix of the smaller system, and with its multiple of the
+    identity added. [bytes]"""
+    return 2 * 8 * min(num_steps, num_features) ** 2
+
+
 def fitted_values(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float) -> Tensor:
     """Least-squares prediction of the returns from the features, over unmasked steps.
 
@@ -34,13 +47,31 @@ def fitted_values(observations: Tensor, returns: Tensor, mask: Tensor, ridge: fl
         [E, T] values in units of reward, zero where masked.
     """
     weights = mask.double().flatten()
+    target = returns.double().flatten() * weights
+    if len(target) < num_features(observations.shape[-1]):
+        # X (X'X + r I)^-1 X'y = X X' (X X' + r I)^-1 y: with fewer steps than features the smaller system
+        gram = _gram_of_steps(observations, weights)
+        return (gram @ _solved(gram, target, ridge)).view_as(returns).to(returns.dtype)
     inputs = features(observations) * weights.unsqueeze(-1)
-    gram, target = inputs.T @ inputs, inputs.T @ (returns.double().flatten() * weights)
-    coefficients = torch.zeros_like(target)
+    coefficients = _solved(inputs.T @ inputs, inputs.T @ target, ridge)
+    return (inputs @ coefficients).view_as(returns).to(returns.dtype)
+
+
+def _gram_of_steps(observations: Tensor, weights: Tensor) -> Tensor:
+    """X X' of the weighted features X, [E * T, E * T], without ever holding all of X."""
+    shape = (*observations.shape[:2], 0)
+    time = features(observations.new_empty(shape)) * weights.unsqueeze(-1)
+    gram = time @ time.T
+    for block in observations.split(BLOCK, dim=-1):
+        columns = features(block)[:, : 2 * block.shape[-1]] * weights.unsqueeze(-1)
+        gram.addmm_(columns, columns.T)
+    return gram
+
+
+def _solved(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
     for attempt in range(5):
         damped = gram + ridge * 10.0**attempt * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         solved, info = torch.linalg.solve_ex(damped, target)
         if info == 0 and torch.isfinite(solved).all():
-            coefficients = solved
-            break
-    return (inputs @ coefficients).view_as(returns).to(returns.dtype)
+            return solved
+    return torch.zeros_like(target)

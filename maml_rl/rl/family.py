@@ -17,7 +17,7 @@ from maml_rl.core.protocols import Key, Predictor
 from maml_rl.policies import Policy
 from maml_rl.rl.baseline import fitted_values
 from maml_rl.rl.losses import INNER_LOSSES, masked_mean, surrogate_loss
-from maml_rl.rl.returns import discounted_returns, gae, standardise
+from maml_rl.rl.returns import discounted_returns, gae, standardise, without_offset
 from maml_rl.sampling.tasks import DrawTasks, draw_tasks
 from maml_rl.sampling.trajectory import Trajectory
 
@@ -47,8 +47,8 @@ class Batch(NamedTuple):
     log_probs: Tensor  # [N, E, T] under the policy that collected the batch
     advantages: Tensor  # [N, E, T]
     mask: Tensor  # [N, E, T]
-    returns: Tensor  # [N, E] undiscounted, of whole episodes
-    explained_variance: Tensor  # [N]: 1 - Var(G - V) / Var(G)
+    returns: Tensor  # [N, E] float64, undiscounted, of whole episodes
+    explained_variance: Tensor  # [N] float64: 1 - Var(G - V) / Var(G)
     successes: Tensor  # [N, E, 1], or [N, E, 0] in worlds that do not report success
 
 
@@ -185,21 +185,30 @@ class RLFamily:
     def _advantages(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """[E, T] advantages and [] explained variance of one task."""
         config, mask = self._advantage, trajectory.mask
-        returns = discounted_returns(trajectory.rewards, config.discount)
+        rewards = without_offset(trajectory.rewards, mask).float()
+        returns = discounted_returns(rewards, config.discount)
         values = fitted_values(trajectory.observations, returns, mask, config.ridge)
         padded = torch.nn.functional.pad(values, (0, 1))
-        advantages = gae(trajectory.rewards, padded, config.discount, config.gae_lambda) * mask
+        advantages = gae(rewards, padded, config.discount, config.gae_lambda) * mask
         explained = explained_variance(returns, values, mask)
         return (standardise(advantages, mask, 1e-8) if config.normalise else advantages), explained
 
 
 def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """1 - Var(G - V) / Var(G) over unmasked steps: 1 for a perfect baseline, 0 for a constant. [E, T] to []."""
+    """1 - Var(G - V) / Var(G) over unmasked steps: 1 for a perfect baseline, 0 for a constant. [E, T] to [], float64.
+
+    Returns that do not vary, but for rounding, have nothing to explain: 0 then.
+    """
 
     def variance(x: Tensor) -> Tensor:
         return masked_mean((x - masked_mean(x, mask)).square(), mask)
 
-    return 1.0 - variance(returns - values) / variance(returns).clamp(min=1e-12)
+    returns, values = returns.double(), values.double()
+    rounding = torch.finfo(torch.float32).eps * (returns * mask).abs().max()
+    total = variance(returns)
+    if total <= rounding.square():
+        return torch.zeros_like(total)
+    return 1.0 - variance(returns - values) / total
 
 
 def _sampled_entropy(batch: Batch) -> float:

@@ -5,6 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LARGE_OFFSET = 100.0
+"""Standard deviations of the rewards from which on their mean hides them: a baseline of smooth features misses more of
+its sum over the remaining steps than the rewards vary, and float32 rounds them away."""
+
+
+def without_offset(rewards: Tensor, mask: Tensor) -> Tensor:
+    """The rewards of one task less their mean, if that is large beside what they vary by and no episode ends early.
+
+    What is taken off adds the same to the returns of all episodes at the same step, so it is a baseline that depends on
+    time only, and no gradient is biased. Where an episode can end early, living longer is worth the offset: it stays.
+
+    Args:
+        rewards, mask: [E, T].
+    """
+    if not bool(mask.all()):
+        return rewards
+    mean = rewards.mean()
+    centred = rewards - mean
+    return centred if mean.abs() > LARGE_OFFSET * centred.square().mean().sqrt() else rewards
+
 
 def discounted_returns(rewards: Tensor, discount: float) -> Tensor:
     """G[t] = rewards[t] + discount * G[t + 1] along the last axis: [..., T] to [..., T].

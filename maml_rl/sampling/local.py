@@ -26,6 +26,7 @@ from maml_rl.sampling.rollout import VectorWorld, rollout
 from maml_rl.sampling.seeds import episode_noise
 from maml_rl.sampling.trajectory import Trajectory, blank_trajectory
 
+MAX_WORKERS = 10_000  # threads, or processes: more than any machine or cluster that this has been thought for
 MAX_COPIES = 400
 """Most copies at a time of an environment that is copied for each episode: each may hold files and memory, and many
 systems let a process open 1024 files. With far fewer, a policy's steps would be slow beside those of a quick one."""
@@ -51,8 +52,12 @@ class SamplingConfig:
             raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
         if self.num_threads < 0:
             raise ValueError(f"num_threads must be at least 1, or 0 for one per core, got {self.num_threads}")
+        if self.num_threads > MAX_WORKERS:
+            raise ValueError(f"num_threads must be at most {MAX_WORKERS}, got {self.num_threads}")
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, or left out for one per core, got {self.num_workers}")
+        if self.num_workers is not None and self.num_workers > MAX_WORKERS:
+            raise ValueError(f"num_workers must be at most {MAX_WORKERS}, got {self.num_workers}")
         if not 0.0 < self.task_timeout < float("inf"):
             raise ValueError(f"task_timeout must be positive and finite [s], got {self.task_timeout}")
         if self.ray_address is not None and not re.fullmatch(r"auto|[^:/\s]+:\d+", self.ray_address):

@@ -15,7 +15,7 @@ class Trajectory(NamedTuple):
 
     observations: Tensor  # [N, E, T, O] float32, seen before acting
     actions: Tensor  # [N, E, T, A] float32, as the policy drew them: neither clipped nor scaled
-    rewards: Tensor  # [N, E, T] float32
+    rewards: Tensor  # [N, E, T] float64: a small difference beside a large offset is a signal, too
     mask: Tensor  # [N, E, T] float32: 1 where a step was taken
     terminated: Tensor  # [N, E] bool: the world ended the episode (otherwise the clock did)
     successes: Tensor  # [N, E, 1] bool: the task was done at some step; [N, E, 0] in worlds that do not report it
@@ -30,7 +30,7 @@ def blank_trajectory(
     return Trajectory(
         torch.zeros(*steps, policy.observation_size),
         torch.zeros(*steps, policy.action_width),
-        torch.zeros(steps),
+        torch.zeros(steps, dtype=torch.float64),
         torch.zeros(steps),
         torch.zeros(episodes, dtype=torch.bool),
         torch.zeros(*episodes, int(reports_success), dtype=torch.bool),

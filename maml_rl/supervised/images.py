@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 
+from maml_rl.memory import Part, require_memory
 from maml_rl.supervised.decoding import Picture, UnreadablePicture, on_white_paper
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -115,9 +116,10 @@ def read_images(files: Iterable[ImageFile], config: ImageConfig) -> ImageSet:
 
     Raises:
         DataError: if some cannot be read; it names the first of them.
+        ValueError: if there is too little memory for them.
     """
     files = list(files)
-    require_memory(2 * len(files) * config.image_size**2, f"{len(files)} pictures", config.image_size)
+    require_memory([Part(f"{len(files)} pictures", 2 * len(files) * config.image_size**2, "lower image_size")])
     pictures, sizes, errors = [], dict[str, int](), list[Exception]()
     for file in files:
         try:
@@ -133,19 +135,6 @@ def read_images(files: Iterable[ImageFile], config: ImageConfig) -> ImageSet:
     for i, picture in enumerate(pictures):
         images[i] = picture  # a grey one fills all channels
     return ImageSet(images, np.cumsum([0, *sizes.values()]), tuple(sizes))
-
-
-def require_memory(num_bytes: int, what: str, image_size: int) -> None:
-    """
-    Raises:
-        DataError: if this machine has less memory than that.
-    """
-    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if num_bytes > present:
-        raise DataError(
-            f"image_size must let {what} fit into this machine's memory of {present / 1e9:.0f} GB, got {image_size}, "
-            f"which takes {num_bytes / 1e9:.3g} GB: take a smaller one"
-        )
 
 
 def is_litter(name: str) -> bool:

@@ -168,7 +168,7 @@ def test_one_task_is_enough(threads):
         learner = MAML(family, InnerConfig(), OuterConfig(), threads)
         state = learner.init(Key(1, INITIALISATION, 0))
         metrics = learner.meta_step(state, training_tasks(family, 1, 0), Key(1, TRAINING, 0))[1].metrics
-        assert metrics[f"{family.metric}_after_ci95"] == 0.0
+        assert f"{family.metric}_after" in metrics and f"{family.metric}_after_ci95" not in metrics
 
 
 def test_adapt_returns_a_predictor_of_one_task(threads):

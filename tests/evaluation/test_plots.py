@@ -52,6 +52,11 @@ def test_a_band_is_the_mean_and_its_interval_and_references_have_none():
     assert {(0.0, -3.5), (0.0, -2.5), (1.0, -1.25), (1.0, -0.75)} <= corners
 
 
+def test_an_unknown_interval_is_not_drawn_and_no_legend_speaks_of_it():
+    (axes,) = adaptation_plot([OURS._replace(ci95=[float("nan")] * len(OURS.mean))], "return", "").axes
+    assert not axes.collections and not axes.get_legend().get_title().get_text()
+
+
 @pytest.mark.parametrize(
     ("curves", "message"),
     [

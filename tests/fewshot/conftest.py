@@ -39,11 +39,11 @@ INNER = {
 }
 
 
-def drawn(noise: float) -> ImageSet:
+def drawn(noise: float, size: int) -> ImageSet:
     count = NUM_TRAIN + NUM_TEST
-    pictures = drawings(count, PER_CLASS, SIZE, np.random.default_rng(0), noise)
+    pictures = drawings(count, PER_CLASS, size, np.random.default_rng(0), noise)
     first = np.arange(0, (count + 1) * PER_CLASS, PER_CLASS)
-    return ImageSet(pictures.reshape(-1, SIZE, SIZE, 1), first, tuple(f"c{i}" for i in range(count)))
+    return ImageSet(pictures.reshape(-1, size, size, 1), first, tuple(f"c{i}" for i in range(count)))
 
 
 class Problem(NamedTuple):
@@ -70,14 +70,22 @@ class Problem(NamedTuple):
         return state
 
 
-def make(name: str, norm: str | None = None, shots: int = 1, noise: float = 0.1, distance: str = "cosine") -> Problem:
-    data = drawn(noise)
+def make(
+    name: str,
+    norm: str | None = None,
+    shots: int = 1,
+    noise: float = 0.1,
+    distance: str = "cosine",
+    num_threads: int = 1,
+    size: int = SIZE,
+) -> Problem:
+    data = drawn(noise, size)
     queries = 2 if name in GRADIENT else 4
     train_shots = 4 if name == "reptile" else shots
     training = EpisodeStream(data, np.arange(NUM_TRAIN), "classes", EpisodeSize(5, train_shots, queries))
     held_out = np.arange(NUM_TRAIN, NUM_TRAIN + NUM_TEST)
     test = EpisodeStream(data, held_out, "classes", EpisodeSize(5, shots, 3))
-    threads, outer = Threads(1), GradientConfig(learning_rate=0.01)
+    threads, outer = Threads(num_threads), GradientConfig(learning_rate=0.01)
     if name in GRADIENT:
         kind = {"features": "flatten"} if name == "reptile" else {}
         network = ConvConfig(num_filters=16, norm=norm or "batch", head_std=0.1, **kind)

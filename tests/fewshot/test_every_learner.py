@@ -108,3 +108,12 @@ def test_a_meta_step_changes_no_argument_and_is_a_function_of_its_key(learner, m
     assert runs[0][0].keys() == state.keys()
     assert all(torch.equal(runs[0][0][name], runs[1][0][name]) for name in state)
     assert 0.0 <= runs[0][1].metrics["accuracy_after"] <= 1.0
+
+
+def test_no_bit_depends_on_the_number_of_threads(learner, make_problem):
+    found = []
+    for num_threads in (1, 2, 3):
+        problem = make_problem(learner, num_threads=num_threads, size=28)
+        state = problem.trained(3)
+        found.append({**state, "predictions": problem.learner.predict(state, *problem.episodes(6), KEY)})
+    assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from maml_rl.rl import baseline
 from maml_rl.rl.baseline import features, fitted_values
 
 LENGTHS = (9, 4, 1, 7)  # steps of each episode
@@ -76,3 +77,27 @@ def test_a_heavy_ridge_shrinks_the_values_to_zero(ridge):
     observations, returns = random(4, HORIZON, OBSERVATION), random(4, HORIZON, seed=1)
     values = fitted_values(observations, returns, MASK, ridge)
     assert values.abs().max() < 1e3 * returns.abs().max() / ridge
+
+
+@pytest.mark.parametrize("block", [2, 512])
+def test_with_fewer_steps_than_features_the_smaller_system_gives_the_same_values(block, monkeypatch):
+    # As ridge regression by plain least squares, with sqrt(ridge) I below X and zeros below y.
+    monkeypatch.setattr(baseline, "BLOCK", block)
+    observations, ridge = random(len(LENGTHS), HORIZON, 30), 1e-2
+    returns = random(len(LENGTHS), HORIZON, seed=1) * MASK
+    rows, targets = unmasked_rows(observations), returns[MASK.bool()].numpy()
+    assert len(rows) < baseline.num_features(30) == rows.shape[1]
+    stacked = np.vstack([rows, ridge**0.5 * np.eye(rows.shape[1])])
+    coefficients = np.linalg.lstsq(stacked, np.concatenate([targets, np.zeros(rows.shape[1])]), rcond=None)[0]
+    values = fitted_values(observations, returns, MASK, ridge)
+    np.testing.assert_allclose(values[MASK.bool()], rows @ coefficients, rtol=1e-8, atol=1e-10)
+    assert (values[MASK == 0] == 0).all()
+
+
+def test_an_observation_of_camera_size_takes_no_matrix_of_its_square():
+    # 84 x 84 x 3 have 42,340 features: their normal equations take 14 GB, those of the steps 6 kB.
+    observations = torch.rand(4, 7, 84 * 84 * 3, generator=torch.Generator().manual_seed(0))
+    returns = random(4, 7)
+    values = fitted_values(observations, returns, torch.ones(4, 7), 1e-5)
+    torch.testing.assert_close(values, returns, rtol=1e-3, atol=1e-3)  # with so many features nothing is left over
+    assert baseline.working_bytes(28, baseline.num_features(84 * 84 * 3)) < 20_000

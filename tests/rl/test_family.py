@@ -14,7 +14,7 @@ from maml_rl.policies import CategoricalPolicy, GaussianPolicy, PolicyConfig
 from maml_rl.rl.baseline import fitted_values
 from maml_rl.rl.family import AdvantageConfig, RLFamily, explained_variance
 from maml_rl.rl.losses import masked_mean
-from maml_rl.rl.returns import discounted_returns
+from maml_rl.rl.returns import discounted_returns, without_offset
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.sampling.trajectory import Trajectory
 
@@ -112,12 +112,47 @@ def test_advantages_are_standardised_within_each_task():
         assert unmasked.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("offset", [1e4, -1e8])
+@pytest.mark.parametrize("discount", [0.9, 1.0])
+def test_a_large_offset_of_the_rewards_hides_nothing(offset, discount):
+    generator = torch.Generator().manual_seed(0)
+    whole = unequal_lengths()._replace(
+        observations=torch.randn(1, 3, 5, 2, generator=generator),
+        rewards=torch.randn(1, 3, 5, generator=generator, dtype=torch.float64),
+        mask=torch.ones(1, 3, 5),
+    )
+    config = AdvantageConfig(discount=discount)
+    batch, _, _ = batch_of(whole._replace(rewards=whole.rewards - whole.rewards.mean()), config)
+    lifted, _, _ = batch_of(whole._replace(rewards=whole.rewards + offset), config)
+    torch.testing.assert_close(lifted.advantages, batch.advantages, rtol=1e-4, atol=1e-5)
+    expected = whole.rewards.sum(dim=-1) + 5 * offset
+    torch.testing.assert_close(lifted.returns, expected, rtol=0.0, atol=1e-6)
+    assert len(set(lifted.returns.flatten().tolist())) == 3
+
+
+def test_an_offset_stays_where_an_episode_can_end_early():
+    # What an agent gains by living longer is the offset itself.
+    rewards = 1e4 + torch.rand(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = torch.tensor([[1.0, 1, 1], [1, 0, 0]])
+    assert torch.equal(without_offset(rewards * mask, mask), rewards * mask)
+    assert without_offset(rewards, torch.ones(2, 3)).abs().max() < 1.0
+    usual = rewards - 1e4
+    assert torch.equal(without_offset(usual, torch.ones(2, 3)), usual)
+
+
 def test_explained_variance():
     mask = unequal_lengths().mask[0]
     returns = torch.randn(3, 5, generator=torch.Generator().manual_seed(5))
     assert explained_variance(returns, returns, mask).item() == 1.0
     # A constant explains nothing; twice the returns are off by the returns themselves; a shift costs nothing.
     assert explained_variance(returns, torch.full_like(returns, 3.0), mask).item() == pytest.approx(0.0, abs=1e-5)
+    values = returns + 0.3 * torch.randn(3, 5, generator=torch.Generator().manual_seed(6))
+    expected = explained_variance(returns, values, mask).item()
+    assert 0.5 < expected < 1.0
+    for unit in (1e-12, 1e-30, 1e12):  # it has no unit
+        assert explained_variance(unit * returns, unit * values, mask).item() == pytest.approx(expected, rel=1e-4)
+    for constant in (0.0, 0.1, 1e8):  # nothing to explain
+        assert explained_variance(torch.full_like(returns, constant), values, mask).item() == 0.0
     assert explained_variance(returns, 2.0 * returns, mask).item() == pytest.approx(0.0, abs=1e-5)
     assert explained_variance(returns, returns + 3.0, mask).item() == pytest.approx(1.0, abs=1e-5)
     other = torch.where(mask.bool(), returns, 100.0)

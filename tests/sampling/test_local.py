@@ -94,7 +94,7 @@ def test_shapes_and_types(world):
     assert trajectory.actions.shape == (*shape, world.policy.action_size)
     assert trajectory.rewards.shape == trajectory.mask.shape == shape
     assert trajectory.terminated.shape == shape[:2] and trajectory.terminated.dtype == torch.bool
-    assert {part.dtype for part in trajectory[:4]} == {torch.float32}
+    assert [part.dtype for part in trajectory[:4]] == [torch.float32, torch.float32, torch.float64, torch.float32]
     assert ((trajectory.mask == 0) | (trajectory.mask == 1)).all()
 
 

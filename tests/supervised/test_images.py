@@ -219,6 +219,6 @@ def test_a_folder_in_a_class_folder_belongs_to_the_class(tmp_path):
 def test_pictures_that_no_memory_holds_are_refused_before_one_is_read():
     unread = [ImageFile("c00", f"{i}.png", lambda: pytest.fail("a picture was read")) for i in range(2)]
     with pytest.raises(
-        DataError, match=r"image_size must let 2 pictures fit into .*, got 1000000, which takes 4e\+03 GB"
+        ValueError, match=r"needs at least 4,000,000,000,000 bytes .* for 2 pictures, .*: lower image_size"
     ):
         read_images(unread, ImageConfig(1_000_000))

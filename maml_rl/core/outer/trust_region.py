@@ -9,6 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MAX_CANDIDATES = 1000
+"""Products with the Fisher matrix, and candidates of the line search, at most: each takes about as long as a gradient,
+and a candidate that is nearer still changes nothing in single precision."""
+
 
 @dataclass(frozen=True)
 class TrustRegionConfig:
@@ -27,6 +31,8 @@ class TrustRegionConfig:
             raise ValueError(f"trust_region.max_kl must be positive and finite, got {self.max_kl}")
         if self.cg_iterations < 1:
             raise ValueError(f"trust_region.cg_iterations must be at least 1, got {self.cg_iterations}")
+        if self.cg_iterations > MAX_CANDIDATES:
+            raise ValueError(f"trust_region.cg_iterations must be at most {MAX_CANDIDATES}, got {self.cg_iterations}")
         if not 0.0 <= self.damping < float("inf"):
             raise ValueError(f"trust_region.damping must be at least 0 and finite, got {self.damping}")
         if not 0.0 < self.fisher_share <= 1.0:
@@ -35,6 +41,8 @@ class TrustRegionConfig:
             raise ValueError(f"trust_region.backtrack_ratio must lie in (0, 1), got {self.backtrack_ratio}")
         if self.max_backtracks < 1:
             raise ValueError(f"trust_region.max_backtracks must be at least 1, got {self.max_backtracks}")
+        if self.max_backtracks > MAX_CANDIDATES:
+            raise ValueError(f"trust_region.max_backtracks must be at most {MAX_CANDIDATES}, got {self.max_backtracks}")
 
 
 class ConjugateGradient(NamedTuple):
