@@ -1,12 +1,15 @@
-"""From many environments to one, and from one to many."""
+"""From many environments to one, from one to many, and from one batch to another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces.utils import flatdim
 from gymnasium.vector.utils import create_empty_array
 from numpy.typing import NDArray
 
@@ -159,6 +162,122 @@ class VectorFromSingle(TaskVectorEnv):
 
     def _observe(self) -> NDArray:
         return self._observations.copy()
+
+
+class TaskVectorWrapper(TaskVectorEnv):
+    """`env` with other observations: a subclass says which. It takes `env` over; all else stays as it is."""
+
+    def __init__(self, env: TaskVectorEnv, single_observation_space: gymnasium.spaces.Box):
+        self._env = env
+        self.metadata, self.picture_note = env.metadata, env.picture_note
+        self.task_type, self.reports_success = env.task_type, env.reports_success
+        super().__init__(
+            num_envs=env.num_envs,
+            horizon=env.horizon,
+            single_observation_space=single_observation_space,
+            single_action_space=env.single_action_space,
+            default_task=None,
+            render_mode=env.render_mode,
+        )
+        self._tasks, self.generators, self._elapsed = list(env._tasks), env.generators, env._elapsed
+
+    @property
+    def world(self) -> TaskVectorEnv:
+        """The environment that it took over."""
+        return self._env
+
+    @property
+    def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
+        return self._env.task_range
+
+    @task_range.setter
+    def task_range(self, task_range: tuple[float, float] | None) -> None:
+        self._env.task_range = task_range
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._env.sample_tasks(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._env.sample_test_tasks(num_tasks, rng)
+
+    def set_tasks(self, tasks: Sequence[Task]) -> None:
+        super().set_tasks(tasks)
+        self._env.set_tasks(tasks)
+
+    def render_one(self, index: int) -> NDArray[np.uint8]:
+        return self._env.render_one(index)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._env.close()
+
+    def _seed_row(self, row: int, seed: int | None) -> None:
+        self._env._seed_row(row, seed)
+
+    def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
+        self._env._reset_rows(rows, tasks)
+
+    def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
+        observations, *rest = self._env._step_rows(actions, alive)
+        return self._seen(observations), *rest  # type: ignore[return-value]
+
+    def _observe(self) -> NDArray:
+        return self._seen(self._env._observe())
+
+    @abstractmethod
+    def _seen(self, observations: NDArray) -> NDArray:
+        """Fresh observations [n, ...] from those of `env`."""
+
+
+class ScaledVector(TaskVectorWrapper):
+    """`env` with its bytes scaled from their bounds to 0..1."""
+
+    def __init__(self, env: TaskVectorEnv):
+        scale = byte_scale(env.single_observation_space)
+        if scale is None:
+            raise ValueError(f"ScaledVector needs observations of bytes, got {env.single_observation_space}")
+        self._scale = scale
+        super().__init__(env, scale.of_space(env.single_observation_space))
+
+    def _seen(self, observations: NDArray) -> NDArray:
+        return self._scale(observations)
+
+
+@dataclass(frozen=True)
+class ByteScale:
+    """(x - low) / width, entry by entry: bytes from their bounds to 0..1, the other entries as they are."""
+
+    low: NDArray
+    width: NDArray
+
+    def __call__(self, observations: NDArray) -> NDArray:
+        return (observations - self.low) / self.width
+
+    def of_space(self, space: gymnasium.Space) -> gymnasium.spaces.Box:
+        """The space of what it returns."""
+        assert isinstance(space, gymnasium.spaces.Box)
+        return gymnasium.spaces.Box(self(space.low), self(space.high), dtype=self(space.low).dtype.type)
+
+
+def byte_scale(space: gymnasium.Space) -> ByteScale | None:
+    """How the uint8 Boxes in a space become numbers of unit size; None if there are none, or they hold 0 and 1.
+
+    The entries of a Dict or Tuple are laid flat, those of a Box keep their shape.
+    """
+    low, width = _byte_bounds(space)
+    if (low == 0).all() and (width == 1).all():
+        return None
+    return ByteScale(low, width)
+
+
+def _byte_bounds(space: gymnasium.Space) -> tuple[NDArray, NDArray]:
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        parts = list(space.spaces.values() if isinstance(space, gymnasium.spaces.Dict) else space.spaces)
+        lows, widths = zip(*((a.ravel(), b.ravel()) for a, b in map(_byte_bounds, parts)), strict=True)
+        return np.concatenate(lows), np.concatenate(widths)
+    if isinstance(space, gymnasium.spaces.Box) and space.dtype == np.uint8:
+        low = space.low.astype(np.float32)
+        return low, np.maximum(space.high - low, 1)  # an entry that is always the same becomes 0
+    return np.zeros(flatdim(space), np.float32), np.ones(flatdim(space), np.float32)
 
 
 def _error_of(row: int, error: Exception) -> SimulationError:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.wrappers import DtypeObservation, FlattenObservation
+from gymnasium.wrappers import DtypeObservation, FlattenObservation, TransformObservation
 
-from .adapters import VectorFromSingle
+from .adapters import ByteScale, ScaledVector, VectorFromSingle, byte_scale
 from .task_env import TaskVectorEnv
 
 GUIDE = "docs/custom_environments.md"
@@ -86,7 +86,7 @@ def find_world(name: str) -> World:
 
 
 def make_batch(world: World, num_envs: int, horizon: int | None, render_mode: str | None) -> TaskVectorEnv:
-    """`num_envs` sub-environments; a single one is copied, its observations laid flat.
+    """`num_envs` sub-environments; a single one is copied, its observations laid flat. Bytes are scaled to 0..1.
 
     Args:
         horizon: [steps] of an episode at most; None for the environment's own.
@@ -104,7 +104,9 @@ def make_batch(world: World, num_envs: int, horizon: int | None, render_mode: st
     env = _made(world, num_envs=num_envs, **{key: value for key, value in settings.items() if value is not None})
     if not isinstance(env, TaskVectorEnv):
         raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {world.name} is {env!r}")
-    return env
+    space = env.single_observation_space
+    has_bytes = isinstance(space, gymnasium.spaces.Box) and byte_scale(space) is not None
+    return ScaledVector(env) if has_bytes else env
 
 
 def make_single(world: World, horizon: int | None, render_mode: str | None) -> gymnasium.Env:
@@ -143,7 +145,8 @@ def with_tasks(world: World, env: gymnasium.Env) -> gymnasium.Env:
 
 
 def flattened(name: str, env: gymnasium.Env) -> gymnasium.Env:
-    """The environment with observations in a Box of one axis and of floating-point numbers, as policies need them.
+    """The environment with observations in a Box of one axis and of floating-point numbers, as policies need them;
+    bytes are scaled from their bounds to 0..1.
 
     Raises:
         ValueError: if they cannot be laid flat.
@@ -152,6 +155,10 @@ def flattened(name: str, env: gymnasium.Env) -> gymnasium.Env:
     try:
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
             env = FlattenObservation(env)
+        scale = byte_scale(space)
+        if scale is not None:
+            scale = ByteScale(scale.low.ravel(), scale.width.ravel())
+            env = TransformObservation(env, scale, scale.of_space(env.observation_space))
         if env.observation_space.dtype is None or env.observation_space.dtype.kind != "f":
             env = DtypeObservation(env, np.float32)
     except (ValueError, TypeError, NotImplementedError) as error:
