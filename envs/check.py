@@ -1,7 +1,7 @@
 """The properties that every task environment must have: what is missing or wrong, in words, and how to mend it.
 
 A property is a function from a `Candidate` to findings. Those of `FORM` and `CONTRACT` are cheap, and training cannot
-do without them; those of `BEHAVIOUR` make its numbers mean something.
+do without them; that of `SCALE` is cheap, too; those of `BEHAVIOUR` make its numbers mean something.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from .adapters import own_horizon
-from .candidate import NUM_TASKS, SEED, Candidate, first_difference, is_same, play, short
+from .candidate import NUM_TASKS, SEED, Batch, Candidate, first_difference, is_same, play, short
 from .plug_in import (
     TASK_METHODS,
     World,
@@ -32,6 +32,7 @@ from .task_env import Task
 
 FEW_STEPS = 10  # played for the contract
 MANY_STEPS = 100  # played for the rest, over as many episodes as they take
+UNIT_SIZE = (0.01, 100.0)  # the largest entry of all observations: beyond these a network hardly learns
 
 
 class Finding(NamedTuple):
@@ -61,7 +62,7 @@ def check_world(world: World, horizon: int | None, thorough: bool) -> list[Findi
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium's, about what is said here
             candidate.batch(1) if world.is_batch else candidate.single()
-            for stage in (FORM, CONTRACT, BEHAVIOUR if thorough else ()):
+            for stage in (FORM, CONTRACT, SCALE, BEHAVIOUR if thorough else ()):
                 for check in stage:
                     findings += _found(check, candidate)
                 if any(finding.severity == "error" for finding in findings):
@@ -250,6 +251,21 @@ def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]
             bounds = f"{space.low[here]} to {space.high[here]}"
             remedy = "clip it, or widen low and high of observation_space"
             yield wrong(f"holds {array[here]} at {place.tolist()}, outside {bounds}", remedy)
+
+
+def observations_are_of_unit_size(candidate: Candidate) -> Iterator[Finding]:
+    """The policy sees numbers that are neither huge nor tiny."""
+    subject = Batch(candidate.batch(1))
+    task = subject.sample_tasks(1, np.random.default_rng(0))[0]
+    played = play(subject, candidate.actions(subject), task)
+    size = max(np.abs(observation).max(initial=0.0) for observation in played.observations)
+    if size > 0 and not UNIT_SIZE[0] <= size <= UNIT_SIZE[1]:
+        yield _warning(
+            observations_are_of_unit_size,
+            f"the largest number in {len(played.observations)} observations is {size:.2g}, far from 1, and hardly "
+            "anything is learned from such",
+            "divide them by their size in the environment, or train with --observations normalised",
+        )
 
 
 # --- behaviour -------------------------------------------------------------------------------------------------
@@ -445,6 +461,7 @@ def gymnasium_agrees(candidate: Candidate) -> Iterator[Finding]:
 
 FORM: tuple[Property, ...] = (tasks_can_be_drawn, spaces_are_known, the_horizon_is_known)
 CONTRACT: tuple[Property, ...] = (steps_return_what_they_must,)
+SCALE: tuple[Property, ...] = (observations_are_of_unit_size,)
 BEHAVIOUR: tuple[Property, ...] = (
     a_seed_decides_everything,
     tasks_depend_on_rng_alone,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 
-from envs.check import BEHAVIOUR, CONTRACT, FORM, check_world
+from envs.check import BEHAVIOUR, CONTRACT, FORM, SCALE, check_world
 from envs.plug_in import World, find_world
 from envs.task_env import TaskVectorEnv
 
@@ -77,6 +77,8 @@ def reset_without_super(self, *, seed=None, options=None):
             "seen": lambda self: {"place": Valley.seen(self), "parity": (self.time % 2,)},
         },
         {"reward": lambda self: np.float32(Valley.reward(self))},
+        {"observation_space": Box(0, 255, (1,), np.uint8), "seen": lambda self: np.uint8([255])},  # scaled to 1
+        {"seen": lambda self: np.zeros(1, np.float32)},  # of no size
         {"reward": lambda self: [0.0, *range(20)][self.time] + self.valley},  # knows of no time past its horizon
     ],
 )
@@ -240,6 +242,19 @@ FAULTS = [
         "error",
         "KeyError: 'gold' (test_check.py, line",
     ),
+    (
+        {"observation_space": Box(-1e9, 1e9, (1,)), "seen": lambda self: np.float32([1e6])},
+        "observations_are_of_unit_size",
+        "warning",
+        "observations is 1e+06, far from 1, and hardly anything is learned from such: divide them by their size in the "
+        "environment, or train with --observations normalised",
+    ),
+    (
+        {"seen": lambda self: np.float32([1e-4])},
+        "observations_are_of_unit_size",
+        "warning",
+        "observations is 0.0001, far from 1",
+    ),
     ({"step": step_with_momentum}, "a_seed_decides_everything", "error", "of the same environment, of equal seed"),
     (noisy(np.random.default_rng(0).normal), "a_seed_decides_everything", "error", "draw from self.np_random alone"),
     (
@@ -314,7 +329,7 @@ def test_a_fault_is_found(changes, name, severity, words):
 
 def test_every_property_has_a_fault():
     assert {name for _, name, _, _ in FAULTS} | {"episodes_end"} == {
-        each.__name__ for each in (*FORM, *CONTRACT, *BEHAVIOUR)
+        each.__name__ for each in (*FORM, *CONTRACT, *SCALE, *BEHAVIOUR)
     }
 
 
@@ -339,8 +354,10 @@ def test_a_family_of_one():
     assert finding.severity == "warning" and "CartPole-v1 has no tasks and is taken as a family of one" in str(finding)
 
 
-def test_the_cheap_part_looks_at_the_contract_alone():
+def test_the_cheap_part_looks_at_the_contract_and_the_scale_alone():
     assert check(a_valley(**noisy(np.random.default_rng(0).normal)), thorough=False) == []
+    large = a_valley(observation_space=Box(-1e9, 1e9, (1,)), seen=lambda self: np.float32([300.0]))
+    assert [f.name for f in check(large, thorough=False)] == ["observations_are_of_unit_size"]
     assert [f.name for f in check(a_valley(reward=lambda self: None), thorough=False)] == [
         "steps_return_what_they_must"
     ]
