@@ -15,16 +15,17 @@ from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
 from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
-from envs.check import is_supported
+from envs.check import is_supported, observations_are_of_unit_size
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
+from envs.observation_moments import observation_moments
 from envs.oracle import Oracle
 from envs.plug_in import find_world as find_world
 from envs.plug_in import make_batch
-from envs.task_env import TaskVectorEnv
+from envs.task_env import SimulationError, TaskVectorEnv
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import EVALUATION, Key, Learner, State, TaskFamily
+from maml_rl.core.protocols import EVALUATION, INITIALISATION, TASKS, Key, Learner, State, TaskFamily
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
     AdaptationCurve,
@@ -39,7 +40,7 @@ from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, r
 from maml_rl.evaluation.video import Panel, compose, encode_gif
 from maml_rl.fewshot.protocol import FewShotLearner
 from maml_rl.learners import CPU_ONLY, few_shot_learner, require_adapting, require_learner
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
+from maml_rl.policies import CategoricalPolicy, GaussianPolicy, ObservationScale, Policy, acting_by_mean
 from maml_rl.rl.family import RLFamily, Sampler
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
@@ -354,10 +355,36 @@ def environment_remarks(config: RunConfig) -> list[str]:
     if config.env == SINUSOID or config.is_few_shot or config.env_id.startswith("maml/"):
         return []
     findings = check_world(find_world(config.env_id), config.sampling.horizon, thorough=False)
+    if config.observations == "normalised":
+        findings = [finding for finding in findings if finding.name != observations_are_of_unit_size.__name__]
     for finding in findings:
         if finding.severity == "error":
             raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env_id})")
     return [str(finding) for finding in findings]
+
+
+def measured(config: RunConfig) -> RunConfig:
+    """The config with the scale of its observations, if they are to be normalised and it has none yet.
+
+    It rests on as many episodes as one iteration adapts to, and depends on the config alone.
+
+    Raises:
+        ValueError: if the environment cannot be made or an episode fails.
+    """
+    if config.observations == "raw" or config.observation_scale is not None:
+        return config
+    key = Key(config.seed, INITIALISATION, 0)
+    env = make_world(config, config.sampling.episodes_per_task)
+    try:
+        tasks = env.sample_tasks(config.training.num_tasks, key.rng(TASKS))
+        mean, std = observation_moments(env, tasks, key.rng(0))
+    except SimulationError as error:
+        raise ValueError(
+            f"observations of {config.env_id} cannot be measured, since an episode fails: {error}"
+        ) from error
+    finally:
+        env.close()
+    return dataclasses.replace(config, observation_scale=ObservationScale(tuple(mean.tolist()), tuple(std.tolist())))
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
@@ -366,8 +393,23 @@ def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
     if not isinstance(observations, gymnasium.spaces.Box):
         raise ValueError(f"observations must be a Box, got {observations}")
     size = int(np.prod(observations.shape))
+    scale = _scale(config, size)
     if isinstance(actions, gymnasium.spaces.Discrete):
-        return CategoricalPolicy(size, int(actions.n), config.policy)
+        return CategoricalPolicy(size, int(actions.n), config.policy, scale)
     if isinstance(actions, gymnasium.spaces.Box) and is_supported(actions):
-        return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy)
+        return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy, scale)
     raise ValueError(f"actions must be Discrete or a Box of floating-point numbers with finite bounds, got {actions}")
+
+
+def _scale(config: RunConfig, size: int) -> ObservationScale | None:
+    """The config's scale for observations of `size` numbers; None if they stay raw."""
+    if config.observations == "raw":
+        return None
+    scale = config.observation_scale
+    if scale is None or len(scale.mean) != size:
+        found = "none" if scale is None else f"one of {len(scale.mean)}"
+        raise ValueError(
+            f"observations normalised needs an observation_scale of {size} numbers, as training measures and saves it, "
+            f"but the config has {found}: is the environment still the one that the run was trained on?"
+        )
+    return scale

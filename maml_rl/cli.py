@@ -14,14 +14,14 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, environment_remarks, with_film
+from maml_rl.build import Built, build, environment_remarks, measured, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
-from maml_rl.warm_start import warm_start
+from maml_rl.warm_start import warm_start, with_scale_of_start
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
     for remark in environment_remarks(command.run):
         print(f"warning: {remark}", file=sys.stderr)
+    if command.resume is None:
+        command = dataclasses.replace(command, run=measured(with_scale_of_start(command.run)))
     built = build(command.run) if command.resume else build_new(command.run)
     try:
         if command.film_every:
@@ -175,13 +177,14 @@ def complete(config: RunConfig, folder: Path) -> int | None:
     """
     resume = None
     if (folder / "config.json").exists():
-        changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
+        saved = from_dict(RunFolder.read_config(folder))
+        changes = forbidden_changes(saved, config)
         if changes:
             raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
         if config.training.is_over(load_latest(folder / "checkpoints")):
             print(f"{folder}: done before", file=sys.stderr)
             return None
-        resume = folder
+        resume, config = folder, dataclasses.replace(config, observation_scale=saved.observation_scale)
     print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
     command = TrainCommand(config, output_dir=folder, resume=resume)
     run_folder, built = prepare(command)

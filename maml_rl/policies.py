@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
@@ -34,10 +35,40 @@ class PolicyConfig:
             )
 
 
+MAX_NORMALISED = 10.0
+"""Normalised observations are clipped here, as in OpenAI's Baselines and Stable-Baselines3: an entry that hardly moved
+while it was measured must not drown the others later."""
+
+
+@dataclass(frozen=True)
+class ObservationScale:
+    """Normalisation of observations, measured once and then fixed: (x - mean) / std, clipped to +-10."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(map(math.isfinite, self.mean)):
+            raise ValueError("observation_scale must have as many finite means as standard deviations")
+        if not all(0.0 < std < float("inf") for std in self.std):
+            raise ValueError("observation_scale must have positive and finite standard deviations")
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """[..., O] of any type to [..., O] float32."""
+        mean, std = self._tensors
+        # in double precision: a small change on top of a large number is lost in single
+        return ((observations.double() - mean) / std).clamp(-MAX_NORMALISED, MAX_NORMALISED).float()
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
+
+
 class Policy(Protocol):
     """Outputs [..., width] describe the action distribution; the rest are functions of them.
 
-    In `outputs`, observations are [B, O] for one task or [N, B, O] with parameters stacked over N tasks.
+    In `outputs`, observations are as `see` returns them: [B, O] for one task or [N, B, O] with parameters stacked over
+    N tasks.
     """
 
     @property
@@ -50,6 +81,9 @@ class Policy(Protocol):
     def noise_size(self) -> int:
         """Random numbers needed for one action."""
 
+    def see(self, observations: Tensor) -> Tensor:
+        """The environment's observations [..., O], on the CPU, as the network takes them: float32."""
+
     def init(self, generator: torch.Generator) -> Params: ...
     def outputs(self, params: Params, observations: Tensor) -> Tensor: ...
     def linearize(self, params: Params, observations: Tensor) -> OutputMap: ...
@@ -61,8 +95,15 @@ class Policy(Protocol):
     def entropy(self, outputs: Tensor) -> Tensor: ...
 
 
+class _Seeing:
+    scale: ObservationScale | None
+
+    def see(self, observations: Tensor) -> Tensor:
+        return observations.float() if self.scale is None else self.scale(observations)
+
+
 @dataclass(frozen=True)
-class GaussianPolicy:
+class GaussianPolicy(_Seeing):
     """A diagonal Gaussian whose mean is a network and whose log standard deviation does not depend on the state.
 
     Outputs [..., 2A]: mean and log standard deviation of A independent actions, the latter before it is bounded from
@@ -72,6 +113,7 @@ class GaussianPolicy:
     observation_size: int
     action_size: int
     config: PolicyConfig
+    scale: ObservationScale | None = None
 
     @property
     def action_width(self) -> int:
@@ -129,12 +171,13 @@ class GaussianPolicy:
 
 
 @dataclass(frozen=True)
-class CategoricalPolicy:
+class CategoricalPolicy(_Seeing):
     """A distribution over a finite number of actions. Outputs [..., C]: logits; actions [..., 1], indices."""
 
     observation_size: int
     num_actions: int
     config: PolicyConfig
+    scale: ObservationScale | None = None
 
     @property
     def action_width(self) -> int:

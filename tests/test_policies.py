@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 from maml_rl.core.params import take_task
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, PolicyConfig
+from maml_rl.policies import CategoricalPolicy, GaussianPolicy, ObservationScale, PolicyConfig
 
 GAUSSIAN = GaussianPolicy(3, 2, PolicyConfig())
 CATEGORICAL = CategoricalPolicy(3, 4, PolicyConfig())
@@ -19,6 +19,24 @@ def random(*shape, seed=0):
 def normal(outputs):
     mean, log_std = outputs.chunk(2, dim=-1)
     return Independent(Normal(mean, log_std.exp()), 1)
+
+
+def test_observations_are_seen_raw_or_normalised():
+    seen = torch.tensor([[1.0, 2e8, 3.0], [4.0, 2e8 + 1.0, 1e9]], dtype=torch.float64)
+    assert torch.equal(GAUSSIAN.see(seen), seen.float()) and torch.equal(CATEGORICAL.see(seen), seen.float())
+    # (1 - 2) / 2 and (4 - 2) / 2; the 1 on top of 2e8, which single precision drops; 3 - 3, and 1e9 clipped to 10
+    scale = ObservationScale((2.0, 2e8, 3.0), (2.0, 0.5, 1.0))
+    for policy in (GaussianPolicy(3, 2, PolicyConfig(), scale), CategoricalPolicy(3, 4, PolicyConfig(), scale)):
+        assert policy.see(seen).dtype == torch.float32
+        assert policy.see(seen).tolist() == [[-0.5, 0.0, 0.0], [1.0, 2.0, 10.0]]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((1.0,), ()), ((float("nan"),), (1.0,)), ((0.0,), (0.0,)), ((0.0,), (float("inf"),))]
+)
+def test_a_scale_must_be_of_finite_and_positive_numbers(mean, std):
+    with pytest.raises(ValueError, match="observation_scale must have"):
+        ObservationScale(mean, std)
 
 
 def test_gaussian_against_torch_s():

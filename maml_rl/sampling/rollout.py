@@ -80,7 +80,7 @@ def rollout(
             everyone = bool(alive.all())
             if not everyone and not alive.any():
                 break
-            seen = torch.from_numpy(observations).float().view(num_tasks, num_episodes, -1)
+            seen = policy.see(torch.from_numpy(observations).reshape(num_tasks, num_episodes, -1))
             outputs = policy.outputs(params, seen.to(device))
             actions = policy.sample(outputs, all_noise[t]).cpu()
             for name, values in (("policy output", outputs), ("action", actions)):
