@@ -143,15 +143,19 @@ def spaces_are_known(candidate: Candidate) -> Iterator[Finding]:
             what, _, remedy = str(error).rpartition(": ")
             yield _error(spaces_are_known, what, remedy)
     if not is_supported(actions):
-        remedy = "let it be Discrete or a Box of floating-point numbers with finite low and high"
-        yield _error(spaces_are_known, f"action_space is {actions}", remedy)
+        yield _error(spaces_are_known, f"action_space is {actions}", f"let it be {SUPPORTED_ACTIONS}")
+
+
+SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, MultiBinary, or a Box of floating-point numbers with finite low and high"
 
 
 def is_supported(actions: object) -> bool:
     """Whether there is a policy for such actions."""
     if isinstance(actions, gymnasium.spaces.Box):
         return np.issubdtype(actions.dtype, np.floating) and bool(np.isfinite([actions.low, actions.high]).all())
-    return isinstance(actions, gymnasium.spaces.Discrete)
+    return isinstance(
+        actions, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary
+    )
 
 
 def the_horizon_is_known(candidate: Candidate) -> Iterator[Finding]:

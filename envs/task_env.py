@@ -293,12 +293,20 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
 
     def _check_choices(self, actions: NDArray, alive: NDArray[np.bool_]) -> None:
         """Numpy would take -1 for the last action."""
-        space = self.single_action_space
-        if isinstance(space, gymnasium.spaces.Discrete):
-            chosen = actions[alive]
-            known = (chosen >= space.start) & (chosen < space.start + space.n)
-            if actions.dtype.kind not in "iu" or not known.all():
-                raise ValueError(f"actions must be whole numbers in {space}, got {actions.dtype} {chosen.tolist()}")
+        space, chosen = self.single_action_space, actions[alive]
+        start: Any
+        number: Any
+        match space:
+            case gymnasium.spaces.Discrete():
+                start, number = space.start, space.n
+            case gymnasium.spaces.MultiDiscrete():
+                start, number = space.start, space.nvec
+            case gymnasium.spaces.MultiBinary():
+                start, number = 0, 2
+            case _:
+                return
+        if actions.dtype.kind not in "iu" or not ((chosen >= start) & (chosen < start + number)).all():
+            raise ValueError(f"actions must be whole numbers in {space}, got {actions.dtype} {chosen.tolist()}")
 
     def _checked_alive(self, alive: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         if alive is None:

@@ -14,8 +14,8 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
+from envs.check import SUPPORTED_ACTIONS, is_supported, observations_are_of_unit_size
 from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
-from envs.check import is_supported, observations_are_of_unit_size
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
 from envs.observation_moments import observation_moments
 from envs.oracle import Oracle
@@ -40,7 +40,14 @@ from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, r
 from maml_rl.evaluation.video import Panel, compose, encode_gif
 from maml_rl.fewshot.protocol import FewShotLearner
 from maml_rl.learners import CPU_ONLY, few_shot_learner, require_adapting, require_learner
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, ObservationScale, Policy, acting_by_mean
+from maml_rl.policies import (
+    CategoricalPolicy,
+    GaussianPolicy,
+    MultiCategoricalPolicy,
+    ObservationScale,
+    Policy,
+    acting_by_mean,
+)
 from maml_rl.rl.family import RLFamily, Sampler
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
@@ -388,7 +395,11 @@ def measured(config: RunConfig) -> RunConfig:
 
 
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
-    """A Gaussian for Box actions, a categorical distribution for Discrete ones."""
+    """A Gaussian for Box actions, a categorical distribution for Discrete ones, several for MultiDiscrete ones.
+
+    Raises:
+        ValueError: if there is no policy for such observations or actions.
+    """
     observations, actions = env.single_observation_space, env.single_action_space
     if not isinstance(observations, gymnasium.spaces.Box):
         raise ValueError(f"observations must be a Box, got {observations}")
@@ -396,9 +407,13 @@ def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
     scale = _scale(config, size)
     if isinstance(actions, gymnasium.spaces.Discrete):
         return CategoricalPolicy(size, int(actions.n), config.policy, scale)
+    if isinstance(actions, gymnasium.spaces.MultiDiscrete):
+        return MultiCategoricalPolicy(size, tuple(actions.nvec.ravel().tolist()), config.policy, scale)
+    if isinstance(actions, gymnasium.spaces.MultiBinary):
+        return MultiCategoricalPolicy(size, (2,) * int(np.prod(actions.shape)), config.policy, scale)
     if isinstance(actions, gymnasium.spaces.Box) and is_supported(actions):
         return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy, scale)
-    raise ValueError(f"actions must be Discrete or a Box of floating-point numbers with finite bounds, got {actions}")
+    raise ValueError(f"actions must be {SUPPORTED_ACTIONS}, got {actions}")
 
 
 def _scale(config: RunConfig, size: int) -> ObservationScale | None:

@@ -222,6 +222,76 @@ class CategoricalPolicy(_Seeing):
         return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
+@dataclass(frozen=True)
+class MultiCategoricalPolicy(_Seeing):
+    """Several independent choices at once, each from a finite number of actions. Outputs [..., sum of C]: their logits,
+    one choice behind the other; actions [..., A], indices."""
+
+    observation_size: int
+    num_actions: tuple[int, ...]  # of each choice
+    config: PolicyConfig
+    scale: ObservationScale | None = None
+
+    @property
+    def action_width(self) -> int:
+        return len(self.num_actions)
+
+    @property
+    def noise_size(self) -> int:
+        return len(self.num_actions)
+
+    def init(self, generator: torch.Generator) -> Params:
+        return self._joint.init(generator)
+
+    def outputs(self, params: Params, observations: Tensor) -> Tensor:
+        return self._joint.outputs(params, observations)
+
+    def linearize(self, params: Params, observations: Tensor) -> OutputMap:
+        return self._joint.linearize(params, observations)
+
+    def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        return rng.random((num_steps, self.noise_size), dtype=np.float32)
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        chosen = zip(self._choices, self._split(outputs), noise.split(1, dim=-1), strict=True)
+        return torch.cat([choice.sample(logits, uniform) for choice, logits, uniform in chosen], dim=-1)
+
+    def mean_action(self, outputs: Tensor) -> Tensor:
+        """The most probable of every choice."""
+        parts = zip(self._choices, self._split(outputs), strict=True)
+        return torch.cat([choice.mean_action(logits) for choice, logits in parts], dim=-1)
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        # sum, not mean: the probabilities of independent choices multiply
+        parts = zip(self._choices, self._split(outputs), actions.split(1, dim=-1), strict=True)
+        return _sum([choice.log_prob(logits, action) for choice, logits, action in parts])
+
+    def kl(self, old_outputs: Tensor, outputs: Tensor) -> Tensor:
+        """KL(old || new), summed over choices: [..., sum of C] twice to [...]."""
+        parts = zip(self._choices, self._split(old_outputs), self._split(outputs), strict=True)
+        return _sum([choice.kl(old, new) for choice, old, new in parts])
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        parts = zip(self._choices, self._split(outputs), strict=True)
+        return _sum([choice.entropy(logits) for choice, logits in parts])
+
+    @functools.cached_property
+    def _joint(self) -> CategoricalPolicy:
+        """Its network is this one's."""
+        return CategoricalPolicy(self.observation_size, sum(self.num_actions), self.config)
+
+    @functools.cached_property
+    def _choices(self) -> list[CategoricalPolicy]:
+        return [CategoricalPolicy(self.observation_size, number, self.config) for number in self.num_actions]
+
+    def _split(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        return outputs.split(self.num_actions, dim=-1)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum(dim=0)
+
+
 def acting_by_mean(policy: Policy) -> Policy:
     """The same policy, but for its mean (or most probable) action wherever an action would be drawn."""
     return cast(Policy, _MeanPolicy(policy))

@@ -6,10 +6,19 @@ import torch
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 from maml_rl.core.params import take_task
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, ObservationScale, PolicyConfig
+from maml_rl.policies import CategoricalPolicy, GaussianPolicy, MultiCategoricalPolicy, ObservationScale, PolicyConfig
 
 GAUSSIAN = GaussianPolicy(3, 2, PolicyConfig())
 CATEGORICAL = CategoricalPolicy(3, 4, PolicyConfig())
+MULTI = MultiCategoricalPolicy(3, (2, 3, 1), PolicyConfig())
+every_policy = pytest.mark.parametrize(
+    "policy", [GAUSSIAN, CATEGORICAL, MULTI], ids=["gaussian", "categorical", "multi"]
+)
+
+
+def width(policy):
+    """Numbers in the outputs."""
+    return 6 if policy is MULTI else 4
 
 
 def random(*shape, seed=0):
@@ -58,11 +67,51 @@ def test_categorical_against_torch_s():
     assert torch.equal(CATEGORICAL.mean_action(outputs).squeeze(-1).long(), outputs.argmax(dim=-1))
 
 
-@pytest.mark.parametrize("policy", [GAUSSIAN, CATEGORICAL], ids=["gaussian", "categorical"])
+def test_several_choices_against_torch_s():
+    outputs, old = random(5, 6, 6), random(5, 6, 6, seed=1)
+    actions = torch.stack([torch.arange(30) % 2, torch.arange(30) % 3, torch.zeros(30)], dim=-1).view(5, 6, 3)
+    now, before = ([Categorical(logits=part) for part in each.split((2, 3, 1), dim=-1)] for each in (outputs, old))
+
+    def total(parts):
+        return sum(parts, torch.zeros(()))
+
+    expected = total(each.log_prob(actions[..., i]) for i, each in enumerate(now))
+    torch.testing.assert_close(MULTI.log_prob(outputs, actions.double()), expected)
+    torch.testing.assert_close(MULTI.kl(old, outputs), total(map(kl_divergence, before, now)))
+    torch.testing.assert_close(MULTI.entropy(outputs), total(each.entropy() for each in now))
+    best = torch.stack([each.logits.argmax(dim=-1) for each in now], dim=-1)
+    assert torch.equal(MULTI.mean_action(outputs).long(), best)
+
+
+def test_one_choice_among_several_is_a_categorical_policy():
+    alone = MultiCategoricalPolicy(3, (4,), PolicyConfig())
+    outputs, old, noise = random(5, 6, 4), random(5, 6, 4, seed=1), torch.rand(5, 6, 1)
+    actions = CATEGORICAL.sample(outputs, noise)
+    assert torch.equal(alone.sample(outputs, noise), actions)
+    assert torch.equal(alone.log_prob(outputs, actions), CATEGORICAL.log_prob(outputs, actions))
+    assert torch.equal(alone.kl(old, outputs), CATEGORICAL.kl(old, outputs))
+    ours, theirs = (each.init(torch.Generator().manual_seed(0)) for each in (alone, CATEGORICAL))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_choices_are_drawn_independently():
+    # On an even grid of n * n noises the frequency of every pair is the product of the probabilities.
+    n = 300
+    outputs = random(6, seed=5)
+    grid = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    noise = torch.cat([torch.cartesian_prod(grid, grid), torch.zeros(n * n, 1)], dim=-1)
+    actions = MULTI.sample(outputs.expand(n * n, 6), noise).long()
+    assert actions.shape == (n * n, 3) and (actions[:, 2] == 0).all()
+    frequencies = torch.bincount(3 * actions[:, 0] + actions[:, 1], minlength=6).double() / n**2
+    one, other = outputs[:2].softmax(dim=-1), outputs[2:5].softmax(dim=-1)
+    torch.testing.assert_close(frequencies.view(2, 3), one[:, None] * other, rtol=0, atol=2.0 / n)
+
+
+@every_policy
 def test_the_divergence_of_a_policy_from_itself_is_zero(policy):
-    outputs = random(5, 6, 4)
+    outputs, others = random(5, 6, width(policy)), random(5, 6, width(policy), seed=1)
     assert policy.kl(outputs, outputs).abs().max() < 1e-14
-    assert (policy.kl(outputs, random(5, 6, 4, seed=1)) > 0).all()
+    assert (policy.kl(outputs, others) > 0).all()
 
 
 @pytest.mark.parametrize("policy", [GAUSSIAN, CATEGORICAL], ids=["gaussian", "categorical"])
@@ -119,6 +168,7 @@ def test_noise_has_the_distribution_it_is_inverted_from():
     assert gaussian.mean() == pytest.approx(0.0, abs=4 / 8000**0.5)
     assert gaussian.std() == pytest.approx(1.0, abs=4 / 16000**0.5)
     assert uniform.dtype == gaussian.dtype == np.float32
+    assert MULTI.draw_noise(rng, 7).shape == (7, MULTI.noise_size) == (7, MULTI.action_width) == (7, 3)
 
 
 def test_the_standard_deviation_never_falls_below_its_bound():
@@ -141,7 +191,7 @@ def test_in_single_precision_everything_stays_finite_at_the_default_bound():
     assert torch.isfinite(values) and torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("policy", [GAUSSIAN, CATEGORICAL], ids=["gaussian", "categorical"])
+@every_policy
 def test_stacked_equals_one_by_one(policy):
     each = [policy.init(torch.Generator().manual_seed(i)) for i in range(4)]
     params = {name: torch.stack([p[name] for p in each]) for name in each[0]}

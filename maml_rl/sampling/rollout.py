@@ -30,11 +30,11 @@ class VectorWorld(Protocol):
 
 def action_mapping(space: Any) -> Callable[[Tensor], NDArray]:
     """Policy actions [n, A] to environment actions [n, *shape]: +-1 is the Box's bound, beyond is clipped; indices [n]
-    for Discrete."""
-    if hasattr(space, "n"):
-        start = int(space.start)
-        return lambda actions: actions[:, 0].numpy().astype(np.int64) + start
+    for Discrete, [n, *shape] for MultiDiscrete and MultiBinary."""
     shape = (-1, *space.shape)
+    if not hasattr(space, "low"):
+        start = np.asarray(getattr(space, "start", 0), np.int64)
+        return lambda actions: (actions.numpy().astype(np.int64).reshape(shape) + start).astype(space.dtype)
     low, high = (torch.from_numpy(bound.copy()).flatten() for bound in (space.low, space.high))
     centre, half_width = (high + low) / 2, (high - low) / 2
     if bool((centre == 0).all()) and bool((half_width == 1).all()):

@@ -140,3 +140,29 @@ def test_success_and_tasks_set_aside_pass_through():
     plain = VectorFromSingle(Countdown, num_envs=1)
     tasks = [sample(9, np.random.default_rng(0)) for sample in (plain.sample_tasks, plain.sample_test_tasks)]
     assert tasks[0] == tasks[1]
+
+
+@pytest.mark.parametrize(
+    ("space", "outside"),
+    [
+        (gymnasium.spaces.MultiDiscrete([2, 3]), [[0, 3]]),
+        (gymnasium.spaces.MultiDiscrete([2, 3], start=[5, 5]), [[5, 4]]),
+        (gymnasium.spaces.MultiBinary(2), [[0, -1]]),
+        (gymnasium.spaces.MultiDiscrete([2, 3]), [[0.0, 1.0]]),
+    ],
+)
+def test_an_index_that_is_none_of_the_choices_is_refused(space, outside):
+    class Choosy(Countdown):
+        def __init__(self):
+            super().__init__()
+            self.action_space = space
+
+        def step(self, action):
+            assert space.contains(action)
+            return super().step(0)
+
+    vector = VectorFromSingle(Choosy, num_envs=1)
+    vector.reset(seed=0)
+    with pytest.raises(ValueError, match="actions must be whole numbers in Multi"):
+        vector.step(np.array(outside))
+    vector.step(space.sample()[None])

@@ -156,7 +156,7 @@ FAULTS = [
         "error",
         "a Box of floating-point numbers with finite",
     ),
-    ({"action_space": Tuple([Discrete(2)])}, "spaces_are_known", "error", "let it be Discrete or a Box"),
+    ({"action_space": Tuple([Discrete(2)])}, "spaces_are_known", "error", "let it be Discrete, MultiDiscrete"),
     ({"horizon": None}, "the_horizon_is_known", "error", "give it an attribute horizon, register it with"),
     ({"horizon": 2.5}, "the_horizon_is_known", "error", "must be a whole number of steps, got 2.5"),
     ({"horizon": 0}, "the_horizon_is_known", "error", "the horizon is 0 steps: let it be at least 1"),
