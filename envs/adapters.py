@@ -79,7 +79,7 @@ class VectorFromSingle(TaskVectorEnv):
         Args:
             make_env: makes one copy, with `gymnasium.make` or without; wrappers are kept.
             num_envs: n.
-            horizon: [steps] of an episode at most; None for the copies' own.
+            horizon: [steps] of an episode at most; None for the copies' own, or else `DEFAULT_HORIZON`.
             name: for messages.
         """
         if num_envs < 1:
@@ -89,9 +89,10 @@ class VectorFromSingle(TaskVectorEnv):
         first = self.envs[0]
         self.metadata = {**type(self).metadata, **first.metadata}
         self.reports_success = bool(_attribute(first, "reports_success", False))
+        own = own_horizon(first, name) if horizon is None else horizon
         super().__init__(
             num_envs=num_envs,
-            horizon=own_horizon(first, name) if horizon is None else horizon,
+            horizon=DEFAULT_HORIZON if own is None else own,
             single_observation_space=first.observation_space,
             single_action_space=first.action_space,
             default_task=None,
@@ -291,20 +292,29 @@ def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
 
 
-def own_horizon(env: gymnasium.Env, name: str) -> int:
-    """How many steps an episode may take: the attribute `horizon`, else what Gymnasium's TimeLimit grants.
+DEFAULT_HORIZON = 200
+"""Steps of an episode at most where neither the environment nor the user says how many: as in Finn et al. 2017."""
+
+
+def own_horizon(env: gymnasium.Env, name: str) -> int | None:
+    """How many steps an episode may take: the attribute `horizon`, a time limit in the chain of wrappers, or the one it
+    was registered with; the smallest, if there are several, and None if there is none.
 
     Raises:
-        ValueError: if the environment says neither.
+        ValueError: for a horizon that is no whole number.
     """
     horizon = _attribute(env, "horizon", None)
-    if horizon is None and env.spec is not None:
-        horizon = env.spec.max_episode_steps
-    if horizon is None:
-        raise ValueError(
-            f"{name} does not say how many steps an episode may take: give it an attribute horizon, register it with "
-            "max_episode_steps, or set --horizon"
-        )
-    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer):
+    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int | np.integer)):
         raise ValueError(f"the horizon of {name} must be a whole number of steps, got {horizon!r}")
-    return int(horizon)
+    registered = None if env.spec is None else env.spec.max_episode_steps
+    stated = [int(each) for each in (horizon, registered, *_time_limits(env)) if each is not None]
+    return min(stated, default=None)
+
+
+def _time_limits(env: gymnasium.Env) -> list[int]:
+    """[steps] of all wrappers that are, or look like, Gymnasium's TimeLimit."""
+    limits = [getattr(env, "_max_episode_steps", None)]
+    while isinstance(env, gymnasium.Wrapper):
+        env = env.env
+        limits.append(getattr(env, "_max_episode_steps", None))
+    return [limit for limit in limits if isinstance(limit, int) and limit > 0]

@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from .adapters import own_horizon
+from .adapters import DEFAULT_HORIZON, own_horizon
 from .candidate import NUM_TASKS, SEED, Batch, Candidate, first_difference, is_same, play, short
 from .plug_in import (
     TASK_METHODS,
@@ -160,15 +160,23 @@ def is_supported(actions: object) -> bool:
 
 def the_horizon_is_known(candidate: Candidate) -> Iterator[Finding]:
     """How many steps an episode may take is written somewhere."""
-    if candidate.horizon is None and not candidate.world.is_batch:
-        try:
-            horizon = own_horizon(candidate.single(), candidate.world.name)
-        except ValueError as error:
-            what, _, remedy = str(error).rpartition(": ")
-            yield _error(the_horizon_is_known, what or str(error), remedy)
-            return
-        if horizon < 1:
-            yield _error(the_horizon_is_known, f"the horizon is {horizon} steps", "let it be at least 1")
+    if candidate.horizon is not None or candidate.world.is_batch:
+        return
+    remedy = "give it an attribute horizon or a time limit, or set --horizon"
+    try:
+        horizon = own_horizon(candidate.single(), candidate.world.name)
+    except ValueError as error:
+        yield _error(the_horizon_is_known, str(error), remedy)
+        return
+    if horizon is None:
+        yield _warning(
+            the_horizon_is_known,
+            f"{candidate.world.name} does not say how many steps an episode may take, so that {DEFAULT_HORIZON} are "
+            "taken at most",
+            remedy,
+        )
+    elif horizon < 1:
+        yield _error(the_horizon_is_known, f"the horizon is {horizon} steps", "let it be at least 1")
 
 
 def steps_return_what_they_must(candidate: Candidate) -> Iterator[Finding]:
@@ -401,11 +409,9 @@ def episodes_end(candidate: Candidate) -> Iterator[Finding]:
     """An environment that states no length of its own ends its episodes itself."""
     if candidate.world.is_batch or candidate.horizon is None:
         return
-    try:
-        own_horizon(candidate.single(), candidate.world.name)
+    if own_horizon(candidate.single(), candidate.world.name) is not None:
         return
-    except ValueError:
-        subject = candidate.subject()
+    subject = candidate.subject()
     subject.set_task(candidate.tasks()[0])
     subject.reset(SEED)
     for action in itertools.islice(itertools.cycle(candidate.actions(subject)), candidate.horizon):

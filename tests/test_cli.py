@@ -87,10 +87,6 @@ def assert_same_run(one, other):
             "has no 'Pash' and registers no id of that name; its environments are "
             "['FragileVectorEnv', 'PushVectorEnv', 'ReachVectorEnv']",
         ),
-        (
-            ["--env", "Blackjack-v1"],
-            "Blackjack-v1 does not say how many steps an episode may take: give it an attribute",
-        ),
         (["--env", SINUSOID, "--oracle"], "oracle applies to task environments, not to sinusoid"),
         (["--env", "AntVel", "--physics", "moon"], "invalid choice 'moon'"),
         (["--env", "Nowhere"], "env must be a registered task environment, got 'maml/Nowhere-rllab-v0'"),

@@ -85,6 +85,13 @@ class Switches(Keyboard):
         assert self.action_space.contains(action), action
         return np.zeros(1, np.float32), float(action.sum()), False, False, {}
 
+class Ending(Idle):
+    horizon = None  # it ends by itself, and says nowhere when
+
+    def step(self, action):
+        *step, _, info = super().step(action)
+        return *step, self.time == 3, info
+
 class Angry(Idle):
     def step(self, action):
         raise KeyError("anger")
@@ -165,6 +172,18 @@ def test_training_runs_the_cheap_part_before_it_makes_a_folder(name, message, he
 def test_training_goes_on_with_a_warning(here, capfd):
     assert train(RunConfig(env="CartPole-v1"), [*TINY, "--horizon", "5", "--output-dir", "run"]) == 0
     assert "warning: CartPole-v1 has no tasks and is taken as a family of one" in capfd.readouterr().err
+
+
+def test_an_environment_that_ends_by_itself_needs_no_horizon(here, capfd):
+    flags = [*TINY, "--evaluate-every", "1", "--output-dir", "run"]
+    assert train(RunConfig(env="users:Ending"), flags) == 0
+    assert "warning: users:Ending does not say how many steps an episode may take, so that 200 are taken at most" in (
+        capfd.readouterr().err
+    )
+    with open("run/metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["env_steps"]) == 2 * 2 * 2 * 3  # two tasks, two episodes of three steps, before and after
+    assert evaluate(["run", "--num-tasks", "2"]) == 0
 
 
 def test_spaces_of_several_parts_and_episodes_of_unequal_length(here):

@@ -27,7 +27,7 @@ class SamplingConfig:
     """How trajectories are collected."""
 
     episodes_per_task: int = 20  # for each gradient step, and again for the outer step
-    horizon: int | None = None  # steps of an episode at most; by default the environment's own
+    horizon: int | None = None  # steps of an episode at most; by default the environment's own, or else 200
     num_threads: int = 0  # for sampling and learning; 0 takes every core. Results do not depend on it
     sampler: Literal["local", "processes", "ray"] = "local"
     """In this process, in others on this machine, or on a Ray cluster. Results do not depend on it."""

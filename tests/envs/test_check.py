@@ -157,7 +157,12 @@ FAULTS = [
         "a Box of floating-point numbers with finite",
     ),
     ({"action_space": Tuple([Discrete(2)])}, "spaces_are_known", "error", "let it be Discrete, MultiDiscrete"),
-    ({"horizon": None}, "the_horizon_is_known", "error", "give it an attribute horizon, register it with"),
+    (
+        {"horizon": None},
+        "the_horizon_is_known",
+        "warning",
+        "valley does not say how many steps an episode may take, so that 200 are taken at most: give it an attribute",
+    ),
     ({"horizon": 2.5}, "the_horizon_is_known", "error", "must be a whole number of steps, got 2.5"),
     ({"horizon": 0}, "the_horizon_is_known", "error", "the horizon is 0 steps: let it be at least 1"),
     (
@@ -347,6 +352,17 @@ def test_an_episode_that_never_ends():
     assert finding.name == "episodes_end" and finding.severity == "warning"
     assert "did not end in 30 steps, where --horizon cuts it" in str(finding)
     assert check(Valley, horizon=30) == []  # states its length
+
+
+def test_a_time_limit_anywhere_in_the_chain_is_an_episode_s_length():
+    class Endless(Valley):
+        horizon = None
+
+    def limited():
+        return gymnasium.wrappers.OrderEnforcing(gymnasium.wrappers.TimeLimit(Endless(), 30))
+
+    for horizon in (None, 50):
+        assert check(limited, horizon) == []
 
 
 def test_a_family_of_one():

@@ -16,7 +16,7 @@ from envs.task_env import SimulationError, TaskVectorEnv
 SOURCE = """
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import RescaleAction, TimeLimit
+from gymnasium.wrappers import RescaleAction, TimeLimit, TransformReward
 from envs.navigation import Navigation2DVectorEnv
 
 class Walk(gymnasium.Env):
@@ -61,6 +61,22 @@ class Endless(Walk):
 def wrapped():
     return RescaleAction(Walk(), np.float32(-3.0), np.float32(3.0))
 
+def limited():
+    return TransformReward(RescaleAction(TimeLimit(Endless(), 7), np.float32(-3.0), np.float32(3.0)), lambda r: r)
+
+def limited_twice():
+    return TimeLimit(TimeLimit(Walk(), 3), 9)
+
+class OwnLimit(gymnasium.Wrapper):
+    _max_episode_steps = 8  # as Gymnasium's TimeLimit calls it
+
+def limited_by_another():
+    return RescaleAction(OwnLimit(Endless()), np.float32(-3.0), np.float32(3.0))
+
+class OfOneStep(Endless):
+    def step(self, action):
+        return np.zeros(1, np.float32), self.task, False, True, {}
+
 def nothing():
     return None
 
@@ -99,8 +115,13 @@ def batch(name, num_envs=2, horizon=None, render_mode=None) -> TaskVectorEnv:
         ("walks:Walk", 4),
         ("walks:wrapped", 4),
         ("walks:Batch", 100),
-        ("walks:Walk-v3", 4),  # an attribute counts for more than the registration
+        ("walks:Walk-v3", 4),  # the attribute; 6 steps are registered
         ("walks:user/Endless-v0", 6),
+        ("walks:limited", 7),
+        ("walks:limited_twice", 3),  # the smallest is the one that ends it
+        ("walks:limited_by_another", 8),
+        ("walks:Endless", 200),  # nobody says
+        ("walks:OfOneStep", 200),
         ("walks:user/Untasked-v0", 6),
         ("walks:user/Batch-v0", 100),
         ("CartPole-v1", 500),
@@ -165,10 +186,6 @@ def test_pictures_are_asked_for_by_render_mode(here):
         (
             "walks:Untasked",
             r"walks:Untasked has no sample_tasks and no set_task: give it sample_tasks\(self, num_tasks, rng\)",
-        ),
-        (
-            "walks:Endless",
-            r"walks:Endless does not say how many steps an episode may take: give it an attribute horizon,",
         ),
         ("walks:", r"env must be an id or module:Class, got 'walks:'"),
         (
