@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -285,6 +286,24 @@ def _error_of(row: int, error: Exception) -> SimulationError:
     """What a copy raised, as an error of its row."""
     reason = error.reason if isinstance(error, SimulationError) else f"{type(error).__name__}: {error}"
     return SimulationError(row, reason)
+
+
+def tells_success(env: TaskVectorEnv) -> bool:
+    """Whether the infos of one episode of random actions hold "success" or "is_success"; False if it fails."""
+    actions = copy.deepcopy(env.action_space)
+    actions.seed(0)
+    env.set_tasks(env.sample_tasks(1, np.random.default_rng(0)) * env.num_envs)
+    alive = np.ones(env.num_envs, dtype=bool)
+    try:
+        env.reset(seed=0)
+        while alive.any():
+            _, _, terminated, truncated, infos = env.step(actions.sample(), alive)
+            if "success" in infos:
+                return True
+            alive &= ~(terminated | truncated)
+    except SimulationError:
+        return False  # training will meet it, and tell
+    return False
 
 
 def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:

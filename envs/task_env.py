@@ -48,7 +48,7 @@ class TaskEnv(gymnasium.Env, ABC):
         horizon: steps until the environment itself reports `truncated`.
         task_range: `sample_tasks` draws its numbers uniformly from here, and from elsewhere once this is set anew;
             None if tasks have no range.
-        reports_success: each step's infos hold "success", above 0 where the task is done at that step.
+        reports_success: each step's infos hold "success", or "is_success", above 0 where the task is done at that step.
     """
 
     horizon: int
@@ -205,6 +205,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         observations, rewards, terminated, truncated, infos = self._step_rows(actions, None if everyone else alive)
         self._check_finite("observation", observations, alive)
         self._check_finite("reward", rewards, alive)
+        if "is_success" in infos and "success" not in infos:
+            infos["success"] = infos["is_success"].copy()  # Stable-Baselines3's name for it
         if self.reports_success and "success" not in infos:
             raise ValueError(
                 f"{type(self).__name__} says reports_success, but its infos {sorted(infos)} have no success"

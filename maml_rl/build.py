@@ -14,6 +14,7 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
+from envs.adapters import tells_success
 from envs.check import SUPPORTED_ACTIONS, is_supported, observations_are_of_unit_size
 from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
@@ -235,6 +236,7 @@ def _reinforcement(
 ) -> _Families:
     make_env = functools.partial(_make_world_anywhere, gymnasium.registry.get(config.env_id), config)
     probe = make_env(1)
+    probe.reports_success = probe.reports_success or _tells_success(config, make_env)
     if task_range is not None:
         if probe.task_range is None:
             probe.close()
@@ -263,6 +265,17 @@ def _reinforcement(
         for close in closers:
             close()
         raise
+
+
+def _tells_success(config: RunConfig, make_env: Callable[[int], TaskVectorEnv]) -> bool:
+    """Whether a user's environment reports success without having said so; the project's own say so."""
+    if config.env_id.startswith("maml/"):
+        return False
+    env = make_env(1)  # another one, since an episode leaves traces
+    try:
+        return tells_success(env)
+    finally:
+        env.close()
 
 
 def make_sampler(

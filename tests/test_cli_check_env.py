@@ -92,6 +92,11 @@ class Ending(Idle):
         *step, _, info = super().step(action)
         return *step, self.time == 3, info
 
+class Arriving(Idle):
+    def step(self, action):
+        *step, _ = super().step(action)
+        return *step, ({"is_success": bool(self.np_random.random() < 0.5)} if self.time == 5 else {})
+
 class Angry(Idle):
     def step(self, action):
         raise KeyError("anger")
@@ -184,6 +189,16 @@ def test_an_environment_that_ends_by_itself_needs_no_horizon(here, capfd):
         (row,) = csv.DictReader(file)
     assert float(row["env_steps"]) == 2 * 2 * 2 * 3  # two tasks, two episodes of three steps, before and after
     assert evaluate(["run", "--num-tasks", "2"]) == 0
+
+
+def test_is_success_is_counted(here):
+    flags = [*TINY, "--episodes-per-task", "50", "--evaluate-every", "1", "--output-dir", "run"]
+    assert train(RunConfig(env="users:Arriving"), flags) == 0
+    with open("run/metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    for name in ("success_before", "success_after"):  # of 100 episodes each; a deviation of 0.05
+        assert 0.3 < float(row[name]) < 0.7
+    assert 0.0 < float(row["eval_success_0"]) < 1.0
 
 
 def test_spaces_of_several_parts_and_episodes_of_unequal_length(here):

@@ -104,7 +104,7 @@ def rollout(
             out.rewards[:, :, t] = torch.from_numpy(rewards * alive).view(num_tasks, num_episodes)
             out.mask[:, :, t] = torch.from_numpy(alive).view(num_tasks, num_episodes)
             terminated_ever |= terminated
-            if reports_success:
+            if reports_success and "success" in infos:  # some tell it at an episode's last step alone
                 succeeded_ever |= alive & (infos["success"] > 0)
             alive = alive & ~(terminated | truncated)
     out.terminated[:] = torch.from_numpy(terminated_ever).view(num_tasks, num_episodes)
