@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -66,7 +69,9 @@ def find_world(name: str) -> World:
     if not colon:
         return _registered(name, name)
     if not module_name or not attribute:
-        raise ValueError(f"env must be an id or module:Class, got {name!r}")
+        raise ValueError(f"env must be an id or module:Class, got {name!r}{_did_you_mean(name)}")
+    if "/" in module_name or module_name.endswith(".py"):
+        raise ValueError(f"env must name a module, as import does, not a file, got {name!r}{_did_you_mean(name)}")
     module = _imported(module_name)
     maker = getattr(module, attribute, None)
     if maker is None:
@@ -197,6 +202,50 @@ def _imported(module_name: str) -> ModuleType:
         ) from error
 
 
+def _did_you_mean(name: str) -> str:
+    """The end of a message about a name that is almost module:Class; no module is imported for it."""
+    guesses = _guesses(name)
+    return f": did you mean {' or '.join(guesses)}?" if guesses else ""
+
+
+def _guesses(name: str) -> list[str]:
+    """`module:Class` for a module or its file, with a class behind a colon or a dot, or else all classes in it."""
+    path, _, attribute = name.partition(":")
+    place = os.path.relpath(path) if path.startswith("/") else os.path.normpath(path)
+    if place.startswith("..") and os.path.isfile(path):
+        folder, file = os.path.split(os.path.abspath(path))
+        classes = [attribute] if attribute else _classes_in(Path(path))
+        return [f"{file.removesuffix('.py')}:{each}, given in the folder {folder}" for each in classes]
+    module = place.removesuffix(".py").replace("/", ".")
+    if not attribute and not _source_of(module):
+        module, _, attribute = module.rpartition(".")
+    source = _source_of(module)
+    if source is None:
+        return []
+    is_own = source.is_relative_to(os.getcwd())  # else a word like random would get the library's classes
+    return [f"{module}:{each}" for each in ([attribute] if attribute else _classes_in(source) if is_own else [])]
+
+
+def _source_of(module_name: str) -> Path | None:
+    """The file that an import would run, found without running any."""
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        return None
+    place = Path(*module_name.split("."))
+    files = (
+        Path(folder, file) for folder in (os.getcwd(), *sys.path) for file in (f"{place}.py", place / "__init__.py")
+    )
+    return next((file for file in files if file.is_file()), None)
+
+
+def _classes_in(source: Path) -> list[str]:
+    """Names of a file's classes that are derived from others, as environments are."""
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases and node.name[0] != "_"]
+
+
 def _environments_of(module: ModuleType) -> list[str]:
     return sorted(
         name
@@ -220,6 +269,12 @@ def _registered(name: str, env_id: str) -> World:
     try:
         spec = gymnasium.spec(env_id)
     except gymnasium.error.Error as error:
+        one_word = re.fullmatch(r"maml/(\w+)-(?:rllab|gym)-v0", name)
+        given = one_word[1] if one_word else name
+        if _did_you_mean(given):
+            raise ValueError(
+                f"env must be a registered task environment or module:Class, got {given!r}{_did_you_mean(given)}"
+            ) from None
         own = [each for each in gymnasium.registry if each.startswith("maml/") and not each.startswith("maml/ML1-")]
         known = [*sorted(own), "maml/ML1-<class>-v0"]
         raise ValueError(

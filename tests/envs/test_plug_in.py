@@ -200,6 +200,56 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(name, message, here):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lamp",
+        "lamp:",
+        "lamp.py",
+        "./lamp.py",
+        "lamp.LampEnv",
+        "lamp.py:LampEnv",
+        "./lamp.py:LampEnv",
+        "./lamp:LampEnv",
+        "maml/lamp-rllab-v0",  # what a name of one word becomes
+    ],
+)
+def test_a_name_that_is_almost_right_gets_the_right_one(name, here):
+    (here / "lamp.py").write_text(
+        "raise SystemExit('I was run')\nclass LampEnv(Base): pass\nclass _Hidden(Base): pass\n"
+    )
+    with pytest.raises(ValueError, match=r"did you mean lamp:LampEnv\?"):
+        find_world(name)
+
+
+def test_a_name_in_a_folder_and_one_that_may_be_several(here):
+    (here / "inner").mkdir()
+    (here / "inner" / "lamp.py").write_text("class Dark(Base): pass\nclass Light(Base): pass\nclass Bulb: pass\n")
+    for name, guess in (
+        ("inner/lamp.py:Light", "inner.lamp:Light"),
+        ("inner.lamp.Light", "inner.lamp:Light"),
+        ("inner.lamp", "inner.lamp:Dark or inner.lamp:Light"),
+    ):
+        with pytest.raises(ValueError, match=rf"did you mean {guess}\?"):
+            find_world(name)
+    (here / "inner" / "lamp.py").write_text("class:")
+    for name in (
+        "inner.lamp",
+        "dusk.Light",
+        "dusk",
+        "dusk.py:Light",
+        "../",
+        "a b",
+        "HalfCheetah-v99",
+        ":Light",
+        "",
+        "random",
+    ):
+        with pytest.raises(ValueError) as caught:
+            find_world(name)
+        assert "did you mean" not in str(caught.value)  # Gymnasium's own suggestions are capitalised
+
+
 class Seer(gymnasium.Env):
     action_space = Discrete(2)
     horizon = 5
