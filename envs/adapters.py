@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from gymnasium.vector.utils import create_empty_array
 from numpy.typing import NDArray
 
 from .task_env import SimulationError, Step, Task, TaskEnv, TaskVectorEnv
+
+_NUMBERS = (int, float, np.number, np.bool_)  # of infos these are kept
 
 
 class SingleFromVector(TaskEnv):
@@ -131,9 +134,13 @@ class VectorFromSingle(TaskVectorEnv):
             try:
                 if task is not None:
                     self._set_task[row](task)
-                observation, _ = self.envs[row].reset(seed=self._next_seeds[row])
+                result = self.envs[row].reset(seed=self._next_seeds[row])
             except Exception as error:
                 raise _error_of(int(row), error) from error
+            try:
+                observation, _ = result
+            except (TypeError, ValueError) as error:
+                raise _wrong_result(int(row), "reset", result, "(observation, info)") from error
             self._keep(int(row), observation)
 
     def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
@@ -145,11 +152,16 @@ class VectorFromSingle(TaskVectorEnv):
                 result = self.envs[row].step(actions[row])
             except Exception as error:
                 raise _error_of(int(row), error) from error
-            observation, rewards[row], terminated[row], truncated[row], info = result
+            try:
+                observation, reward, terminated[row], truncated[row], info = result
+                rewards[row] = float(reward)  # numpy would take None for nan
+                numbers = [(name, value) for name, value in info.items() if isinstance(value, _NUMBERS)]
+            except (TypeError, ValueError, AttributeError) as error:
+                wanted = "(observation, reward, terminated, truncated, info)"
+                raise _wrong_result(int(row), "step", result, wanted) from error
             self._keep(int(row), observation)
-            for name, value in info.items():
-                if isinstance(value, (int, float, np.number, np.bool_)):
-                    infos.setdefault(name, np.zeros(self.num_envs))[row] = value
+            for name, value in numbers:
+                infos.setdefault(name, np.zeros(self.num_envs))[row] = value
         return self._observe(), rewards, terminated, truncated, infos
 
     def _keep(self, row: int, observation: NDArray) -> None:
@@ -280,6 +292,11 @@ def _byte_bounds(space: gymnasium.Space) -> tuple[NDArray, NDArray]:
         low = space.low.astype(np.float32)
         return low, np.maximum(space.high - low, 1)  # an entry that is always the same becomes 0
     return np.zeros(flatdim(space), np.float32), np.ones(flatdim(space), np.float32)
+
+
+def _wrong_result(row: int, method: str, result: Any, wanted: str) -> SimulationError:
+    """That a copy returned something of another form."""
+    return SimulationError(row, f"{method} returned {reprlib.repr(result)}: let it return {wanted}")
 
 
 def _error_of(row: int, error: Exception) -> SimulationError:

@@ -6,14 +6,14 @@ import copy
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
 from .adapters import DEFAULT_HORIZON, own_horizon
-from .plug_in import World, make_batch, make_single, with_tasks
+from .plug_in import World, flattened, make_batch, make_single, with_tasks
 from .task_env import Task, TaskVectorEnv
 
 NUM_TASKS = 8  # drawn to find two that differ
@@ -111,6 +111,16 @@ class Candidate:
         env = with_tasks(self.world, self.single())
         return Single(env, self._limit(env))
 
+    def trained_on(self) -> gymnasium.Env | TaskVectorEnv:
+        """A fresh one in the wrappers that training adds, where it can be laid flat."""
+        if self.world.is_batch:
+            return self.batch(1)
+        env = self.single()
+        try:
+            return flattened(self.world.name, env)
+        except ValueError:
+            return env
+
     def actions(self, subject: Single | Batch) -> list[Any]:
         """The same ones every time."""
         space = copy.deepcopy(subject.action_space)
@@ -118,19 +128,37 @@ class Candidate:
         return [space.sample() for _ in range(self.num_steps)]
 
     def tasks(self) -> list[Task]:
-        return list(self.subject().sample_tasks(NUM_TASKS, np.random.default_rng(0)))
+        """A few, drawn by threes: there may be no more of them."""
+        subject, rng = self.subject(), np.random.default_rng(0)
+        return [task for _ in range(0, NUM_TASKS, 3) for task in subject.sample_tasks(3, rng)][:NUM_TASKS]
 
     @functools.cached_property
     def two_that_differ(self) -> tuple[Task, Task] | None:
         """Two tasks in which equal seeds and actions do not lead to the same."""
-        tasks = self.tasks()
-        first = self.play(tasks[0])
-        return next(((tasks[0], task) for task in tasks[1:] if first_difference(first, self.play(task))), None)
+        tasks, subject = self.tasks(), self.subject()
+        actions = self.actions(subject)
+        first = play(subject, actions, tasks[0])
+        differ = (task for task in tasks[1:] if first_difference(first, play(subject, actions, task)))
+        return next(((tasks[0], task) for task in differ), None)
 
     def play(self, task: Task) -> Played:
         """Episodes of a fresh environment."""
         subject = self.subject()
         return play(subject, self.actions(subject), task)
+
+    def wrapper_with_memory(self, task: Task) -> str | None:
+        """The innermost wrapper under which an episode is no longer the same when it is played again."""
+        if self.world.is_batch:
+            return None
+        env = with_tasks(self.world, self.single())
+        for layer in reversed(list(layers(env))):
+            env.get_wrapper_attr("set_task")(task)
+            subject = Single(layer, self._limit(env))
+            actions = self.actions(subject)
+            first, again = (play_on(subject, actions) for _ in range(2))
+            if first_difference(first, again):
+                return type(layer).__name__ if isinstance(layer, gymnasium.Wrapper) else None
+        return None
 
     def _limit(self, env: gymnasium.Env) -> int:
         """[steps] after which training leaves an episode."""
@@ -146,9 +174,22 @@ class Candidate:
             env.close()
 
 
+def layers(env: Any) -> Iterator[Any]:
+    """The environment's wrappers from the outermost on, and at last what they wrap."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
 def play(subject: Single | Batch, actions: Sequence[Any], task: Task) -> Played:
     """Take the actions one after the other; when an episode is over, begin another."""
     subject.set_task(task)
+    return play_on(subject, actions)
+
+
+def play_on(subject: Single | Batch, actions: Sequence[Any]) -> Played:
+    """As `play`, with the task that was set before."""
     seeds = itertools.count(SEED, 100)
     played = Played([], [], [], [])
 

@@ -1,7 +1,7 @@
-"""The properties that every task environment must have: what is missing or wrong, in words, and how to mend it.
+"""The properties that every task environment must have: what is missing or wrong, in words, and what to do.
 
-A property is a function from a `Candidate` to findings. Those of `FORM` and `CONTRACT` are cheap, and training cannot
-do without them; that of `SCALE` is cheap, too; those of `BEHAVIOUR` make its numbers mean something.
+A property is a function from a `Candidate` to findings. Those of `BEHAVIOUR` make the numbers of training mean
+something; all others are cheap, and training cannot do without them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from .adapters import DEFAULT_HORIZON, own_horizon
-from .candidate import NUM_TASKS, SEED, Batch, Candidate, first_difference, is_same, play, short
+from .candidate import NUM_TASKS, SEED, Batch, Candidate, first_difference, is_same, layers, play, short
 from .plug_in import (
     TASK_METHODS,
     World,
     flattened,
     located,
     missing_methods,
+    missing_package,
+    raising_function,
+    wrong_definitions,
 )
+from .sharing import disturbing_method, is_over, places_of_the_last_episode
 from .task_env import Task
 
 FEW_STEPS = 10  # played for the contract
+LARGEST = float(np.finfo(np.float32).max)  # of a number that training keeps
 MANY_STEPS = 100  # played for the rest, over as many episodes as they take
 UNIT_SIZE = (0.01, 100.0)  # the largest entry of all observations: beyond these a network hardly learns
 
@@ -62,7 +67,7 @@ def check_world(world: World, horizon: int | None, thorough: bool) -> list[Findi
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium's, about what is said here
             candidate.batch(1) if world.is_batch else candidate.single()
-            for stage in (FORM, CONTRACT, SCALE, BEHAVIOUR if thorough else ()):
+            for stage in (DEFINITIONS, FORM, CONTRACT, SCALE, REPEATABLE, BEHAVIOUR if thorough else ()):
                 for check in stage:
                     findings += _found(check, candidate)
                 if any(finding.severity == "error" for finding in findings):
@@ -80,8 +85,11 @@ def _found(check: Property, candidate: Candidate) -> list[Finding]:
     try:
         return list(check(candidate))
     except Exception as error:
-        subject = check.__name__.replace("_", " ")
-        return [_error(check, f"looking whether {subject} failed with {located(error)}", "mend what raises it")]
+        package = missing_package(error)
+        if package is not None:
+            return [_error(check, f"{candidate.world.name} {package[0]}", package[1])]
+        raiser = raising_function(error) or f"checking that {check.__name__.replace('_', ' ')}"
+        return [_error(check, f"{raiser} raised {located(error)}", "correct what raises it")]
 
 
 def _error(check: Property, what: str, remedy: str) -> Finding:
@@ -93,6 +101,12 @@ def _warning(check: Property, what: str, remedy: str) -> Finding:
 
 
 # --- the contract ----------------------------------------------------------------------------------------------
+
+
+def methods_take_their_arguments(candidate: Candidate) -> Iterator[Finding]:
+    """Each method can be called in the way in which training calls it."""
+    for what, remedy in wrong_definitions(candidate.trained_on()):
+        yield _error(methods_take_their_arguments, what, remedy)
 
 
 def tasks_can_be_drawn(candidate: Candidate) -> Iterator[Finding]:
@@ -222,6 +236,9 @@ def _no_number(reward: Any, rows: tuple[int, ...], number: int) -> Iterator[Find
     elif not np.isfinite(reward).all():
         remedy = "look for a division by zero, or a state that leaves all bounds"
         yield _error(steps_return_what_they_must, f"the reward of step {number} is {short(reward)}", remedy)
+    elif np.abs(reward).max() > LARGEST:
+        what = f"the reward of step {number} is {short(reward)}, beyond {LARGEST:.2g}, the largest number in 32 bits"
+        yield _error(steps_return_what_they_must, what, "scale it to about 1")
 
 
 def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]:
@@ -252,6 +269,10 @@ def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]
             yield wrong(
                 f"is not finite: {short(value)}", "look for a division by zero, or a state that leaves all bounds"
             )
+        elif array.size and np.abs(array.astype(np.float64)).max() > LARGEST:
+            yield wrong(
+                f"is {short(value)}, beyond {LARGEST:.2g}, the largest number in 32 bits", "scale it to about 1"
+            )
         elif isinstance(value, np.ndarray) and not np.can_cast(array.dtype, space.dtype):
             remedy = (
                 f"return np.asarray(observation, np.{space.dtype}), or make observation_space a Box of {array.dtype}"
@@ -280,23 +301,121 @@ def observations_are_of_unit_size(candidate: Candidate) -> Iterator[Finding]:
         )
 
 
-# --- behaviour -------------------------------------------------------------------------------------------------
+# --- repeatability ---------------------------------------------------------------------------------------------
 
 
 def a_seed_decides_everything(candidate: Candidate) -> Iterator[Finding]:
     """Same seed, same task, same actions: the same episodes, of the same object and of another one."""
     task, subject = candidate.tasks()[0], candidate.subject()
+    for layer in layers(subject.env):
+        if getattr(layer, "update_running_mean", False):  # rewards that are zero so far would not show it
+            yield _memory(type(layer).__name__, "its statistics depend on all episodes played before")
+            return
     actions = candidate.actions(subject)
     first, again = (play(subject, actions, task) for _ in range(2))
     for other, whose in ((again, "of the same environment"), (candidate.play(task), "of another one")):
         difference = first_difference(first, other)
         if difference:
-            yield _error(
-                a_seed_decides_everything,
-                f"two episodes {whose}, of equal seed, task and actions, differ: {difference}",
-                "call super().reset(seed=seed), draw from self.np_random alone, and set all state anew in reset",
+            what = f"two episodes {whose}, of equal seed, task and actions, differ: {difference}"
+            wrapper = candidate.wrapper_with_memory(task)
+            yield (
+                _memory(wrapper, what)
+                if wrapper
+                else _error(
+                    a_seed_decides_everything,
+                    what,
+                    "call super().reset(seed=seed), draw from self.np_random alone, and set all state anew in reset",
+                )
             )
             return
+
+
+def _memory(wrapper: str, what: str) -> Finding:
+    return _error(
+        a_seed_decides_everything,
+        f"the wrapper {wrapper} carries a memory from one episode into the next ({what})",
+        "leave it out, let its reset forget, or freeze its statistics (update_running_mean = False)",
+    )
+
+
+def global_generators_stay(candidate: Candidate) -> Iterator[Finding]:
+    """Neither numpy's nor Python's global generator is drawn from."""
+
+    def states() -> dict[str, Any]:
+        return {"numpy.random": np.random.get_state(), "random": random.getstate()}
+
+    before = states()
+    candidate.play(candidate.tasks()[0])
+    after = states()
+    for name in before:
+        if not is_same(before[name], after[name]):
+            yield _error(
+                global_generators_stay,
+                f"the global generator of {name} is drawn from, or seeded",
+                "draw from rng in sample_tasks and from self.np_random in reset and step",
+            )
+
+
+def tasks_stay_as_drawn(candidate: Candidate) -> Iterator[Finding]:
+    """A task that was drawn is not changed by a later draw, nor by the copies that play it."""
+    subject, other = candidate.subject(), candidate.subject()
+    tasks = subject.sample_tasks(3, np.random.default_rng(0))
+    before = [_pickled(task) for task in tasks]
+
+    def draw_again() -> None:
+        for each in (subject, other):
+            each.sample_tasks(3, np.random.default_rng(1))
+
+    def step_on() -> None:
+        for action in candidate.actions(subject):
+            if is_over(subject, subject.step(copy.deepcopy(action))):
+                return
+
+    deeds: dict[str, Callable[[], Any]] = {
+        "a later call of sample_tasks": draw_again,
+        "set_task": lambda: subject.set_task(tasks[0]),
+        "reset": lambda: subject.reset(SEED),
+        "step": step_on,
+    }
+    for name, deed in deeds.items():
+        deed()
+        for pickled, task in zip(before, tasks, strict=False):
+            if pickled is None or pickled == _pickled(task):
+                continue
+            drawn = pickle.loads(pickled).fn
+            if not _is_same_task(drawn, task):
+                yield _error(
+                    tasks_stay_as_drawn,
+                    f"{name} changes a task that was drawn before, from {short(drawn)} to {short(task)}",
+                    "return new tasks from every call of sample_tasks, and change only a copy of a task: all episodes "
+                    "of a task are given the same object",
+                )
+                return
+
+
+def copies_share_nothing(candidate: Candidate) -> Iterator[Finding]:
+    """A copy changes no episode of another copy, whatever is done with it."""
+    remedy = "keep the task, and all else that belongs to an episode, in self, in objects made in __init__ or reset"
+    one, other = (list(layers(candidate.subject().env))[-1] for _ in range(2))
+    if one is other:
+        yield _error(
+            copies_share_nothing,
+            f"{candidate.world.name} returned one and the same {type(one).__name__} twice",
+            "make a new one in every call: episodes are played side by side",
+        )
+        return
+    tasks = candidate.two_that_differ or candidate.tasks()[:2]
+    method = disturbing_method(candidate, tasks)
+    places = places_of_the_last_episode(candidate, tasks)
+    shared = " and ".join(places[:3])
+    if method:
+        through = f"through {shared}" if places else "through a variable, an object or a file outside of them"
+        yield _error(copies_share_nothing, f"{method} of one copy changes the episodes of others, {through}", remedy)
+    elif places:
+        yield _error(copies_share_nothing, f"all copies share the task or state that stands in {shared}", remedy)
+
+
+# --- behaviour -------------------------------------------------------------------------------------------------
 
 
 def tasks_depend_on_rng_alone(candidate: Candidate) -> Iterator[Finding]:
@@ -324,24 +443,6 @@ def _pickled(task: Task) -> bytes | None:
         return pickle.dumps(CloudpickleWrapper(task))
     except Exception:
         return None
-
-
-def global_generators_stay(candidate: Candidate) -> Iterator[Finding]:
-    """Neither numpy's nor Python's global generator is drawn from."""
-
-    def states() -> dict[str, Any]:
-        return {"numpy.random": np.random.get_state(), "random": random.getstate()}
-
-    before = states()
-    candidate.play(candidate.tasks()[0])
-    after = states()
-    for name in before:
-        if not is_same(before[name], after[name]):
-            yield _error(
-                global_generators_stay,
-                f"the global generator of {name} is drawn from, or seeded",
-                "draw from rng in sample_tasks and from self.np_random in reset and step",
-            )
 
 
 def observations_keep(candidate: Candidate) -> Iterator[Finding]:
@@ -466,16 +567,21 @@ def gymnasium_agrees(candidate: Candidate) -> Iterator[Finding]:
     try:
         check_env(env, skip_render_check=True)
     except (AssertionError, gymnasium.error.Error) as error:
-        yield _warning(gymnasium_agrees, f"Gymnasium's own checker says: {short(error)}", "mend it if you can")
+        yield _warning(gymnasium_agrees, f"Gymnasium's own checker says: {short(error)}", "follow it if you can")
 
 
+DEFINITIONS: tuple[Property, ...] = (methods_take_their_arguments,)
 FORM: tuple[Property, ...] = (tasks_can_be_drawn, spaces_are_known, the_horizon_is_known)
 CONTRACT: tuple[Property, ...] = (steps_return_what_they_must,)
 SCALE: tuple[Property, ...] = (observations_are_of_unit_size,)
-BEHAVIOUR: tuple[Property, ...] = (
+REPEATABLE: tuple[Property, ...] = (
     a_seed_decides_everything,
-    tasks_depend_on_rng_alone,
     global_generators_stay,
+    tasks_stay_as_drawn,
+    copies_share_nothing,
+)
+BEHAVIOUR: tuple[Property, ...] = (
+    tasks_depend_on_rng_alone,
     observations_keep,
     a_task_waits_for_reset,
     tasks_matter,

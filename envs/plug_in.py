@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
+import inspect
 import os
 import re
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +30,24 @@ TASK_METHODS = {
     "sample_tasks": "sample_tasks(self, num_tasks, rng), which returns a list of num_tasks tasks drawn with rng",
     "set_task": "set_task(self, task), which makes task the one to be solved from the next reset on",
 }
+_CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {  # parameters, and a call as it is made
+    "sample_tasks": ("self, num_tasks, rng", (1, None), {}),
+    "sample_test_tasks": ("self, num_tasks, rng", (1, None), {}),
+    "set_task": ("self, task", (None,), {}),
+    "set_tasks": ("self, tasks", (None,), {}),
+    "reset": ("self, *, seed=None, options=None", (), {"seed": 0}),
+    "step": ("self, action", (None,), {}),
+}
+_DISTRIBUTIONS = {  # packages that pip knows under another name
+    "Box2D": '"gymnasium[box2d]"',
+    "PIL": "pillow",
+    "ale_py": "ale-py",
+    "cv2": "opencv-python",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+_MACHINERY = {"adapters.py", "candidate.py", "check.py", "plug_in.py", "sharing.py", "task_env.py"}  # is not to blame
 
 
 class World(NamedTuple):
@@ -174,12 +195,71 @@ def flattened(name: str, env: gymnasium.Env) -> gymnasium.Env:
     return env
 
 
+def wrong_definitions(env: Any) -> Iterator[tuple[str, str]]:
+    """Methods that do not take what they will be called with: what each takes, and the definition it needs."""
+    for name, (parameters, arguments, keywords) in _CALLS.items():
+        method = _method(env, name)
+        if method is None:
+            continue
+        if name == "reset" and env is not env.unwrapped:
+            keywords = {**keywords, "options": None}  # wrappers hand it on
+        try:
+            signature = inspect.signature(method)
+        except (TypeError, ValueError):
+            continue  # of a built-in function
+        try:
+            signature.bind(*arguments, **keywords)
+        except TypeError:
+            yield f"{name} takes the arguments {signature}", f"define it as `def {name}({parameters})`"
+
+
+def _method(env: Any, name: str) -> Any:
+    """Of a single environment the innermost reset and step, which wrappers call with the same arguments."""
+    if not isinstance(env, gymnasium.Env) or name in ("reset", "step"):
+        return getattr(env.unwrapped, name, None)
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+
+
+def missing_package(error: BaseException | None) -> tuple[str, str] | None:
+    """Which package is not installed, and how to get it; None if that is not what raised the error."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            package = error.name.partition(".")[0]
+            if importlib.util.find_spec(package) is None:
+                remedy = f"pip install {_DISTRIBUTIONS.get(package, package)}"
+                if _is_users(_last_file(error)):
+                    remedy += f", or put the folder of {package} on PYTHONPATH if it is a module of your own"
+                return f"needs the package {package}, which is not installed", remedy
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def located(error: BaseException) -> str:
     """An exception in one line: its type, its words, and the last line of a user's own file that it passed."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__ and f.filename[0] != "<"]
+    own = _users_frames(error)
     words = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{words} ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else words
+
+
+def raising_function(error: BaseException) -> str | None:
+    """The first function of a user's own that an exception passed."""
+    return next((frame.name for frame in _users_frames(error) if frame.name.isidentifier()), None)
+
+
+def _users_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+
+
+def _last_file(error: BaseException) -> str:
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return next((file for file in reversed(files) if not file.startswith("<")), "<")
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file belongs neither to a package, nor to Python, nor to what looks at environments here."""
+    if "site-packages" in file or file.startswith((sysconfig.get_path("stdlib"), "<")):
+        return False
+    return os.path.dirname(file) != os.path.dirname(__file__) or os.path.basename(file) not in _MACHINERY
 
 
 def _imported(module_name: str) -> ModuleType:
@@ -196,8 +276,11 @@ def _imported(module_name: str) -> ModuleType:
                 f"env must name a module that can be found, but {module_name!r} is neither on sys.path nor in {here}: "
                 "go to the folder that holds it, or put that folder on PYTHONPATH"
             ) from None
+        package = missing_package(error)
+        if package is not None:
+            raise ValueError(f"env module {module_name!r} {': '.join(package)}") from error
         raise ValueError(
-            f"env must name a module that can be imported, but {module_name!r} fails with {located(error)}: mend it "
+            f"env must name a module that can be imported, but {module_name!r} fails with {located(error)}: correct it "
             f"until python -c 'import {module_name}' passes"
         ) from error
 
@@ -280,7 +363,10 @@ def _registered(name: str, env_id: str) -> World:
         raise ValueError(
             f"env must be a registered task environment, got {env_id!r} ({error}), or module:Class; known: {known}"
         ) from None
-    is_batch = _makes_batches(spec)
+    try:
+        is_batch = _makes_batches(spec)
+    except Exception as error:
+        raise _cannot_be_made(name, {}, error) from error
 
     def make(**settings: Any) -> Any:
         return (gymnasium.make_vec if is_batch else gymnasium.make)(env_id, **settings)
@@ -298,13 +384,40 @@ def _makes_batches(spec: EnvSpec) -> bool:
 def _made(world: World, **settings: Any) -> Any:
     try:
         return world.make(**settings)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ValueError(str(error)) from None
     except Exception as error:
         if world.is_registered and isinstance(error, ValueError):
             raise  # a setting is refused, in the environment's own words
-        given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-        raise ValueError(
-            f"{world.name} must be made by its name({given}), but that fails with {located(error)}: let its __init__ "
-            f"take these, and give all else defaults ({GUIDE})"
-        ) from error
+        if isinstance(error, TypeError) and not _takes(world, settings):
+            raise ValueError(
+                f"{world.name} must be made by its name({_listed(settings)}), but that fails with {located(error)}: "
+                f"let its __init__ take these, and give all else defaults ({GUIDE})"
+            ) from error
+        raise _cannot_be_made(world.name, settings, error) from error
+
+
+def _takes(world: World, settings: dict[str, Any]) -> bool:
+    """Whether what makes the environment takes these settings; of what is registered nobody can say."""
+    if world.is_registered:
+        return False
+    try:
+        inspect.signature(world.make).bind(**settings)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _cannot_be_made(name: str, settings: dict[str, Any], error: Exception) -> ValueError:
+    """Why an environment could not be made, with the remedy that fits the cause."""
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        return ValueError(str(error))  # which says how to install it
+    package = missing_package(error)
+    if package is not None:
+        return ValueError(f"{name} {': '.join(package)}")
+    return ValueError(
+        f"{name}({_listed(settings)}) raised {located(error)}: correct what raises it, then look with "
+        f"scripts/check_env.py {name}"
+    )
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in settings.items())

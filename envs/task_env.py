@@ -165,6 +165,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
             seed: one per episode, as a sequence of length n; an integer s stands for s, s + 1, ...; None goes on
                 with each sub-environment's generator.
             options: {"reset_mask": bool [n]} resets only the marked sub-environments.
+        Raises:
+            SimulationError: for an observation that is not finite.
         """
         rows = self._rows_to_reset(options)
         if not len(rows):
@@ -173,9 +175,12 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
             self._seed_row(row, row_seed)
         self._needs_reset[rows] = True  # and stays so, should the reset fail
         self._reset_rows(rows, [self._tasks[row] for row in rows])
+        observations, begun = self._observe(), np.zeros(self.num_envs, dtype=bool)
+        begun[rows] = True
+        self._check_finite("observation", observations, begun)
         self._elapsed[rows] = 0
         self._needs_reset[rows] = False
-        return self._observe(), {}
+        return observations, {}
 
     def step(self, actions: NDArray, alive: NDArray[np.bool_] | None = None) -> Step:
         """One step of every sub-environment that is alive.
@@ -325,7 +330,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         bad = ~finite.reshape(self.num_envs, -1).all(axis=1) & alive
         if bad.any():
             row = int(np.argmax(bad))
-            raise SimulationError(row, f"{name} is not finite: {values[row]}")
+            raise SimulationError(row, f"{name} is not finite: {values[row]}" + _hint(name, values))
 
     def _refuse_to_step(self, row: int) -> NoReturn:
         if self._elapsed[row] >= self.horizon:
@@ -340,6 +345,14 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     def _nothing_stepped(self) -> Step:
         false = np.zeros(self.num_envs, dtype=bool)
         return np.zeros_like(self._observe()), np.zeros(self.num_envs), false, false.copy(), {}
+
+
+def _hint(name: str, values: NDArray) -> str:
+    """What to look for where an environment returned something that is not finite."""
+    if name == "action":
+        return ""
+    beyond = ", or for numbers beyond 3.4e38, the largest in 32 bits" if values.dtype == np.float32 else ""
+    return f"; look for a division by zero{beyond}"
 
 
 def episode_length(horizon: int | None, max_episode_steps: int | None, default: int) -> int:

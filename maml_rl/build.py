@@ -56,6 +56,7 @@ from maml_rl.sampling.ray import RayCrew
 from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.classification import ClassificationFamily
 from maml_rl.supervised.episodes import make_streams
+from maml_rl.supervised.images import require_memory
 from maml_rl.supervised.sinusoid import SinusoidFamily
 from maml_rl.training.events import Film
 
@@ -140,8 +141,8 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
     """
     if device.type != "cpu" and config.learner in CPU_ONLY:
         raise ValueError(f"device must be cpu for learner {config.learner}, got {device}")
+    _require_size(config)
     streams = make_streams(config.episodes, config.env == OMNIGLOT)
-    config.network.num_features(config.episodes.images.image_size)  # refuses pictures that are too small
     held_out = streams.of_part(config.episodes.evaluate_on)
     family = ClassificationFamily(streams.training, config.network, device, held_out)
     require_adapting(config, family)
@@ -151,6 +152,18 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
         return accuracy_curve(learner, state, held_out, config.network, config.evaluation, device)
 
     return Built(learner, family, curve, threads, device, [threads.close], few_shot=learner)
+
+
+def _require_size(config: RunConfig) -> None:
+    """
+    Raises:
+        ValueError: if pictures are too small for the network, or so large that not even one episode fits into memory.
+    """
+    size = config.episodes.images.image_size
+    config.network.num_features(size)
+    if config.learner != "pixels":
+        num_bytes = config.episodes.training.ways * config.network.first_map_bytes(size)
+        require_memory(num_bytes, "the network's first maps of one picture of each class", size)
 
 
 def find_device(name: str) -> torch.device:

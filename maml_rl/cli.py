@@ -15,13 +15,21 @@ from typing import Annotated
 import tyro
 
 from maml_rl.build import Built, build, environment_remarks, measured, with_film
+from maml_rl.command_line import parse
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
-from maml_rl.training.checkpoint import CheckpointError, load_latest
+from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
+from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import Filming, Trainer, TrainingError, TrainingResult, first_checkpoint
-from maml_rl.warm_start import warm_start, with_scale_of_start
+from maml_rl.warm_start import begun_anew, warm_start, with_scale_of_start
+
+EXAMPLES = (
+    "python scripts/train.py --env AntVel --preset fast",
+    "python scripts/train.py --env my_module:MyEnv --max-minutes 30",
+    "python scripts/train.py --resume runs/mine --num-iterations 200",
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,10 @@ class TrainCommand:
     output_dir: Path | None = None
     """The run's folder, which must not exist yet. By default runs/<task>-<time>."""
     resume: Path | None = None
-    """A run's folder: go on from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
+    """A run's folder: continue from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
     preset: Preset = "paper"
-    """What holds where nothing is given: the protocol of the paper or, where there is one, one that learns faster; or,
-    warm, one by which maml and fomaml go on from Prototypical Networks, whose run init_from names."""
+    """Settings of the flags that are not given. paper: the paper's protocol. fast: where there are some, settings that
+    learn faster. warm: settings by which maml and fomaml start from the run of Prototypical Networks in --init-from."""
     film_every: int = 0
     """Iterations from film to film in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
 
@@ -45,6 +53,7 @@ class TrainCommand:
         require_beginning(self.preset, self.run.init_from)
 
 
+@lenient_streams()
 def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
     """Run the training command with `default` settings; return the exit status.
 
@@ -62,10 +71,13 @@ def train(default: RunConfig, arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     finally:
         built.close()
-    print(json.dumps(_summary(folder, built, result)))
+    if result.interrupted_by is not None:
+        print(f"to continue: {_continuation(command, folder)}", file=sys.stderr)
+    print(_in_words(folder, result) if sys.stdout.isatty() else json.dumps(_summary(folder, built, result)))
     return 0 if result.interrupted_by is None else 128 + result.interrupted_by
 
 
+@lenient_streams()
 def train_omniglot(arguments: Sequence[str] | None = None) -> int:
     """The same, with the protocol of the learner that the arguments name as the defaults."""
     try:
@@ -79,14 +91,14 @@ def train_omniglot(arguments: Sequence[str] | None = None) -> int:
 def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     """Parse twice where other settings than `default` hold when nothing is said: those of the run that is resumed, of
     the environment's own protocol, or of a preset."""
-    command = tyro.cli(TrainCommand, default=TrainCommand(default), args=arguments)
+    command = parse(TrainCommand, EXAMPLES, arguments, TrainCommand(default))
     if command.resume is None:
         chosen = with_preset(_protocol(default, command.run), command.preset)
-        return tyro.cli(TrainCommand, default=TrainCommand(chosen), args=arguments)
+        return parse(TrainCommand, EXAMPLES, arguments, TrainCommand(chosen))
     if command.preset != "paper":
         raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
     saved = from_dict(RunFolder.read_config(command.resume))
-    command = tyro.cli(TrainCommand, default=TrainCommand(saved), args=arguments)
+    command = parse(TrainCommand, EXAMPLES, arguments, TrainCommand(saved))
     changes = forbidden_changes(saved, command.run)
     if changes:
         raise ValueError(f"a resumed run keeps its settings, but {'; '.join(changes)}: start a new run for that")
@@ -164,9 +176,34 @@ def run(command: TrainCommand, folder: RunFolder, built: Built) -> TrainingResul
         evaluate=built.evaluate,
         headline=built.headline,
         film=Filming(built.film, command.film_every) if built.film else None,
-        begin=functools.partial(warm_start, config),
+        begin=functools.partial(_beginning, config),
+        device=config.device,
     )
     return trainer.run(resume=command.resume is not None)
+
+
+def _beginning(config: RunConfig, initial: Checkpoint) -> Checkpoint:
+    """What a new run begins with; on stderr, what it does not take over from another run."""
+    start = warm_start(config, initial)
+    anew = begun_anew(initial, start)
+    if config.init_from is not None and anew:
+        print(f"note: parameters begin as in {config.init_from}, but {', '.join(anew)} begin anew", file=sys.stderr)
+    return start
+
+
+def require_completable(config: RunConfig, folder: Path) -> Checkpoint | None:
+    """Where the run in `folder` has come to; None if it is still to begin.
+
+    Raises:
+        ValueError: if the folder holds anything else, or a run with other settings.
+    """
+    if not (folder / "config.json").exists():
+        RunFolder.require_new(folder)
+        return None
+    changes = forbidden_changes(from_dict(RunFolder.read_config(folder)), config)
+    if changes:
+        raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
+    return load_latest(folder / "checkpoints")
 
 
 def complete(config: RunConfig, folder: Path) -> int | None:
@@ -175,16 +212,14 @@ def complete(config: RunConfig, folder: Path) -> int | None:
     Raises:
         ValueError: if the folder holds a run with other settings.
     """
+    reached = require_completable(config, folder)
+    if reached is not None and config.training.is_over(reached):
+        print(f"{folder}: done before", file=sys.stderr)
+        return None
     resume = None
     if (folder / "config.json").exists():
-        saved = from_dict(RunFolder.read_config(folder))
-        changes = forbidden_changes(saved, config)
-        if changes:
-            raise ValueError(f"{folder} holds another run ({'; '.join(changes)}): choose another --output-dir")
-        if config.training.is_over(load_latest(folder / "checkpoints")):
-            print(f"{folder}: done before", file=sys.stderr)
-            return None
-        resume, config = folder, dataclasses.replace(config, observation_scale=saved.observation_scale)
+        resume, saved = folder, from_dict(RunFolder.read_config(folder))
+        config = dataclasses.replace(config, observation_scale=saved.observation_scale)
     print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
     command = TrainCommand(config, output_dir=folder, resume=resume)
     run_folder, built = prepare(command)
@@ -193,6 +228,19 @@ def complete(config: RunConfig, folder: Path) -> int | None:
             return run(command, run_folder, built).interrupted_by
     finally:
         built.close()
+
+
+def _continuation(command: TrainCommand, folder: RunFolder) -> str:
+    """A shell command; all settings but that of films are in the folder."""
+    films = ["--film-every", command.film_every] if command.film_every else []
+    return program("--resume", folder.path, *films)
+
+
+def _in_words(folder: RunFolder, result: TrainingResult) -> str:
+    """The result for people: the JSON is for other programs."""
+    scores = [f"{name} {value:.4g}" for name, value in result.metrics.items() if name.endswith(("_before", "_after"))]
+    last = f", {', '.join(scores[:2])}" if scores else ""
+    return f"{folder.path}: {result.iteration} iterations done{last}; the numbers of each are in metrics.csv"
 
 
 def _summary(folder: RunFolder, built: Built, result: TrainingResult) -> dict[str, object]:

@@ -21,6 +21,7 @@ import tyro
 from numpy.typing import NDArray
 
 from maml_rl.build import MujocoTaskVectorEnv, build, make_crew, make_vector_env
+from maml_rl.command_line import parse
 from maml_rl.config import RunConfig
 from maml_rl.core.lift import Threads, available_cores
 from maml_rl.core.maml import MAML, Clock, params_of
@@ -32,16 +33,24 @@ from maml_rl.fewshot_benchmark import meta_batch, prototypical_episode
 from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.scaling import busy_recipe, saturation, scale, sleeping_recipe
-from maml_rl.training.atomic import write_atomically
+from maml_rl.training.atomic import require_writable, write_atomically
+from maml_rl.training.streams import lenient_streams
 from maml_rl.training.trainer import TrainingConfig
+
+EXAMPLES = (
+    "python scripts/benchmark.py sampling",
+    "python scripts/benchmark.py fewshot --num-threads 1 --json",
+)
 
 
 @dataclass(frozen=True)
 class BenchmarkCommand:
-    """Measure how close sampling, or a whole iteration, comes to the speed of the physics alone."""
+    """Measure how close sampling or an iteration comes to the speed of the physics."""
 
     what: Annotated[
-        Literal["sampling", "iteration", "tasks", "figures", "fewshot", "scale", "saturation"], tyro.conf.Positional
+        Literal["sampling", "iteration", "tasks", "figures", "fewshot", "scale", "saturation"],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="WHAT"),
     ]
     """sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer step. tasks: what an
     iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks, as plots. fewshot: a
@@ -49,35 +58,35 @@ class BenchmarkCommand:
     an environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only sleep, as many workers as
     one driver can serve."""
     physics: Literal["rllab", "gym"] = "gym"
-    """Of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
+    """Physics of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
     num_tasks: int | None = None
-    """By default as in the papers: 40 of reinforcement learning, 32 of few-shot classification."""
+    """Tasks; by default as in the papers, 40 of reinforcement learning and 32 of few-shot classification."""
     episodes_per_task: int = 20
-    """As in the paper."""
+    """Episodes of each task; 20 as in the paper."""
     horizon: int = 200
     """Steps of an episode."""
     hidden_sizes: tuple[int, ...] = (100, 100)
-    """Of the policy."""
+    """Units in each hidden layer of the policy."""
     repeats: int = 5
     """Measurements of each; medians are reported."""
     num_threads: int = 0
-    """0 takes every core."""
+    """Threads; 0 takes every core."""
     device: str = "cpu"
     """Where policies, adaptation and the outer step are computed: cpu, cuda or cuda:N."""
     sampler: Literal["processes", "ray"] = "processes"
-    """Of scale and saturation."""
+    """Kind of workers, of scale and saturation."""
     num_workers: int | None = None
-    """Of scale and saturation, at most; by default one per core."""
+    """Workers of scale and saturation, at most; by default one per core."""
     ray_address: str | None = None
-    """Of a Ray cluster: auto or host:port; by default this machine becomes one."""
+    """Ray cluster: auto or host:port; by default this machine alone."""
     step_seconds: float = 250e-6
-    """Of scale: how long one environment's step takes."""
+    """Seconds that one environment's step takes, of scale."""
     task_seconds: float = 4.0
-    """Of saturation: how long a task sleeps. 4 s is a Meta-World task of 10 episodes."""
+    """Seconds that a task sleeps, of saturation. 4 s is a Meta-World task of 10 episodes."""
     output_dir: Path = Path("docs/images")
-    """Where figures are written."""
+    """Folder for the figures."""
     json: bool = False
-    """Print one JSON line on stdout."""
+    """Print the result as one JSON line on stdout."""
 
     @property
     def tasks(self) -> int:
@@ -85,9 +94,10 @@ class BenchmarkCommand:
         return papers if self.num_tasks is None else self.num_tasks
 
 
+@lenient_streams()
 def benchmark(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark command; return the exit status: 0, or 2 if refused."""
-    command = tyro.cli(BenchmarkCommand, args=arguments)
+    command = parse(BenchmarkCommand, EXAMPLES, arguments)
     try:
         if command.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {command.repeats}")
@@ -239,6 +249,7 @@ def _tasks(command: BenchmarkCommand) -> dict[str, Any]:
 
 def _figures(command: BenchmarkCommand) -> dict[str, Any]:
     """Measure, draw, and write plots and numbers."""
+    require_writable(command.output_dir, "iteration.png", "cost_per_task.png", "benchmark.json")
     command.output_dir.mkdir(parents=True, exist_ok=True)
     iterations = [_iteration(dataclasses.replace(command, physics=physics)) for physics in PHYSICS]
     tasks = _tasks(dataclasses.replace(command, physics="rllab", repeats=1))

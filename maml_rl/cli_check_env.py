@@ -11,32 +11,40 @@ from typing import Annotated
 import tyro
 
 from maml_rl.build import check_world, find_world
+from maml_rl.command_line import parse
 from maml_rl.config import RunConfig
+from maml_rl.training.streams import lenient_streams
+
+EXAMPLES = (
+    "python scripts/check_env.py my_module:MyEnv",
+    "python scripts/check_env.py AntVel --horizon 100 --json",
+)
 
 
 @dataclass(frozen=True)
 class CheckEnvCommand:
-    """Say what is missing or wrong in a task environment, and how to mend it."""
+    """Say what is missing or wrong in a task environment, and what to do about it."""
 
     env: Annotated[str, tyro.conf.Positional]
     """module:Class, a registered Gymnasium id, or a short name such as AntVel."""
     horizon: int | None = None
     """Steps of an episode at most; by default the environment's own, or else 200."""
     json: bool = False
-    """Print one JSON line on stdout."""
+    """Print the result as one JSON line on stdout."""
 
     def __post_init__(self) -> None:
         if self.horizon is not None and self.horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
 
 
+@lenient_streams()
 def check_env(arguments: Sequence[str] | None = None) -> int:
     """Run the check; return the exit status.
 
     0 fit to be trained on, if with warnings; 1 not, 2 there is no such environment, or it cannot be made.
     """
     try:
-        command = tyro.cli(CheckEnvCommand, args=arguments)
+        command = parse(CheckEnvCommand, EXAMPLES, arguments)
         env_id = RunConfig(env=command.env).env_id
         findings = check_world(find_world(env_id), command.horizon, thorough=True)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -12,22 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.cli import complete
+from maml_rl.build import build
+from maml_rl.cli import build_new, complete, require_completable
+from maml_rl.command_line import parse
 from maml_rl.config import FEW_SHOT, SINUSOID, RunConfig
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, evaluation_tasks
 from maml_rl.evaluation.plots import LabelledCurve, adaptation_plot, save_figure
 from maml_rl.evaluation.published import PUBLISHED
 from maml_rl.presets import PRESETS, with_preset
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.trained import load_trained, read_config
-from maml_rl.training.atomic import write_atomically
+from maml_rl.trained import Trained, load_trained, read_config
+from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.checkpoint import CheckpointError
 from maml_rl.training.log import LogError
+from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import TrainingError
 
 Method = Literal["maml", "fomaml", "pretrained", "random", "oracle"]
@@ -41,36 +44,42 @@ LABELS: dict[Method, str] = {
 }
 
 
+EXAMPLES = (
+    "python scripts/compare.py --env maml/Navigation2D-v0 --output-dir runs/c",
+    "python scripts/compare.py --env AntVel --output-dir runs/d --methods maml",
+)
+
+
 @dataclass(frozen=True)
 class CompareCommand:
-    """Train (or load) MAML and what it is compared with, score all on the same fresh tasks, draw them in one plot."""
+    """Train or load MAML and its rivals, score all on the same tasks, draw one plot."""
 
     env: str
     """A task environment's id or short name, as in training."""
     output_dir: Path
-    """Holds a run folder for each method, comparison.csv, .json and .png. What is done there is not done again."""
+    """Holds a run folder for each method, comparison.csv, .json and .png. Finished work there is reused."""
     methods: tuple[Method, ...] = ("maml", "fomaml", "pretrained", "random", "oracle")
-    """Which to compare."""
+    """Methods to compare."""
     load: dict[str, Path] = field(default_factory=dict)
     """METHOD RUN_DIR pairs: finished runs to score in place of training."""
     physics: Literal["rllab", "gym"] | None = None
-    """In place of the physics that the id names."""
+    """Physics of robots, in place of the one that the id names."""
     preset: Literal["paper", "fast"] = "paper"
-    """The paper's protocol for each, or where there is one, one that learns faster."""
+    """paper: the paper's protocol. fast: where there are some, settings that learn faster."""
     num_iterations: int | None = None
-    """Of training, each; by default the environment's preset's."""
+    """Iterations of each training run; by default the preset's."""
     num_tasks: int = 40
     """Fresh tasks to score on."""
     num_steps: int | None = None
     """Gradient steps on each: by default as many as were published, else 3. The oracle takes none."""
     checkpoint: Literal["best", "last"] = "best"
-    """Of each run: the best by training score, as the paper chooses, or the last."""
+    """Checkpoint of each run: the best by training score, as the paper chooses, or the last."""
     seed: int = 1
-    """Of training, and of the evaluation's own random stream."""
+    """Training and evaluation seed."""
     num_threads: int = 0
-    """0 takes every core. Results do not depend on it."""
+    """Threads; 0 takes every core. Results do not depend on it."""
     json: bool = False
-    """Print one JSON line on stdout."""
+    """Print the result as one JSON line on stdout."""
 
     def __post_init__(self) -> None:
         unknown = sorted(self.load.keys() - set(self.methods))
@@ -82,23 +91,24 @@ class CompareCommand:
             raise ValueError(f"num_steps must be at least 0, got {self.num_steps}")
 
 
+@lenient_streams()
 def compare(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; return the exit status.
 
     0 done, 1 a training run failed, 2 refused, 128 + n stopped by signal n; the same command goes on then.
     """
     try:
-        command = tyro.cli(CompareCommand, args=arguments)
+        command = parse(CompareCommand, EXAMPLES, arguments)
         base = base_config(command)
         configs = {method: method_config(method, base) for method in command.methods}
         for method, config in configs.items():
-            if method in command.load:
-                _require_loadable(method, command.load[method], config)
+            _require_possible(method, config, command)
+        require_writable(command.output_dir, "comparison.csv", "comparison.json", "comparison.png")
         for method, config in configs.items():
             if method not in command.load:
                 signum = complete(config, command.output_dir / method)
                 if signum is not None:
-                    print(f"stopped in {method}: the same command goes on", file=sys.stderr)
+                    print(f"stopped in {method}; to continue: {program(*sys.argv[1:])}", file=sys.stderr)
                     return 128 + signum
         curves = {method: _score(method, config, command) for method, config in configs.items()}
         result = _described(command, base, configs, curves)
@@ -161,6 +171,23 @@ def _rllab(env_id: str) -> str:
     return env_id.replace("-gym-", "-rllab-")
 
 
+def _require_possible(method: Method, config: RunConfig, command: CompareCommand) -> None:
+    """Refuse what training, or the scoring after it, would refuse only after hours of the other methods.
+
+    Raises:
+        ValueError: if settings, tasks or folders do not fit.
+    """
+    if method in command.load:
+        _require_loadable(method, command.load[method], config)
+        built = _load(method, config, command).built
+    else:
+        require_completable(config, command.output_dir / method)
+        build_new(config).close()
+        built = build(_scored(config, method, config, command))
+    with contextlib.closing(built):
+        evaluation_tasks(built.family, _scoring(method, config, command))
+
+
 def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:
     """A loaded run must be of the environment and the method that it stands for."""
     found = read_config(run_dir)
@@ -175,17 +202,23 @@ def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:
             raise ValueError(f"load must name a run of {method}, but in {run_dir} {name} is {is_now}, not {must_be}")
 
 
-def _score(method: Method, config: RunConfig, command: CompareCommand) -> AdaptationCurve:
-    run_dir = command.load.get(method, command.output_dir / method)
+def _scored(saved: RunConfig, method: Method, config: RunConfig, command: CompareCommand) -> RunConfig:
+    """The settings of a run with those of the comparison's evaluation in their place."""
     evaluation = _scoring(method, config, command)
-    settings = dataclasses.replace(read_config(run_dir), device="cpu", evaluation=evaluation, sampling=config.sampling)
+    return dataclasses.replace(saved, device="cpu", evaluation=evaluation, sampling=config.sampling)
+
+
+def _load(method: Method, config: RunConfig, command: CompareCommand) -> Trained:
+    run_dir = command.load.get(method, command.output_dir / method)
+    settings = _scored(read_config(run_dir), method, config, command)
     which = command.checkpoint if settings.training.num_iterations else "last"  # nothing was scored in no iteration
-    trained = load_trained(run_dir, settings, which, None, False)
-    built = trained.built
-    try:
+    return load_trained(run_dir, settings, which, None, False)
+
+
+def _score(method: Method, config: RunConfig, command: CompareCommand) -> AdaptationCurve:
+    trained = _load(method, config, command)
+    with contextlib.closing(trained.built) as built:
         return built.curve(trained.state, trained.checkpoint.iteration)
-    finally:
-        built.close()
 
 
 def _described(

@@ -8,7 +8,6 @@ import io
 import itertools
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from maml_rl.command_line import parse
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.few_shot import accuracy_on
@@ -27,7 +27,13 @@ from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.episodes import Part, one_shot_examples
 from maml_rl.supervised.omniglot import one_shot_runs
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
-from maml_rl.training.atomic import write_atomically
+from maml_rl.training.atomic import require_writable, write_atomically
+from maml_rl.training.streams import lenient_streams
+
+EXAMPLES = (
+    "python scripts/evaluate.py runs/mine",
+    "python scripts/evaluate.py runs/mine --num-steps 5 --actions mean --json",
+)
 
 
 @dataclass(frozen=True)
@@ -37,25 +43,25 @@ class EvaluateCommand:
     run: Annotated[Path, tyro.conf.Positional]
     """The folder of a training run."""
     checkpoint: WhichCheckpoint = "last"
-    """The best by training score, as the paper chooses, or the last."""
+    """Checkpoint of the run: the best by training score, as the paper chooses, or the last."""
     num_tasks: int | None = None
     """Fresh tasks: by default 40, or 600 episodes of few-shot classification."""
     split: Literal["test", "train"] | None = None
-    """Of worlds that set tasks aside for evaluation; by default as in the run's own, test."""
+    """Which tasks, where the environment sets some aside; by default as in the run's own evaluation, test."""
     num_steps: int | None = None
     """Gradient steps on each: by default 3, or, in few-shot classification, as in the run's own evaluation."""
     first_step_size: float | None = None
-    """Of the first step; by default as in the run's own evaluation."""
+    """Size of the first step; by default as in the run's own evaluation."""
     later_step_size: float | None = None
-    """Of the steps after it; by default as in the run's own evaluation."""
+    """Size of the steps after it; by default as in the run's own evaluation."""
     episodes_per_task: int | None = None
-    """To adapt to and score, for each number of steps; by default as in the run's own evaluation."""
+    """Episodes to adapt to and score, for each number of steps; by default as in the run's own evaluation."""
     actions: Literal["sampled", "mean"] = "sampled"
-    """Score episodes under the policy as it is, as the paper does, or without its noise, in episodes of their own."""
+    """Score episodes under the policy as it is, as the paper does, or without its noise, in other episodes."""
     task_range: tuple[float, float] | None = None
     """Draw tasks from here, in place of the training range: velocities [m/s], coordinates of goals [m], amplitudes."""
     seed: int = 1
-    """Of the evaluation's own random stream: tasks and episodes."""
+    """Evaluation seed: tasks and episodes."""
     num_examples: int | None = None
     """Sinusoid: examples to adapt to, and as many to score on; by default as in training."""
     norm: Literal["batch", "support"] | None = None
@@ -78,16 +84,17 @@ class EvaluateCommand:
     device: str = "cpu"
     """Where policies and adaptation are computed: cpu, cuda or cuda:N."""
     num_threads: int = 0
-    """0 takes every core. Results do not depend on it."""
+    """Threads; 0 takes every core. Results do not depend on it."""
     output: Path | None = None
     """Write OUTPUT.csv, a row per task, and OUTPUT.json; by default evaluation.* in the run's folder, made anew."""
     json: bool = False
-    """Print one JSON line on stdout."""
+    """Print the result as one JSON line on stdout."""
 
 
+@lenient_streams()
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation command; return the exit status: 0, 1 if an episode fails, or 2 if refused."""
-    command = tyro.cli(EvaluateCommand, args=arguments)
+    command = parse(EvaluateCommand, EXAMPLES, arguments)
     output = command.output or command.run / "evaluation"
     try:
         config = evaluation_config(command)
@@ -234,7 +241,9 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
         "mean": _finite(curve.mean),
         "ci95": _finite(curve.ci95),
         "steps": list(curve.steps),
-        "further": {each.metric: {"mean": each.mean, "ci95": each.ci95} for each in curve.measures[1:]},
+        "further": {
+            each.metric: {"mean": _finite(each.mean), "ci95": _finite(each.ci95)} for each in curve.measures[1:]
+        },
         "num_tasks": len(curve.tasks),
         "gain": _finite(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
@@ -275,10 +284,11 @@ def _finite(values: Sequence[float]) -> list[float | None]:
 
 def _require_writable(output: Path) -> None:
     """Refuse early, before minutes of computing."""
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+    if not output.parent.is_dir():
         raise ValueError(
             f"output must lie in a folder that can be written, but {output.parent} is none: name another by --output"
         )
+    require_writable(output.parent, f"{output.name}.csv", f"{output.name}.json")
 
 
 def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> None:

@@ -12,12 +12,14 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import safetensors.torch
 import tyro
 
-from maml_rl.cli import build_new, complete
+from maml_rl.build import build
+from maml_rl.cli import build_new, complete, require_completable
+from maml_rl.command_line import parse
 from maml_rl.config import OMNIGLOT, LearnerName, RunConfig, forbidden_changes, to_dict
 from maml_rl.core.protocols import State
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
@@ -27,13 +29,14 @@ from maml_rl.learners import CPU_ONLY, require_learner
 from maml_rl.presets import FEW_SHOT_PRESETS, Preset, omniglot, require_beginning, with_preset
 from maml_rl.supervised.episodes import Rotations
 from maml_rl.supervised.omniglot import SplitName
-from maml_rl.trained import load_trained, read_config
+from maml_rl.trained import Trained, load_trained, read_config
 from maml_rl.training import checkpoint as checkpoints
-from maml_rl.training.atomic import write_atomically
+from maml_rl.training.atomic import require_writable, write_atomically
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest, plain_state
 from maml_rl.training.checkpoint_file import read_about
 from maml_rl.training.log import LogError, read_columns
 from maml_rl.training.run_folder import RunFolder
+from maml_rl.training.streams import lenient_streams, program
 from maml_rl.training.trainer import TrainingError
 
 LEARNERS: tuple[LearnerName, ...] = typing.get_args(LearnerName)
@@ -41,57 +44,64 @@ MAX_SHIPPED_BYTES = 1_000_000
 ASKED = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
 
 
+EXAMPLES = (
+    "python scripts/leaderboard.py --output-dir runs/board --minutes 10",
+    "python scripts/leaderboard.py --output-dir runs/two --learners maml matching",
+)
+
+
 @dataclass(frozen=True)
 class LeaderboardCommand:
-    """Train (or load) few-shot learners under one budget, score all on the same episodes, draw them in one plot."""
+    """Train or load few-shot learners under one budget, and score all alike."""
 
     output_dir: Path
     """Holds leaderboard.csv, .json, .md and .png; runs/, a run folder for each learner; rows/, what each scored; and
-    checkpoints/, what scripts/evaluate.py needs to score it again. What is done there is not done again."""
-    learners: tuple[LearnerName, ...] = LEARNERS
-    """Which to put side by side, each with the settings of its paper."""
+    checkpoints/, what scripts/evaluate.py needs to score it again. Finished work there is reused."""
+    learners: Annotated[tuple[LearnerName, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = LEARNERS
+    """Learners to put side by side, each with the settings of its paper."""
     load: dict[str, Path] = field(default_factory=dict)
     """LEARNER RUN_DIR pairs: finished runs, perhaps of other ways and shots, to score in place of training."""
     init_from: dict[str, Path] = field(default_factory=dict)
     """LEARNER RUN_DIR pairs: the run whose parameters that learner's training begins with, as in training. Its minutes
     count."""
     env: Literal["omniglot", "images"] = "omniglot"
-    """images: pictures of your own, as in training."""
+    """Data. images: your own pictures, as in training."""
     ways: int = 5
     """Classes in an episode."""
     shots: int = 1
     """Pictures of each class to learn from."""
     preset: Preset = "paper"
-    """fast: of the learners for which there are settings that learn faster than their papers', those. warm: those that
-    go on from Prototypical Networks, whose run init_from names for each."""
+    """paper: the settings of the papers. fast: where there are some, settings that learn faster. warm: settings by
+    which maml and fomaml start from the run of Prototypical Networks that --init-from names for each."""
     minutes: float | None = None
-    """Of training, each, by the clock and with its evaluations; by default as long as the iterations take."""
+    """Minutes of each training run, with its evaluations; by default as long as the iterations take."""
     num_iterations: int | None = None
-    """Of training, each; by default the learner's own number."""
+    """Iterations of each training run; by default the learner's own number."""
     evaluate_every: int | None = None
     """Iterations from point to point of the plot; by default the learner's own number."""
     train_on: Literal["train", "trainval"] = "trainval"
-    """trainval: on the validation classes too, as in the papers' final rows. The plot's points are of the test then."""
+    """Classes to train on. trainval: the validation classes, too, as in the papers' final rows; the plot's points then
+    are of the test classes."""
     split: SplitName = "vinyals"
-    """Of Omniglot, as in training; runs to load must have it, too."""
+    """Split of Omniglot, as in training; runs to load must have it, too."""
     rotations: Rotations = "classes"
-    """In training, as there."""
+    """Rotations in training, as there."""
     test_rotations: Rotations = "classes"
-    """In what is asked, as in training; runs to load must have it, too."""
+    """Rotations in the test episodes, as in training; runs to load must have them, too."""
     num_episodes: int = 10_000
-    """To score on: the same for all."""
+    """Test episodes, the same for all."""
     test_queries: int = 1
     """Queries of each class in these."""
     seed: int = 1
-    """Of training, and of the evaluation's own random stream."""
+    """Training and evaluation seed."""
     data_root: str | None = None
     """Where the data are; by default $MAML_RL_DATA."""
     device: str = "cpu"
-    """Of the learners that take gradient steps on a task: cpu, cuda or cuda:N. The others are on the CPU."""
+    """Device of the learners that take gradient steps on a task: cpu, cuda or cuda:N. The others are on the CPU."""
     num_threads: int = 0
-    """0 takes every core. Results do not depend on it."""
+    """Threads; 0 takes every core. Results do not depend on it."""
     json: bool = False
-    """Print one JSON line on stdout."""
+    """Print the result as one JSON line on stdout."""
 
     def __post_init__(self) -> None:
         for name in ("load", "init_from"):
@@ -106,24 +116,23 @@ class LeaderboardCommand:
             raise ValueError(f"num_episodes must be at least 1, got {self.num_episodes}")
 
 
+@lenient_streams()
 def leaderboard(arguments: Sequence[str] | None = None) -> int:
     """Run the leaderboard command; return the exit status.
 
     0 done, 1 a training run failed, 2 refused, 128 + n stopped by signal n; the same command goes on then.
     """
     try:
-        command = tyro.cli(LeaderboardCommand, args=arguments)
+        command = parse(LeaderboardCommand, EXAMPLES, arguments)
         configs = {learner: learner_config(learner, command) for learner in command.learners}
         for learner, config in configs.items():
-            if learner in command.load:
-                _require_loadable(command.load[learner], config)
-            else:
-                build_new(config).close()  # refuses what the last would only refuse after hours of the others
+            _require_possible(learner, config, command)
+        require_writable(command.output_dir, *(f"leaderboard.{ending}" for ending in ("csv", "json", "md", "png")))
         rows: list[Row] = []
         for learner, config in configs.items():
             run_dir, signum = _trained_run(learner, config, command)
             if signum is not None:
-                print(f"stopped in {learner}: the same command goes on", file=sys.stderr)
+                print(f"stopped in {learner}; to continue: {program(*sys.argv[1:])}", file=sys.stderr)
                 return 128 + signum
             rows.append(_row(learner, run_dir, command))
             # What is known is written, however long the others take.
@@ -171,6 +180,22 @@ def learner_config(learner: LearnerName, command: LeaderboardCommand) -> RunConf
             test_rotations=command.test_rotations,
         ),
     )
+
+
+def _require_possible(learner: LearnerName, config: RunConfig, command: LeaderboardCommand) -> None:
+    """Refuse what training, or the scoring after it, would refuse only after hours of the other learners.
+
+    Raises:
+        ValueError: if settings, pictures or folders do not fit.
+    """
+    _known(_row_file(learner, command))
+    if learner in command.load:
+        _require_loadable(command.load[learner], config)
+        _load(command.load[learner], command).built.close()
+    else:
+        require_completable(config, command.output_dir / "runs" / learner)
+        build_new(config).close()
+        build(_scored(config, command)).close()
 
 
 def _require_loadable(run_dir: Path, config: RunConfig) -> None:
@@ -236,7 +261,7 @@ def _ship(run_dir: Path, checkpoint: Checkpoint, path: Path) -> None:
 
 def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Row:
     """What the learner scored; read back if these parameters have been asked these episodes before."""
-    file, shipped = command.output_dir / "rows" / f"{learner}.json", _shipped(learner, command)
+    file, shipped = _row_file(learner, command), _shipped(learner, command)
     checkpoint = load_latest(run_dir / "checkpoints")
     parameters = safetensors.torch.save(plain_state(_needed(checkpoint)))
     asked = {name: getattr(command, name) for name in ASKED}
@@ -275,6 +300,10 @@ def _row(learner: LearnerName, run_dir: Path, command: LeaderboardCommand) -> Ro
     return row
 
 
+def _row_file(learner: LearnerName, command: LeaderboardCommand) -> Path:
+    return command.output_dir / "rows" / f"{learner}.json"
+
+
 def _known(file: Path) -> Row:
     """The row in `file`, with what earlier versions left unsaid; empty if there is none."""
     if not file.exists():
@@ -283,12 +312,11 @@ def _known(file: Path) -> Row:
     return row | {"asked": {"split": "vinyals", "test_rotations": "classes"} | row["asked"]}
 
 
-def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve, RunConfig]:
-    saved = read_config(run_dir)
-    device = "cpu" if saved.learner in CPU_ONLY else command.device
-    config = dataclasses.replace(
+def _scored(saved: RunConfig, command: LeaderboardCommand) -> RunConfig:
+    """The settings of a run with those of the leaderboard's evaluation in their place."""
+    return dataclasses.replace(
         saved,
-        device=device,
+        device="cpu" if saved.learner in CPU_ONLY else command.device,
         evaluation=dataclasses.replace(saved.evaluation, num_tasks=command.num_episodes, seed=command.seed),
         sampling=dataclasses.replace(saved.sampling, num_threads=command.num_threads),
         episodes=dataclasses.replace(
@@ -297,13 +325,20 @@ def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve,
             evaluate_on="test",
         ),
     )
+
+
+def _load(run_dir: Path, command: LeaderboardCommand) -> Trained:
+    return load_trained(run_dir, _scored(read_config(run_dir), command), "last", None, False)
+
+
+def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve, RunConfig]:
     print(f"{run_dir}: {command.num_episodes} episodes", file=sys.stderr)
-    trained = load_trained(run_dir, config, "last", None, False)
+    trained = _load(run_dir, command)
     learner = trained.built.few_shot
     assert learner is not None
     learner.recorded_steps = learner.recorded_steps[-1:]  # all that a row says; all of Reptile's take thrice as long
     try:
-        return trained.built.curve(trained.state, trained.checkpoint.iteration), config
+        return trained.built.curve(trained.state, trained.checkpoint.iteration), trained.config
     finally:
         trained.built.close()
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_rl.build import make_film_world, make_world, needs_backend
+from maml_rl.command_line import parse
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.maml import MAML
 from maml_rl.core.params import Params, take_task, to_device
@@ -57,24 +58,34 @@ from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.classification import ClassificationFamily, query_of, support_of
 from maml_rl.supervised.episodes import Episode
 from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.training.atomic import require_writable
 from maml_rl.training.log import read_columns
+from maml_rl.training.streams import lenient_streams
 
 SHIPPED_RUN = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah_vel_fast"
 PICTURE_HEIGHT, PICTURE_WIDTH = 240, 320  # of a robot [pixels]
 MAX_GIF_BYTES = 2_000_000
+PLOTS = ("learning_curve.png", "adaptation_curve.png", "curves.png", "paths.png", "episodes.png")
+FILMS = ("adaptation.gif", "adaptation.mp4", "tasks.mp4")
 SHOWN_STEPS = (0, 1, 5, 10)  # of the sinusoid's curves
+
+
+EXAMPLES = (
+    "python scripts/visualize.py --output-dir pictures",
+    "python scripts/visualize.py runs/mine --output-dir pictures --no-film",
+)
 
 
 @dataclass(frozen=True)
 class VisualizeCommand:
-    """Make films and plots of a trained learner, before and after adaptation to fresh tasks."""
+    """Make films and plots of a trained learner before and after adaptation."""
 
     run: Annotated[Path, tyro.conf.Positional] = SHIPPED_RUN
     """The folder of a training run; by default that of a half cheetah which comes with the source."""
     output_dir: Path = field(kw_only=True)
     """The folder for the pictures; files of the same name are replaced."""
     checkpoint: WhichCheckpoint = "last"
-    """The best by training score, or the last."""
+    """Checkpoint of the run: the best by training score, or the last."""
     num_tasks: int = 20
     """Fresh tasks that the adaptation curve is a mean over; films and paths show some of them."""
     num_steps: int | None = None
@@ -86,11 +97,11 @@ class VisualizeCommand:
     task_range: tuple[float, float] | None = None
     """Draw tasks from here, in place of the training range."""
     seed: int = 1
-    """Of the evaluation's own random stream: tasks and episodes."""
+    """Evaluation seed: tasks and episodes."""
     film: bool = True
-    """Make films."""
+    """Make films, beside the plots."""
     num_threads: int = 0
-    """0 takes every core. Results do not depend on it."""
+    """Threads; 0 takes every core. Results do not depend on it."""
     data_root: str | None = None
     """Few-shot classification: where the data are; by default $MAML_RL_DATA."""
     device: str = "cpu"
@@ -117,15 +128,17 @@ class Adaptation(NamedTuple):
         return _spread(self.curve.gain[-1], count)
 
 
+@lenient_streams()
 def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> int:
     """Run the visualization command; return the exit status: 0, 1 if an episode fails, or 2 if refused.
 
     Args:
         backend: that MuJoCo draws with, None if none does.
     """
-    command = tyro.cli(VisualizeCommand, args=arguments)
+    command = parse(VisualizeCommand, EXAMPLES, arguments)
     try:
         config = _config(command)
+        require_writable(command.output_dir, *PLOTS, *FILMS)
         trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
         try:
             command.output_dir.mkdir(parents=True, exist_ok=True)

@@ -38,11 +38,12 @@ class RunConfig:
     env: str = "maml/HalfCheetahVel-rllab-v0"
     """A registered Gymnasium id of a task environment, a short name such as AntVel, a class of your own as
     module:Class, "sinusoid", "omniglot", or "images" for few-shot classification of pictures of your own."""
-    learner: LearnerName = "maml"
-    """Who learns. Those after meta-sgd are for few-shot classification."""
+    learner: Annotated[LearnerName, tyro.conf.arg(metavar="NAME")] = "maml"
+    """Learning algorithm: maml, fomaml, anil or meta-sgd for all tasks; reptile, joint, prototypical, matching or
+    pixels for few-shot classification of pictures."""
     physics: Literal["rllab", "gym"] | None = None
-    """In place of the physics that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By default a short
-    name means rllab."""
+    """Physics of robots, in place of the one that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By
+    default a short name means rllab."""
     oracle: bool = False
     """Tell the policy its task: the task's numbers are appended to every observation."""
     observations: Literal["raw", "normalised"] = "raw"
@@ -51,12 +52,15 @@ class RunConfig:
     and saved in the run. Not by default, so that results stay comparable with the paper's."""
     observation_scale: tyro.conf.Suppress[tyro.conf.Fixed[ObservationScale | None]] = None  # measured, not chosen
     seed: int = 1
-    """Of everything random in training. Evaluation has a seed of its own."""
+    """Training seed; evaluation has its own."""
     device: str = "cpu"
     """Where policies, adaptation and the outer step are computed: cpu, cuda or cuda:N. Physics is on the CPU."""
     init_from: str | None = None
-    """A run's folder: begin with its last parameters wherever name and shape are the same (a warm start). The time and
-    the environment steps that it took count as this run's."""
+    """A run's folder: begin with its last parameters (a warm start). It must be of the same environment and network; of
+    a few-shot classifier, whatever both have is taken, and another last layer begins anew. The time and the environment
+    steps that it took count as this run's."""
+    init_from_any_env: bool = False
+    """Let init_from name a run of another environment, as of other tasks of the same robot."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -115,6 +119,7 @@ ADDED = {
     "config.observations",
     "config.observation_scale",
     "config.init_from",
+    "config.init_from_any_env",
     "config.outer.trust_region.fisher_share",
     "config.evaluation.episodes_per_task",
     "config.evaluation.split",
@@ -124,6 +129,7 @@ ADDED = {
     "config.sampling.ray_address",
     "config.learner",
     "config.episodes",
+    "config.episodes.images.channels",
     "config.network",
     "config.inner_optimiser",
     "config.matching",

@@ -29,15 +29,15 @@ class ConvConfig:
     architecture: Literal["strided", "pooled"] = "strided"
     """strided: convolutions of stride 2, as in MAML. pooled: of stride 1, each followed by 2 x 2 max-pooling, as in
     Matching and Prototypical Networks."""
-    num_filters: int = 64
+    num_filters: int = 64  # Channels of each convolution.
     features: Literal["mean", "flatten"] = "mean"
-    """What becomes of the last map: its mean over all places, or all its numbers."""
+    """Features from the last map: its mean over all places, or all its numbers."""
     norm: NormPolicy = "batch"
     """Where normalisation takes its statistics from. batch: the pictures computed together, so that predictions depend
     on the other queries (transductive). support: the support and one query. running: averages over training. none: no
     normalisation."""
     head_std: float = 1.0
-    """Of the normal distribution that the linear layer's initial weights are drawn from."""
+    """Standard deviation of the linear layer's initial weights."""
 
     def __post_init__(self) -> None:
         if self.num_filters < 1:
@@ -56,6 +56,11 @@ class ConvConfig:
         if side < 1:
             raise ValueError(f"image_size must be at least {2**NUM_LAYERS} for max-pooling, got {image_size}")
         return self.num_filters * (side**2 if self.features == "flatten" else 1)
+
+    def first_map_bytes(self, image_size: int) -> int:
+        """Of one picture's first map, which is the largest."""
+        side = math.ceil(image_size / 2) if self.architecture == "strided" else image_size
+        return 4 * self.num_filters * side**2
 
 
 def init_encoder(generator: torch.Generator, config: ConvConfig, num_channels: int) -> Params:

@@ -20,10 +20,10 @@ from maml_rl.networks import LinearizedMLP, init_mlp, mlp, xavier_uniform
 class PolicyConfig:
     """The policy network (Finn et al. 2017, appendix A.2: two hidden layers of 100 units, ReLU)."""
 
-    hidden_sizes: tuple[int, ...] = (100, 100)  # units in each hidden layer
-    activation: Literal["relu", "tanh"] = "relu"  # between layers
-    init_std: float = 1.0  # of a Gaussian policy, in units of the action bound
-    min_std: float = 1e-6  # the standard deviation never falls below it, in adapted policies either
+    hidden_sizes: tuple[int, ...] = (100, 100)  # Units in each hidden layer.
+    activation: Literal["relu", "tanh"] = "relu"  # Nonlinearity between layers.
+    init_std: float = 1.0  # Initial standard deviation of a Gaussian policy, in units of the action bound.
+    min_std: float = 1e-6  # Least standard deviation, of adapted policies, too.
 
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.hidden_sizes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -39,6 +40,15 @@ def read_config(run: Path) -> RunConfig:
     return from_dict(RunFolder.read_config(run))
 
 
+def with_channels(config: RunConfig, state: State) -> RunConfig:
+    """The settings under which pictures become what the run's network takes: grey or colour."""
+    first = state.get("params/conv0.weight")  # [filters, channels, 3, 3]; nothing where nothing was learned
+    if not config.is_few_shot or first is None:
+        return config
+    images = dataclasses.replace(config.episodes.images, channels="grey" if first.shape[1] == 1 else "colour")
+    return dataclasses.replace(config, episodes=dataclasses.replace(config.episodes, images=images))
+
+
 def load_trained(
     run: Path,
     config: RunConfig,
@@ -54,7 +64,7 @@ def load_trained(
     """
     load: Callable[[Path], Checkpoint] = load_best if which == "best" else load_latest
     checkpoint = load(run / "checkpoints")
-    config = config.as_evaluated
+    config = with_channels(config.as_evaluated, checkpoint.state)
     built = build(config, task_range, mean_actions)
     try:
         state = to_device(checkpoint.state, built.device)

@@ -12,28 +12,39 @@ from maml_rl.training.checkpoint import Checkpoint, load_latest
 
 
 def warm_start(config: RunConfig, initial: Checkpoint) -> Checkpoint:
-    """`initial` with the last parameters of the run in `config.init_from` wherever name and shape are the same.
+    """`initial` with the last parameters of the run in `config.init_from` that this run has, too.
 
     An encoder that Prototypical Networks have learned becomes MAML's in this way, and MAML's last layer stays as it
     was. Moments of optimisers begin anew. What that run took, seconds and environment steps, is counted on.
 
     Raises:
         ConfigError, CheckpointError: if that run cannot be read.
-        ValueError: if it has no such parameter, or has learned from what this run is to be tested on.
+        ValueError: if it has no such parameter or one of another shape, is of another environment, or has learned from
+            what this run is to be tested on.
     """
     if config.init_from is None:
         return initial
     run = Path(config.init_from)
     if config.is_few_shot:
         _require_same_classes(read_config(run), config)
+    elif not config.init_from_any_env:
+        _require_same_environment(read_config(run), config)
     source = load_latest(run / "checkpoints")
     known, own = params_of(source.state), params_of(initial.state)
-    taken = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+    taken = {name: value for name, value in known.items() if name in own}
+    if config.is_few_shot:  # a last layer with an output for each of so many classes begins anew for another number
+        taken = {k: v for k, v in taken.items() if not k.startswith("head.") or v.shape == own[k].shape}
     if not taken:
         shapes = [{name: list(value.shape) for name, value in params.items()} for params in (own, known)]
         raise ValueError(
             f"init_from must name a run with a parameter of this one's, {shapes[0]}, but {run} has {shapes[1]}"
         )
+    for name, value in taken.items():
+        if value.shape != own[name].shape:
+            raise ValueError(
+                f"init_from must name a run whose parameters have this one's shapes, but {name} has "
+                f"{list(value.shape)} in {run} and {list(own[name].shape)} here: choose the same network"
+            )
     state = initial.state | {f"params/{name}": value.to(own[name]) for name, value in taken.items()}
     counters = initial.counters | {name: source.counters[name] for name in initial.counters}
     return dataclasses.replace(initial, state=state, counters=counters)
@@ -57,6 +68,21 @@ def with_scale_of_start(config: RunConfig) -> RunConfig:
             f"{config.observations}: its parameters have learned from such"
         )
     return dataclasses.replace(config, observation_scale=source.observation_scale)
+
+
+def begun_anew(initial: Checkpoint, start: Checkpoint) -> list[str]:
+    """Names of the parameters that `warm_start` has left as they were."""
+    return [
+        name for name in params_of(initial.state) if start.state[f"params/{name}"] is initial.state[f"params/{name}"]
+    ]
+
+
+def _require_same_environment(source: RunConfig, config: RunConfig) -> None:
+    if source.env_id != config.env_id:
+        raise ValueError(
+            f"init_from must name a run of {config.env_id}, but {config.init_from} is one of {source.env_id}: add "
+            "--init-from-any-env if that is intended"
+        )
 
 
 def _require_same_classes(source: RunConfig, config: RunConfig) -> None:

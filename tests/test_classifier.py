@@ -1,8 +1,10 @@
 """Pictures of one's own through a trained run."""
 
 import contextlib
+import json
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 from maml_rl.classifier import FewShotClassifier
 from maml_rl.cli import train, train_omniglot
+from maml_rl.cli_evaluate import evaluate
 from maml_rl.config import RunConfig
 from maml_rl.supervised.episodes import Examples
 from maml_rl.trained import load_trained, read_config
@@ -29,15 +32,16 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture
 def train_run(pictures, tmp_path):
-    def run(learner):
-        flags = ["--env", "images", "--data-root", str(pictures), "--image-size", "16", "--num-filters", "8"]
+    def run(learner, data=pictures, *more):
+        folder = tmp_path / f"{learner}-{len(list(tmp_path.iterdir()))}"
+        flags = ["--env", "images", "--data-root", str(data), "--image-size", "16", "--num-filters", "8"]
         flags += ["--learner", learner, "--num-iterations", "20", "--evaluate-every", "0", "--num-threads", "1"]
         flags += ["--ways", "3", "--num-tasks", "2", "--queries", "2", "--test-queries", "2"]
-        flags += ["--output-dir", str(tmp_path / learner)]
+        flags += ["--output-dir", str(folder), *more]
         flags += ["--train-ways", "6"] if learner in ("prototypical", "matching") else []
         flags += ["--train-shots", "3"] if learner == "reptile" else []
         assert train_omniglot(flags) == 0
-        return tmp_path / learner
+        return folder
 
     return run
 
@@ -85,10 +89,12 @@ def test_what_does_not_fit_is_refused(train_run, pictures, tmp_path):
         classifier.learn(two)
     with pytest.raises(ValueError, match=re.escape("as many pictures of each, got {'c00': 1, 'c01': 1, 'c02': 0}")):
         classifier.learn({**examples, "c02": []})
-    colour = tmp_path / "colour.png"
-    Image.new("RGB", (16, 16)).save(colour)
-    with pytest.raises(ValueError, match=r"colour\.png must be grey, as the pictures of training, but it is colour"):
-        classifier.learn({**examples, "c02": [colour]})
+    with pytest.raises(ValueError, match=r"picture 0 of 'c02' must be a picture, .*floats must lie in 0\.\.1"):
+        classifier.learn({**examples, "c02": [np.full((16, 16), 255.0)]})
+    with pytest.raises(ValueError, match=r"nowhere\.png must be a picture, but it cannot be read .*No such file"):
+        classifier.learn({**examples, "c02": ["nowhere.png"]})
+    with pytest.raises(ValueError, match="examples of 'c02' must be a list of pictures, got a single one"):
+        classifier.learn({**examples, "c02": "a.png"})
     with pytest.raises(ValueError, match="no run folder"):
         FewShotClassifier(tmp_path)
     flags = ["--env", "sinusoid", "--num-iterations", "1", "--num-tasks", "2", "--outer.step", "gradient"]
@@ -113,3 +119,72 @@ def test_it_answers_as_the_learner_does(learner, train_run, pictures):
     classify = FewShotClassifier(run).learn(examples)
     for path, shares in zip(others.values(), expected, strict=True):
         assert list(classify(path).values()) == pytest.approx(shares, abs=1e-6)
+
+
+@pytest.mark.parametrize("learner", ["prototypical", "pixels"])
+def test_a_picture_in_any_form_gets_the_same_answer(learner, train_run, pictures):
+    examples, others = some(pictures)
+    classifier = FewShotClassifier(train_run(learner))
+    classify = classifier.learn(examples)
+    for path in others.values():
+        image = Image.open(path)
+        levels = np.array(image)
+        ink = Image.fromarray(np.stack([0 * levels, 255 - levels], axis=-1))
+        forms = [image, image.convert("RGB"), ink, image.resize((32, 48), Image.Resampling.NEAREST), levels]
+        forms += [levels.astype(np.uint16) * 257, torch.from_numpy(levels)[None] / 255]
+        expected = list(classify(path).values())
+        assert max(expected) - min(expected) > 0.01
+        for form in forms:
+            assert list(classify(form).values()) == pytest.approx(expected, abs=1e-6)
+    again = classifier.learn({name: [np.array(Image.open(path)) for path in paths] for name, paths in examples.items()})
+    assert again(path) == classify(path)
+
+
+@pytest.mark.parametrize("learner", ["prototypical", "pixels"])
+def test_grey_and_colour_are_turned_into_each_other(learner, train_run, pictures, tmp_path):
+    colour = write_folders(tmp_path / "colour", mode="RGB")
+    greys, colours = (FewShotClassifier(train_run(learner, data)) for data in (pictures, colour))
+    (grey_examples, greys_asked), (colour_examples, colours_asked) = some(pictures), some(colour)
+    mixed = {**grey_examples, "c01": colour_examples["c01"]}
+    for classifier in (greys, colours):
+        answers = [classifier.learn(e)(q["c00"]) for e in (grey_examples, mixed) for q in (greys_asked, colours_asked)]
+        if classifier is colours or learner != "pixels":  # where the run decides
+            assert all(list(a.values()) == pytest.approx(list(answers[0].values())) for a in answers)
+
+
+def test_white_on_black_is_said(train_run, pictures):
+    classifier = FewShotClassifier(train_run("prototypical"))
+    examples, others = some(pictures)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classify = classifier.learn(examples)
+        classify(others["c00"])
+    with pytest.warns(UserWarning, match="the picture looks white on black, but dark strokes on light paper are"):
+        classify(255 - np.asarray(Image.open(others["c00"])))
+    backwards = {name: [255 - np.asarray(Image.open(path)) for path in paths] for name, paths in examples.items()}
+    with pytest.warns(UserWarning, match="picture 0 of 'c00' and 2 more look white on black"):
+        classifier.learn(backwards)
+
+
+def test_a_run_that_inverts_nothing_takes_the_examples_as_they_are(train_run, pictures):
+    classifier = FewShotClassifier(train_run("prototypical", pictures, "--no-invert"))
+    examples, _ = some(pictures)
+    backwards = {name: [255 - np.asarray(Image.open(path)) for path in paths] for name, paths in examples.items()}
+    night = np.random.default_rng(0).integers(0, 100, (16, 16), dtype=np.uint8)  # dark, but of many levels
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier.learn(examples)(night)
+        classifier.learn(backwards)(backwards["c00"][0])
+    with pytest.warns(UserWarning, match="white on black"):
+        classifier.learn(examples)(backwards["c00"][0])
+
+
+def test_a_run_is_evaluated_on_pictures_turned_into_its_channels(train_run, pictures, tmp_path, capfd):
+    runs = {mode: write_folders(tmp_path / mode, mode=mode) for mode in ("L", "RGB")}
+    for mode, data in runs.items():
+        run, scores = train_run("prototypical", data), []
+        for other in runs.values():
+            capfd.readouterr()
+            assert evaluate([str(run), "--num-tasks", "20", "--data-root", str(other), "--json"]) == 0
+            scores.append(json.loads(capfd.readouterr().out)["mean"])
+        assert scores[0] == scores[1], mode

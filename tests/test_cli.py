@@ -1,11 +1,14 @@
 """The training command as a user meets it: in a terminal's place, with right and wrong flags, stopped and resumed."""
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
+import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,10 +21,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from envs.metaworld import load_metaworld
-from maml_rl import drawing
+from maml_rl import cli, drawing
 from maml_rl.cli import _parse, train
 from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.presets import PRESETS
+from maml_rl.training.trainer import TrainingResult
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5", "--evaluation.num-tasks", "2"]
@@ -319,11 +323,17 @@ def test_sampling_that_fails_stops_the_run_and_keeps_the_checkpoint(tmp_path, ca
 
 @pytest.mark.parametrize(
     ("signum", "status", "flags"),
-    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, ["--sampler", "processes"])],
+    [
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, []),
+        (signal.SIGHUP, 129, []),
+        (signal.SIGINT, 130, ["--sampler", "processes"]),
+        (signal.SIGHUP, 129, ["--sampler", "processes"]),
+    ],
 )
 def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, flags, tmp_path):
     # Ctrl-C reaches every process of a terminal: a process group of its own, here.
-    folder = tmp_path / "run"
+    folder = tmp_path / "my run"
     script = str(ROOT / "scripts" / "train_navigation.py")
     command = [sys.executable, script, *TINY, *flags, "--output-dir", str(folder)]
     process = subprocess.Popen(
@@ -341,11 +351,45 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, flags, tmp_path
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert "Traceback" not in err
-    assert f"--resume {folder}" in err
+    assert err.splitlines()[-1] == f"to continue: {sys.executable} {script} --resume '{folder}'"
     assert json.loads(out)["interrupted_by"] == signum
     done = json.loads(out)["iteration"]
     assert (folder / "checkpoints" / "latest").read_text().strip() == f"iteration-{done:06d}"
     assert len(rows(folder)) == done
+
+
+def test_the_command_that_stands_after_a_stop_can_be_pasted(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(cli, "run", lambda *_: TrainingResult(3, signal.SIGINT, {}))
+    folder = tmp_path / "it's mine"
+    flags = ["--num-iterations", "0", "--film-every", "2", "--output-dir", str(folder)]
+    assert train(RunConfig(env="maml/Navigation2D-v0"), flags) == 130
+    pasted = shlex.split(capfd.readouterr().err.splitlines()[-1].removeprefix("to continue: "))
+    assert pasted[0] == sys.orig_argv[0]
+    monkeypatch.undo()
+    assert train(RunConfig(), pasted[pasted.index("--resume") :]) == 0
+    assert _parse(RunConfig(), pasted[pasted.index("--resume") :]).film_every == 2
+
+
+def test_a_terminal_gets_words_and_a_pipe_gets_json(tmp_path):
+    mine, theirs = pty.openpty()
+    script = str(ROOT / "scripts" / "train_navigation.py")
+    command = [sys.executable, script, *TINY, "--num-iterations", "3", "--max-minutes", "5"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", "LINES": "40"}
+    process = subprocess.Popen(
+        [*command, "--output-dir", "run"], cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal is closed
+        while piece := os.read(mine, 4096):
+            seen += piece
+    os.close(mine)
+    assert process.wait(timeout=60) == 0
+    text = seen.decode()
+    assert "{" not in text
+    assert text.splitlines()[-1].removeprefix("\x1b[?25h").startswith("run: 3 iterations done, return_before -")
+    for part in ("run on cpu: ", "iteration 3/3", "of 0:05:00", "left ", "steps_per_s"):
+        assert part in text, part
 
 
 @pytest.mark.parametrize(

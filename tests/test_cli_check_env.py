@@ -97,6 +97,13 @@ class Arriving(Idle):
         *step, _ = super().step(action)
         return *step, ({"is_success": bool(self.np_random.random() < 0.5)} if self.time == 5 else {})
 
+class Sharing(Idle):
+    def set_task(self, task):
+        Sharing.task = task
+
+    def step(self, action):
+        return np.zeros(2, np.float32), Sharing.task, False, False, {}
+
 class Angry(Idle):
     def step(self, action):
         raise KeyError("anger")
@@ -129,7 +136,7 @@ def here(tmp_path, monkeypatch):
             "error: users:Untasked has no sample_tasks: give it sample_tasks(self, num_tasks, rng)",
         ),
         (["users:Growing"], 1, "error: the observation of step 20 has shape (3,) in place of (2,): let every reset"),
-        (["users:Angry"], 1, f"failed with KeyError: 'anger' (users.py, line {ANGER}): mend what raises it"),
+        (["users:Angry"], 1, f"step raised KeyError: 'anger' (users.py, line {ANGER}): correct what raises it"),
         (["users:Absent"], 2, "error: env must name a class, but users ("),
         (["absent:Idle"], 2, "error: env must name a module that can be found, but 'absent' is neither"),
         (["Nowhere-v0"], 2, "error: env must be a registered task environment, got 'Nowhere-v0'"),
@@ -165,7 +172,11 @@ TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--num-iterations", "1",
         ("Untasked", "error: users:Untasked has no sample_tasks: give it"),
         (
             "Angry",
-            f"failed with KeyError: 'anger' (users.py, line {ANGER}): mend what raises it (all that is wrong: scripts/",
+            f"step raised KeyError: 'anger' (users.py, line {ANGER}): correct what raises it (all that is wrong: ",
+        ),
+        (
+            "Sharing",
+            "set_task of one copy changes the episodes of others, through the class attribute Sharing.task: keep",
         ),
     ],
 )

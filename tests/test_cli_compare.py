@@ -65,7 +65,7 @@ def test_a_run_cut_short_goes_on(compared, tmp_path, monkeypatch, capsys):
 def test_a_signal_stops_the_command_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "run", lambda *_: TrainingResult(0, 2, {}))
     assert compare(arguments(tmp_path, "--num-iterations", "1")) == 130
-    assert "stopped in maml: the same command goes on" in capsys.readouterr().err
+    assert "stopped in maml; to continue: " in capsys.readouterr().err
     assert not (tmp_path / "comparison.json").exists()
 
 
@@ -105,6 +105,50 @@ def test_methods_differ_from_maml_in_what_their_names_say(env, tmp_path):
     assert {configs[m].sampling for m in METHODS} == {base.sampling}
 
 
+@pytest.fixture
+def dict_tasks(tmp_path, monkeypatch):
+    """The module of an environment whose tasks are dicts."""
+    source = """
+from push import Place, PushVectorEnv
+
+class DictTasks(PushVectorEnv):
+    task_type = dict
+
+    def __init__(self, num_envs=1, horizon=10, render_mode=None):
+        super().__init__(num_envs, horizon, render_mode)
+        self._tasks = [{"x": 0.0}] * num_envs
+
+    def sample_tasks(self, num_tasks, rng):
+        return [{"x": task.x} for task in super().sample_tasks(num_tasks, rng)]
+
+    def _reset_rows(self, rows, tasks):
+        super()._reset_rows(rows, [Place(task["x"]) for task in tasks])
+"""
+    (tmp_path / "dict_tasks.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_other_methods_than_the_oracle_need_no_numbers_as_tasks(dict_tasks, tmp_path):
+    flags = ["--env", "dict_tasks:DictTasks", "--methods", "random", "--num-iterations", "0"]
+    assert compare(arguments(tmp_path / "new", *flags)) == 0
+
+
+@pytest.mark.parametrize("name", ["comparison.csv", "comparison.png", "oracle"])
+def test_outputs_that_cannot_be_written_are_refused_before_any_training(name, tmp_path, capsys):
+    new = tmp_path / "new"
+    (new / name / "something").mkdir(parents=True)
+    assert compare(arguments(new, "--num-iterations", "1")) == 2
+    assert name in capsys.readouterr().err
+    assert [path.name for path in new.iterdir()] == [name]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_training(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cli, "run", lambda *_: pytest.fail("trained"))
+    assert compare(arguments(tmp_path / "file", "--num-iterations", "1")) == 2
+    assert "file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -114,9 +158,11 @@ def test_methods_differ_from_maml_in_what_their_names_say(env, tmp_path):
         (["--load", "maml", "nowhere"], "nowhere is no run folder"),
         (["--env", "sinusoid"], "env must be a task environment"),
         (["--env", "maml/Nowhere-v0"], "env must be a registered task environment"),
+        (["--num-tasks", "0"], "evaluation.num_tasks must be at least 1, got 0"),
+        (["--env", "dict_tasks:DictTasks"], "oracle must be left out: an oracle's task must consist of numbers, got {"),
     ],
 )
-def test_bad_input_is_refused(changes, message, tmp_path, capsys):
+def test_bad_input_is_refused_before_any_training(changes, message, dict_tasks, tmp_path, capsys):
     try:
         status = compare(arguments(tmp_path / "new", "--num-iterations", "1", *changes))
     except SystemExit as refusal:  # by the parser

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from maml_rl import cli_evaluate
 from maml_rl.cli import train
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.config import SINUSOID, RunConfig
@@ -89,6 +90,16 @@ def test_the_number_of_episodes_is_the_evaluations_own(runs, tmp_path, capfd):
 def test_wrong_settings_are_refused(runs, flags, message, capfd):
     assert evaluate([str(runs["return"]), *flags]) == 2
     assert message in capfd.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed(runs, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(cli_evaluate, "load_trained", lambda *_: pytest.fail("computed"))
+    (tmp_path / "a.json").mkdir()
+    assert evaluate([str(runs["return"]), "--output", str(tmp_path / "a")]) == 2
+    assert "a.json is a folder; choose another" in capfd.readouterr().err
+    assert evaluate([str(runs["return"]), "--output", str(tmp_path / ("a" * 254))]) == 2
+    assert "File name too long" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capfd):

@@ -187,7 +187,7 @@ def test_a_loaded_run_may_be_asked_fewer_classes_and_more_pictures_but_not_more_
 def test_a_signal_stops_the_command_and_says_how_to_go_on(data, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(cli, "run", lambda *_: TrainingResult(0, 2, {}))
     assert leaderboard(arguments(data, tmp_path)) == 130
-    assert "stopped in fomaml: the same command goes on" in capfd.readouterr().err
+    assert "stopped in fomaml; to continue: " in capfd.readouterr().err
     assert not (tmp_path / "leaderboard.json").exists()
 
 
@@ -218,6 +218,15 @@ def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(
             assert config == learner_config(learner, paper)
 
 
+def test_another_run_in_the_last_folder_is_refused_before_the_first_is_trained(data, tmp_path, capfd):
+    flags = arguments(data, tmp_path, "--num-iterations", "1", "--learners")
+    assert leaderboard([*flags, "maml"]) == 0
+    capfd.readouterr()
+    assert leaderboard([*flags, "anil", "maml", "--train-on", "train"]) == 2
+    assert "holds another run (episodes.train_on was" in capfd.readouterr().err
+    assert not (tmp_path / "runs" / "anil").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -229,6 +238,9 @@ def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(
         (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
         (["--ways", "1"], "ways must be at least 2, got 1"),
         (["--learners", "fomaml", "prototypical"], "ways must be at most the number of classes, 48, got 60"),
+        (["--test-queries", "0"], "test_queries must be at least 1, got 0"),
+        (["--test-queries", "99"], "queries"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--ways", "40"], "ways must be at most the number of classes, 24, got 40"),
     ],
 )

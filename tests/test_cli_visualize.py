@@ -11,6 +11,7 @@ import mujoco
 import pytest
 from PIL import Image
 
+from maml_rl import cli_visualize
 from maml_rl.cli import train
 from maml_rl.cli_visualize import SHIPPED_RUN, visualize
 from maml_rl.config import SINUSOID, RunConfig
@@ -119,6 +120,13 @@ def test_a_folder_that_is_no_run_and_a_checkpoint_of_another_are_refused(runs, t
     (tmp_path / "file").write_text("")
     assert draw(runs[NAVIGATION], tmp_path / "file") == 2
     assert "file" in capfd.readouterr().err
+
+
+def test_pictures_that_cannot_be_written_are_refused_before_anything_is_computed(runs, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(cli_visualize, "load_trained", lambda *_: pytest.fail("computed"))
+    (tmp_path / "adaptation.gif").mkdir()
+    assert draw(runs[NAVIGATION], tmp_path) == 2
+    assert "adaptation.gif is a folder" in capfd.readouterr().err
 
 
 def test_no_step_shows_the_policy_as_it_is(runs, tmp_path):

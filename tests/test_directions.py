@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # Rooms of one line know nothing of each other.
 LEVELS = [
-    {"version", "runtime", "drawing", "core"},
+    {"version", "runtime", "drawing", "command_line", "core"},
     {"networks", "convnet"},
     {"policies"},
     {"sampling"},

@@ -144,7 +144,7 @@ def test_a_warm_start_sees_as_the_run_that_it_goes_on_from(whole, capfd):
     assert read_config(Path("warm")).observation_scale == read_config(whole).observation_scale
     assert train(RunConfig(env="test/FarPush-v0"), [*FLAGS, *begin, "--output-dir", "raw"]) == 2
     assert "observations must be normalised, as in the run" in capfd.readouterr().err
-    trained("near", *NORMALISED, *begin, env="test/Push-v0")  # another environment has its own
+    trained("near", *NORMALISED, *begin, "--init-from-any-env", env="test/Push-v0")  # another environment has its own
     assert read_config(Path("near")).observation_scale != read_config(whole).observation_scale
 
 

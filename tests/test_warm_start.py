@@ -19,6 +19,18 @@ SMALL += ["--checkpoint-every", "1", "--num-threads", "1", "--evaluate-every", "
 SMALL += ["--queries", "2", "--test-queries", "2"]
 
 
+ROBOT = ["--policy.hidden-sizes", "8", "--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "5"]
+ROBOT += ["--evaluate-every", "0", "--num-iterations", "1", "--num-threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def cheetah(tmp_path_factory):
+    """A run of the half cheetah."""
+    folder = tmp_path_factory.mktemp("robots") / "cheetah"
+    assert train(RunConfig(), [*ROBOT, "--output-dir", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_folders(tmp_path_factory.mktemp("pictures") / "data")
@@ -94,8 +106,51 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(command, source, t
     assert train(RunConfig(), sinusoid) == 0
     flags = ["--env", SINUSOID, "--num-iterations", "1", "--output-dir", str(tmp_path / "warm")]
     assert train(RunConfig(), [*flags, "--init-from", str(source)]) == 2
+    assert f"init_from must name a run of sinusoid, but {source} is one of images" in capfd.readouterr().err
+    assert train(RunConfig(), [*flags, "--init-from", str(source), "--init-from-any-env"]) == 2
     assert "init_from must name a run with a parameter of this one's" in capfd.readouterr().err
     assert not (tmp_path / "warm").exists()
+
+
+def test_a_last_layer_for_another_number_of_classes_begins_anew_and_this_is_said(command, tmp_path, capfd):
+    wide, narrow = ["--ways", "4"], ["--num-iterations", "0", "--init-from", str(tmp_path / "wide")]
+    assert train_omniglot(command("maml", "wide", "--num-iterations", "1", *wide)) == 0
+    capfd.readouterr()
+    assert train_omniglot(command("maml", "narrow", *narrow)) == 0
+    (note,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("note: "))
+    assert note.endswith(" begin anew") and "head.weight" in note and "conv" not in note
+    assert train_omniglot(command("maml", "cold", "--num-iterations", "0")) == 0
+    known, cold, warm = (parameters(tmp_path / name) for name in ("wide", "cold", "narrow"))
+    heads = {name: value for name, value in cold.items() if name.startswith("params/head.")}
+    assert warm == known | heads and heads
+    capfd.readouterr()
+    assert train_omniglot(command("maml", "other", *narrow, "--num-filters", "8")) == 2
+    error = capfd.readouterr().err
+    assert "init_from must name a run whose parameters have this one's shapes, but conv" in error
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--env", "HalfCheetahDir"], "must name a run of maml/HalfCheetahDir-rllab-v0, but "),
+        (["--env", "AntVel"], "must name a run of maml/AntVel-rllab-v0, but "),
+        (["--env", "AntVel", "--init-from-any-env"], "must name a run whose parameters have this one's shapes, but "),
+        (["--policy.hidden-sizes", "7"], "must name a run whose parameters have this one's shapes, but "),
+        (["--policy.hidden-sizes", "8", "8"], "must name a run whose parameters have this one's shapes, but "),
+        (["--oracle"], "must name a run whose parameters have this one's shapes, but "),
+    ],
+)
+def test_another_robot_or_network_is_refused(flags, message, cheetah, tmp_path, capfd):
+    assert train(RunConfig(), [*ROBOT, *flags, "--init-from", str(cheetah), "--output-dir", str(tmp_path / "new")]) == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_tasks_of_the_same_robot_may_be_meant(cheetah, tmp_path):
+    flags = ["--env", "HalfCheetahDir", "--init-from", str(cheetah), "--init-from-any-env", "--num-iterations", "0"]
+    assert train(RunConfig(), [*ROBOT, *flags, "--output-dir", str(tmp_path / "new")]) == 0
+    assert parameters(tmp_path / "new") == parameters(cheetah)
 
 
 def test_the_warm_preset_has_the_source_s_network_and_needs_a_source(command, source, tmp_path, capfd):

@@ -18,9 +18,9 @@ StepSize = float | Params
 class InnerConfig:
     """How a task is adapted to."""
 
-    num_steps: int = 1  # gradient steps per task, each on its own support data
-    step_size: float = 0.1  # alpha of Finn et al. 2017
-    first_order: bool = False  # leave out the derivative of the inner gradient (FOMAML)
+    num_steps: int = 1  # Gradient steps per task, each on its own support data.
+    step_size: float = 0.1  # Size of a gradient step: alpha of Finn et al. 2017.
+    first_order: bool = False  # Leave out the derivative of the inner gradient (FOMAML).
     estimator: Literal["log_prob", "ratio", "dice"] = "log_prob"
     """Inner policy-gradient loss: log-prob x advantage (Finn et al. 2017), likelihood ratio pi / stop(pi) (Rothfuss et
     al. 2019), or DiCE (Foerster et al. 2018). Same first derivative, different second."""

@@ -24,7 +24,8 @@ from maml_rl.core.protocols import Key, Predictor, Report, State, TaskFamily
 class OuterConfig:
     """How theta moves."""
 
-    step: Literal["trust_region", "gradient", "reptile"] = "trust_region"  # which of the three below is used
+    # Which of the three below moves the parameters.
+    step: Literal["trust_region", "gradient", "reptile"] = "trust_region"
     trust_region: TrustRegionConfig = field(default_factory=TrustRegionConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
     reptile: ReptileConfig = field(default_factory=ReptileConfig)

@@ -23,13 +23,13 @@ JUDGED = 2**20
 class EvaluationConfig:
     """Held-out evaluation."""
 
-    num_tasks: int = 20  # drawn once, the same at every evaluation
-    num_steps: int = 3  # gradient steps on each task
-    first_step_size: float = 0.1  # of the first gradient step
-    later_step_size: float = 0.05  # the paper halves the step after the first
-    episodes_per_task: int | None = None  # to adapt to and score, for each number of steps; by default as in training
-    seed: int = 0  # of the evaluation's own random stream, whatever the run's seed
-    split: Literal["test", "train"] = "test"  # of worlds that set tasks aside (Meta-World); the same for all others
+    num_tasks: int = 20  # Tasks, drawn once, the same at every evaluation.
+    num_steps: int = 3  # Gradient steps on each task.
+    first_step_size: float = 0.1  # Size of the first gradient step.
+    later_step_size: float = 0.05  # Size of the steps after it, which the paper halves.
+    episodes_per_task: int | None = None  # Episodes for each number of steps; by default as in training.
+    seed: int = 0  # Evaluation seed: tasks and episodes, whatever the training seed.
+    split: Literal["test", "train"] = "test"  # Which tasks, where the environment sets some aside (Meta-World).
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "train"):

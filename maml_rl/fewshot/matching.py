@@ -21,13 +21,13 @@ from maml_rl.supervised.episodes import EpisodeStream
 class MatchingConfig:
     """How queries are matched with the support."""
 
-    distance: Literal["cosine", "squared"] = "cosine"
+    distance: Literal["cosine", "squared"] = "cosine"  # Distance between the features of a query and of the support.
     scale: float = 10.0
     """Factor of the cosine. With 1, as printed, a class among 20 can have a probability of 0.28 at most."""
     full_context: bool = False
     """Full context embeddings: every feature is changed in the light of the whole support by LSTMs, which makes
     predictions depend on the order of the support."""
-    num_readings: int = 5  # of the support, by the query's LSTM
+    num_readings: int = 5  # Readings of the support by the query's LSTM.
 
     def __post_init__(self) -> None:
         if not 0.0 < self.scale < float("inf"):

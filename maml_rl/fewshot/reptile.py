@@ -30,10 +30,10 @@ class InnerOptimiserConfig:
 
     kind: Literal["adam", "sgd"] = "adam"
     """adam: with beta1 = 0, and second moments that tasks hand on to one another."""
-    batch_size: int = 10  # pictures of one step in training
-    test_batch_size: int = 5  # and at test
-    beta2: float = 0.999  # decay of the mean squared gradient
-    epsilon: float = 1e-8  # keeps the division finite
+    batch_size: int = 10  # Pictures of one step in training.
+    test_batch_size: int = 5  # Pictures of one step at test.
+    beta2: float = 0.999  # Decay of the mean squared gradient.
+    epsilon: float = 1e-8  # Number that keeps the division finite.
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "test_batch_size"):

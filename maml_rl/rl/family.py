@@ -25,10 +25,10 @@ from maml_rl.sampling.trajectory import Trajectory
 class AdvantageConfig:
     """From rewards to advantages (the constants of Finn et al. 2017)."""
 
-    discount: float = 0.99  # of rewards, per step
-    gae_lambda: float = 1.0  # 1: returns minus baseline
-    ridge: float = 1e-5  # regularises the linear baseline
-    normalise: bool = True  # mean 0 and standard deviation 1 within each task
+    discount: float = 0.99  # Discount of rewards, per step.
+    gae_lambda: float = 1.0  # Lambda of generalised advantages; 1 gives returns minus baseline.
+    ridge: float = 1e-5  # Regularisation of the linear baseline.
+    normalise: bool = True  # Advantages of mean 0 and standard deviation 1 within each task.
 
     def __post_init__(self) -> None:
         for name, value in (("discount", self.discount), ("gae_lambda", self.gae_lambda)):

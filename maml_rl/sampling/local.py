@@ -26,14 +26,14 @@ from maml_rl.sampling.trajectory import Trajectory, blank_trajectory
 class SamplingConfig:
     """How trajectories are collected."""
 
-    episodes_per_task: int = 20  # for each gradient step, and again for the outer step
-    horizon: int | None = None  # steps of an episode at most; by default the environment's own, or else 200
-    num_threads: int = 0  # for sampling and learning; 0 takes every core. Results do not depend on it
+    episodes_per_task: int = 20  # Episodes of each task for each gradient step, and again for the outer step.
+    horizon: int | None = None  # Steps of an episode at most; by default the environment's own number, or else 200.
+    num_threads: int = 0  # Threads for sampling and learning; 0 takes every core. Results do not depend on it.
     sampler: Literal["local", "processes", "ray"] = "local"
     """In this process, in others on this machine, or on a Ray cluster. Results do not depend on it."""
-    num_workers: int | None = None  # processes, or tasks at once on Ray; by default one for each core or CPU
-    task_timeout: float = 600.0  # after which a worker counts as hung, is killed and its task played again [s]
-    ray_address: str | None = None  # of a Ray cluster: "auto" or host:port; by default this machine becomes one
+    num_workers: int | None = None  # Processes, or tasks at once on Ray; by default one per core or CPU.
+    task_timeout: float = 600.0  # Seconds after which a worker is killed as hung and its task played again.
+    ray_address: str | None = None  # Ray cluster: "auto" or host:port; by default this machine alone.
 
     def __post_init__(self) -> None:
         if self.episodes_per_task < 1:

@@ -41,6 +41,7 @@ from maml_rl.sampling.work import (
 
 SECONDS_TO_START = 300.0  # for a worker to import and make its environment, before it is killed
 SECONDS_TO_CLOSE = 5.0  # for one to close its environment
+OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # reach all its processes, on Ctrl-C and closing; the parent decides
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -230,8 +231,9 @@ class _Worker:
 
 def _serve(connection: Connection, recipe: bytes) -> None:
     """A worker's life: make an environment, then play what comes until the connection is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    for signum in OF_THE_TERMINAL:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_TERMINAL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         bench = Workbench(cloudpickle.loads(recipe))
@@ -260,14 +262,14 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _fresh_start() -> Iterator[None]:
-    """What a process spawned in here begins with: one BLAS thread, Ctrl-C blocked until it can ignore it, no main.
+    """What a process spawned in here begins with: one BLAS thread, Ctrl-C blocked until it is ignored, no main.
 
     A spawned process would run the main program once more, if it is a file, and look for one if it came from a pipe.
     There is no need: cloudpickle sends what main defines by value.
     """
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     main = sys.modules["__main__"]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_TERMINAL)
     os.environ.update(ONE_THREAD)
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

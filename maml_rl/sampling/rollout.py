@@ -60,7 +60,7 @@ def rollout(
         out: this block's part of the trajectory, [len(tasks), E, T, ...], all zero.
         first_task: the block's place among all tasks, for error messages.
     Raises:
-        SamplingError: naming task and episode.
+        SamplingError: naming task, episode and step.
     """
     num_tasks, num_episodes, horizon = out.rewards.shape
     place = (num_episodes, first_task)
@@ -86,9 +86,7 @@ def rollout(
             for name, values in (("policy output", outputs), ("action", actions)):
                 row = _not_finite(values)
                 if row is not None:
-                    raise _located(
-                        row, f"{name} is not finite: {values.flatten(0, 1)[row].tolist()}", f"step {t}", *place
-                    )
+                    _blame(name, values.flatten(0, 1)[row], seen.flatten(0, 1)[row], row, t, *place)
             flat = actions.view(env.num_envs, -1)
             try:
                 observations, rewards, terminated, truncated, infos = env.step(
@@ -107,6 +105,7 @@ def rollout(
             if reports_success and "success" in infos:  # some tell it at an episode's last step alone
                 succeeded_ever |= alive & (infos["success"] > 0)
             alive = alive & ~(terminated | truncated)
+    _require_finite(out, *place)
     out.terminated[:] = torch.from_numpy(terminated_ever).view(num_tasks, num_episodes)
     out.successes[:] = torch.from_numpy(succeeded_ever).view(num_tasks, num_episodes, 1)
 
@@ -117,6 +116,48 @@ def _not_finite(values: Tensor) -> int | None:
     if finite.all():
         return None
     return int((~finite.flatten(0, 1).all(dim=-1)).nonzero()[0])
+
+
+def _blame(
+    name: str, values: Tensor, observation: Tensor, row: int, t: int, num_episodes: int, first_task: int
+) -> NoReturn:
+    """Say that a policy gave `values` at step t, unless the observation that it was given is at fault."""
+    if not torch.isfinite(observation).all():
+        _raise_not_finite("observation", observation, row, _when_seen(t), num_episodes, first_task)
+    largest = float(observation.abs().max()) if observation.numel() else 0.0
+    reason = f"{name} is not finite: {values.tolist()}, where no entry of the observation is beyond {largest:.3g}"
+    raise _located(row, reason, f"step {t}", num_episodes, first_task)
+
+
+def _require_finite(out: Trajectory, num_episodes: int, first_task: int) -> None:
+    """Look at all steps at once, after the last: at each step it would take time.
+
+    An environment's numbers may be finite in 64 bits and infinite in the 32 of a trajectory, and a policy may answer
+    an infinite observation with a finite action.
+    """
+    for name, values in (("observation", out.observations), ("reward", out.rewards[..., None])):
+        finite = np.isfinite(values.numpy())  # torch takes longer
+        if not finite.all():
+            task, episode, t = np.argwhere(~finite.all(axis=-1))[0].tolist()
+            when = _when_seen(t) if name == "observation" else f"step {t}"
+            row = task * num_episodes + episode
+            _raise_not_finite(name, values[task, episode, t], row, when, num_episodes, first_task)
+
+
+def _when_seen(t: int) -> str:
+    """By which call the observation before step t was returned."""
+    return "reset" if t == 0 else f"step {t - 1}"
+
+
+def _raise_not_finite(name: str, values: Tensor, row: int, when: str, num_episodes: int, first_task: int) -> NoReturn:
+    entry = int((~torch.isfinite(values)).nonzero()[0])
+    where = f" at entry {entry} of {len(values)}" if len(values) > 1 else ""
+    reason = (
+        f"{name} is {float(values[entry])}{where}: look for a division by zero, or for numbers beyond 3.4e38, the "
+        "largest in 32 bits"
+    )
+    # an error of the environment, which is told with its task and seeds
+    raise _located(row, reason, when, num_episodes, first_task) from FloatingPointError(reason)
 
 
 def _raise_located(error: RuntimeError, when: str, num_episodes: int, first_task: int) -> NoReturn:

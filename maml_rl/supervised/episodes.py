@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -22,12 +24,14 @@ from maml_rl.supervised.images import (
     cached_images,
     class_folders,
     fingerprint,
+    is_picture,
 )
 from maml_rl.supervised.omniglot import OneShotRun, Split, SplitName, load_omniglot, split_classes
 
 Rotations = Literal["classes", "random", "none"]
 Part = Literal["train", "validation", "test"]
 
+BLANK_RANGE = 8  # of 255 levels
 NUM_ROTATIONS = 4  # by 0, 90, 180, 270 degrees
 
 
@@ -40,14 +44,16 @@ class EpisodeConfig:
     holds train/ and test/, each with a folder of pictures for every class."""
     images: Annotated[ImageConfig, tyro.conf.arg(name="")] = field(default_factory=ImageConfig)
     split: SplitName = "vinyals"
-    """Of Omniglot: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two parts."""
+    """Split of Omniglot: that of Vinyals et al. 2016, 1,200 characters at random to train on, or the data set's two
+    parts."""
     train_on: Literal["train", "trainval"] = "train"
-    """trainval: on the validation classes too, for final results. What evaluates during training is then the test."""
+    """Classes to train on. trainval: the validation classes, too, for final results; evaluation during training then
+    asks the test classes."""
     rotations: Rotations = "classes"
-    """In training. classes: a picture turned by a quarter is of another class. random: each class of an episode is
-    turned by as many quarters as chance will have it. none: as drawn."""
+    """Rotations in training. classes: a picture turned by a quarter is of another class. random: each class of an
+    episode is turned by as many quarters as chance will have it. none: as drawn."""
     test_rotations: Rotations = "classes"
-    """In validation and test."""
+    """Rotations in validation and test; as above."""
     ways: int = 5
     """Classes in an episode."""
     shots: int = 1
@@ -70,7 +76,7 @@ class EpisodeConfig:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
     evaluate_on: Part = "validation"
-    """What evaluates during training. Results are made on the test classes, by scripts/evaluate.py."""
+    """Classes that evaluation during training asks. Results are made on the test classes, by scripts/evaluate.py."""
 
     @property
     def training(self) -> EpisodeSize:
@@ -233,7 +239,33 @@ def _load_folder(data_root: str | None, config: ImageConfig) -> ImageSet:
         )
     parts = [Path(root) / name for name in ("train", "val", "test") if (Path(root) / name).is_dir()]
     files = [f._replace(class_name=f"{part.name}/{f.class_name}") for part in parts for f in class_folders(part)]
-    return cached_images(Path(root).resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
+    data = cached_images(Path(root).resolve().name, fingerprint(Path(f.path) for f in files), config, lambda: files)
+    _say_once(root, "; ".join(_in_words(part, data) for part in parts))
+    return data
+
+
+def _in_words(part: Path, data: ImageSet) -> str:
+    """Such as "train: 5 classes, 30 pictures", and what may be wrong with them."""
+    classes = [c for c, name in enumerate(data.names) if name.split("/")[0] == part.name]
+    blank = {data.names[c]: _num_blank(data.images[data.first[c] : data.first[c + 1]]) for c in classes}
+    text = f"{part.name}: {len(classes)} classes, {data.class_sizes[classes].sum()} pictures"
+    if total := sum(blank.values()):
+        text += f" ({total} of them blank, such as in {next(name for name, count in blank.items() if count)})"
+    if num_loose := sum(map(is_picture, part.iterdir())):
+        text += f" ({num_loose} more, in no class folder, left out)"
+    return text
+
+
+def _num_blank(images: NDArray[np.uint8]) -> int:
+    """How many of [M, H, W, C] are of one colour, but for a few levels in 255."""
+    low, high = images.min(axis=(1, 2)), images.max(axis=(1, 2))
+    return int((high - low < BLANK_RANGE).all(axis=-1).sum())
+
+
+@functools.cache
+def _say_once(root: str, text: str) -> None:
+    """To people; a program builds a run's episodes more than once."""
+    print(text, file=sys.stderr)
 
 
 def _split_by_folder(names: tuple[str, ...]) -> Split:

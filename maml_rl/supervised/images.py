@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 
+from maml_rl.supervised.decoding import Picture, UnreadablePicture, on_white_paper
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Resize = Literal["nearest", "area"]
 
@@ -53,32 +54,35 @@ class ImageSet(NamedTuple):
 class ImageConfig:
     """What becomes of a picture."""
 
-    image_size: int = 28  # height and width after resizing [pixels]
-    resize: Resize = "nearest"  # what the published codes did in effect; area: the mean of what a pixel covers
-    invert: bool = True  # dark strokes on light paper become 1 on 0
+    image_size: int = 28  # Height and width after resizing [pixels].
+    resize: Resize = "nearest"  # nearest: as the published codes did in effect. area: the mean of the pixels covered.
+    invert: bool = True  # Dark strokes on light paper become 1 on 0.
+    channels: Literal["auto", "grey", "colour"] = "auto"
+    """Turn every picture into grey or into colour. auto: into colour if one picture of the data set is in colour."""
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {self.image_size}")
 
 
-def decode(data: bytes, path: str, config: ImageConfig) -> tuple[NDArray[np.uint8], str]:
-    """One picture as [H, W, C], C being 1 for grey ones and 3 for colour; and what it was, in words.
+def decode(picture: Picture, name: str, config: ImageConfig) -> NDArray[np.uint8]:
+    """One picture as [H, W, C], C being 1 for grey ones and 3 for colour: the same for training, evaluation and use.
 
+    Args:
+        name: what messages call it.
     Raises:
         DataError: if it cannot be read.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode = "L" if image.mode in ("1", "L", "LA", "I", "I;16", "F") else "RGB"
-            kind = f"{'grey' if mode == 'L' else 'colour'}, {image.width} x {image.height}"
-            whole = image.convert(mode)
-            side = config.image_size
-            pixels = _area(whole, side) if config.resize == "area" else np.asarray(_nearest(whole, side))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} must be a picture, but it cannot be read ({error}): replace or delete it") from error
+        whole = on_white_paper(picture)
+    except UnreadablePicture as error:
+        raise DataError(f"{name} must be a picture, but it cannot be read ({error}): replace or delete it") from error
+    if config.channels != "auto":
+        whole = whole.convert("L" if config.channels == "grey" else "RGB")
+    side = config.image_size
+    pixels = _area(whole, side) if config.resize == "area" else np.array(_nearest(whole, side))
     pixels = pixels.reshape(side, side, -1)
-    return 255 - pixels if config.invert else pixels, kind
+    return 255 - pixels if config.invert else pixels
 
 
 def _nearest(image: Image.Image, side: int) -> Image.Image:
@@ -92,7 +96,7 @@ def _area(image: Image.Image, side: int) -> NDArray[np.uint8]:
     return np.rint(np.einsum("ih,jw,hw...->ij...", rows, columns, pixels, optimize=True)).astype(np.uint8)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # photos may have as many sizes as there are
 def _shares(old: int, new: int) -> NDArray[np.float64]:
     """[new, old]: which share of each new interval each old one covers, both dividing the same length."""
     edges = np.arange(new + 1) * (old / new)
@@ -102,39 +106,82 @@ def _shares(old: int, new: int) -> NDArray[np.float64]:
 
 
 def read_images(files: Iterable[ImageFile], config: ImageConfig) -> ImageSet:
-    """Decode pictures that come sorted by class.
+    """Decode pictures that come sorted by class. If one of them is in colour, all are.
 
     Raises:
-        DataError: if one cannot be read, or they are not all grey or all colour and of one size.
+        DataError: if some cannot be read; it names the first of them.
     """
-    pixels, sizes = [], dict[str, int]()
-    example: tuple[str, str] | None = None
+    files = list(files)
+    require_memory(2 * len(files) * config.image_size**2, f"{len(files)} pictures", config.image_size)
+    pictures, sizes, errors = [], dict[str, int](), list[Exception]()
     for file in files:
-        picture, kind = decode(file.read(), file.path, config)
-        example = example or (kind, file.path)
-        if kind != example[0]:
-            raise DataError(
-                f"all pictures must be of one size and either grey or colour, but {example[1]} is {example[0]} and "
-                f"{file.path} is {kind}: convert one of them"
-            )
-        pixels.append(picture)
+        try:
+            pictures.append(decode(file.read(), file.path, config))
+        except (DataError, OSError) as error:
+            errors.append(error)
         sizes[file.class_name] = sizes.get(file.class_name, 0) + 1
-    return ImageSet(np.stack(pixels), np.cumsum([0, *sizes.values()]), tuple(sizes))
+    if errors:
+        others = f" (and {len(errors) - 1} more cannot be read)" if len(errors) > 1 else ""
+        raise DataError(f"{errors[0]}{others}") from errors[0]
+    num_channels = max(picture.shape[-1] for picture in pictures)
+    images = np.empty((len(files), *pictures[0].shape[:2], num_channels), dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        images[i] = picture  # a grey one fills all channels
+    return ImageSet(images, np.cumsum([0, *sizes.values()]), tuple(sizes))
+
+
+def require_memory(num_bytes: int, what: str, image_size: int) -> None:
+    """
+    Raises:
+        DataError: if this machine has less memory than that.
+    """
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > present:
+        raise DataError(
+            f"image_size must let {what} fit into this machine's memory of {present / 1e9:.0f} GB, got {image_size}, "
+            f"which takes {num_bytes / 1e9:.3g} GB: take a smaller one"
+        )
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of that name was left by a program and is no data: .Trash-0, ._x.png, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and not is_litter(path.name) and path.is_file()
 
 
 def class_folders(root: Path) -> list[ImageFile]:
-    """The pictures below `root`; a folder that holds pictures is a class, named by its path from there.
+    """The pictures below `root`, class by class.
+
+    A folder that holds pictures is a class, named by its path from `root`, with all that lies in folders below it.
+    Pictures in `root` itself belong to no class. Links are followed, and each folder is read once.
 
     Raises:
         DataError: if there are none.
     """
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    paths.sort(key=lambda path: (path.parent, path.name))  # a class's pictures together, whatever folders lie beside
-    if not paths:
+    found = sorted(_in_classes(root, PurePath(), False, set(root.resolve().parents)))
+    if not found:
         raise DataError(
-            f"{root} must hold a folder of pictures for each class, but no picture ({ENDINGS[0]}, ...) is there"
+            f"{root} must hold a folder of pictures for each class, but no folder with a picture ({ENDINGS[0]}, ...) "
+            "is there"
         )
-    return [ImageFile(path.parent.relative_to(root).as_posix(), str(path), path.read_bytes) for path in paths]
+    return [ImageFile(class_name.as_posix(), str(path), path.read_bytes) for class_name, path in found]
+
+
+def _in_classes(folder: Path, name: PurePath, is_class: bool, seen: set[Path]) -> Iterator[tuple[PurePath, Path]]:
+    """Pictures below a folder with their classes. seen: folders not to be entered, so that links make no loop."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    inside = sorted(folder.iterdir())
+    pictures = [path for path in inside if is_picture(path)] if name.parts else []
+    is_class = is_class or bool(pictures)
+    yield from ((name, path) for path in pictures)
+    for path in inside:
+        if path.is_dir() and not is_litter(path.name):
+            yield from _in_classes(path, name if is_class else name / path.name, is_class, seen)
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -166,18 +213,27 @@ def cached_images(name: str, state: str, config: ImageConfig, files: Callable[[]
     if found is None:
         found = read_images(files(), config)
         tensors: dict[str, NDArray[Any]] = {"images": found.images, "first": found.first}
-        put_aside(path, safetensors.numpy.save(tensors, {"names": json.dumps(found.names)}))
+        put_aside(path, safetensors.numpy.save(tensors, {"names": json.dumps(found.names), "digest": _digest(found)}))
     return found
 
 
 def _load(path: Path) -> ImageSet | None:
-    """What is in the cache; nothing, if it is not there or was cut."""
+    """The cache's pictures, or None if the file is missing or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
-            names = tuple(json.loads(file.metadata()["names"]))
-            return ImageSet(file.get_tensor("images"), file.get_tensor("first"), names)
-    except (OSError, safetensors.SafetensorError):
+            notes = file.metadata()
+            names = tuple(json.loads(notes["names"]))
+            found = ImageSet(file.get_tensor("images"), file.get_tensor("first"), names)
+            return found if notes["digest"] == _digest(found) else None
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):  # none or other notes and tensors
         return None
+
+
+def _digest(images: ImageSet) -> str:
+    forms = [(array.dtype, array.shape) for array in images[:2]]
+    digest = hashlib.sha256(f"{forms} {images.first.tolist()} {images.names}".encode())
+    digest.update(np.ascontiguousarray(images.images).data)
+    return digest.hexdigest()
 
 
 def put_aside(path: Path, data: bytes) -> None:

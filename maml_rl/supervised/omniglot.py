@@ -26,6 +26,7 @@ from maml_rl.supervised.images import (
     class_folders,
     decode,
     fingerprint,
+    is_litter,
     put_aside,
 )
 
@@ -134,7 +135,7 @@ def _files(part: Path) -> list[ImageFile]:
     if part.is_dir():
         return [file._replace(class_name=f"{prefix}/{file.class_name}") for file in class_folders(part)]
     archive = open_archive(part)
-    names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+    names = sorted(name for name in _members(archive) if name.endswith(".png"))
     return [
         ImageFile(
             "/".join((prefix, *name.split("/")[-3:-1])), f"{part}, {name},", functools.partial(_read, archive, name)
@@ -152,6 +153,11 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path} must be a whole zip archive ({error}): delete it and fetch it again") from error
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    """The names in it, but for those that macOS adds when it packs an archive."""
+    return [name for name in archive.namelist() if not any(map(is_litter, name.split("/")))]
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -212,7 +218,7 @@ def one_shot_runs(data_root: str | None, config: ImageConfig) -> list[OneShotRun
     if not path.exists():
         raise DataError(f"{path} is missing: download it from {ADDRESS}{ONE_SHOT_RUNS}.zip")
     archive = open_archive(path)
-    lists = sorted(name for name in archive.namelist() if name.endswith("class_labels.txt"))
+    lists = sorted(name for name in _members(archive) if name.endswith("class_labels.txt"))
     if not lists:
         raise DataError(f"{path} must hold runNN/class_labels.txt, but none is there: delete it and fetch it again")
     return [_one_shot_run(archive, name, config) for name in lists]
@@ -223,7 +229,7 @@ def _one_shot_run(archive: zipfile.ZipFile, name: str, config: ImageConfig) -> O
     training = sorted({pair[1] for pair in pairs})
 
     def pictures(names: Sequence[str]) -> NDArray[np.uint8]:
-        return np.stack([decode(_read(archive, n), f"{archive.filename}, {n},", config)[0] for n in names])
+        return np.stack([decode(_read(archive, n), f"{archive.filename}, {n},", config) for n in names])
 
     labels = np.array([training.index(pair[1]) for pair in pairs], dtype=np.int64)
     return OneShotRun(pictures(training), pictures([pair[0] for pair in pairs]), labels)

@@ -35,12 +35,12 @@ class Sinusoid:
 class SinusoidConfig:
     """Data and network of Finn et al. 2017, section 5.1 (ranges and initial weights: their published code)."""
 
-    num_examples: int = 10  # K, in the support set and again in the query set
-    hidden_sizes: tuple[int, ...] = (40, 40)  # ReLU between layers
-    init_std: float = 0.01  # of the truncated normal that weights are drawn from; biases start at zero
-    amplitude_range: tuple[float, float] = (0.1, 5.0)  # uniform
-    phase_range: tuple[float, float] = (0.0, 3.141592653589793)  # uniform [rad]
-    input_range: tuple[float, float] = (-5.0, 5.0)  # uniform
+    num_examples: int = 10  # Examples in the support set (K), and again in the query set.
+    hidden_sizes: tuple[int, ...] = (40, 40)  # Units in each hidden layer, with ReLU between them.
+    init_std: float = 0.01  # Standard deviation of the initial weights; biases start at zero.
+    amplitude_range: tuple[float, float] = (0.1, 5.0)  # Range of amplitudes.
+    phase_range: tuple[float, float] = (0.0, 3.141592653589793)  # Range of phases [rad].
+    input_range: tuple[float, float] = (-5.0, 5.0)  # Range of inputs.
 
     def __post_init__(self) -> None:
         if self.num_examples < 1:

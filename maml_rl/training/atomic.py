@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 SUFFIX = ".tmp"
@@ -26,6 +28,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_file(path.parent)
+
+
+def require_writable(folder: Path, *names: str) -> None:
+    """Make sure, before hours of computing, that files of these names can be written into `folder`, which may be new.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        for name in names:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=max(names, key=len)) as file:
+            file.write(b"\n")  # an empty file fits on a full disk, too
+    except OSError as error:
+        raise ValueError(
+            f"output must lie in a folder that can be written, but {folder} cannot: {error.strerror or error}; "
+            "choose another"
+        ) from error
 
 
 def sync_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception that comes only where it can do no harm."""
+"""SIGINT, SIGTERM and SIGHUP as an exception that comes only where it can do no harm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self._previous[signum] = signal.signal(signum, self._receive)
         return self

@@ -108,6 +108,17 @@ class RunFolder:
                 raise RunFolderError(f"run folder {path} cannot be made: {error.strerror or error}") from error
         return cls.open(path)
 
+    @staticmethod
+    def require_new(path: Path) -> None:
+        """
+        Raises:
+            RunFolderError: if a run cannot be created at `path` because something is there.
+        """
+        if path.is_dir():
+            _require_empty(path)
+        elif path.exists():
+            raise RunFolderError(f"run folder {path} cannot be made: a file of that name exists")
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Replace the saved settings, for a run that goes on with others."""
         write_atomically(self.path / "config.json", _encode(config))

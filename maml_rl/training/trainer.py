@@ -16,11 +16,13 @@ from maml_rl.core.protocols import INITIALISATION, TASKS, TRAINING, Key, Learner
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training import checkpoint as checkpoints
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError
-from maml_rl.training.display import Display, make_display
+from maml_rl.training.display import Display, Progress, make_display
 from maml_rl.training.events import Film
 from maml_rl.training.interrupts import Interrupted, Interrupts
 from maml_rl.training.log import MetricsLog
 from maml_rl.training.run_folder import RunFolder, RunFolderError
+
+MANY_REJECTIONS = 10  # outer steps in a row
 
 
 class TrainingError(RuntimeError):
@@ -31,14 +33,13 @@ class TrainingError(RuntimeError):
 class TrainingConfig:
     """How long to train, and what to keep."""
 
-    num_iterations: int = 500  # outer updates
-    num_tasks: int = 40  # per outer update
-    evaluate_every: int = 10  # iterations; 0 for never
-    checkpoint_every: int = 1  # iterations
-    keep_checkpoints: int = 5  # the last ones; the best is kept besides
-    max_minutes: float | None = (
-        None  # begin no iteration after so long, evaluations and earlier parts of the run included
-    )
+    num_iterations: int = 500  # Outer updates in all.
+    num_tasks: int = 40  # Tasks in each outer update.
+    evaluate_every: int = 10  # Iterations between evaluations; 0 for none.
+    checkpoint_every: int = 1  # Iterations between checkpoints.
+    keep_checkpoints: int = 5  # How many of the last checkpoints stay; the best one stays, too.
+    max_minutes: float | None = None
+    """Begin no iteration after so many minutes, evaluations and earlier parts of the run included."""
 
     def __post_init__(self) -> None:
         least = {"num_iterations": 0, "num_tasks": 1, "evaluate_every": 0}
@@ -53,6 +54,11 @@ class TrainingConfig:
         """Whether a run that has come so far is done."""
         late = self.max_minutes is not None and reached.counters["wall_seconds"] >= 60.0 * self.max_minutes
         return late or reached.iteration >= self.num_iterations
+
+    def progress(self, reached: Checkpoint) -> Progress:
+        """A clock for people, of a run that goes on from `reached`."""
+        max_seconds = None if self.max_minutes is None else 60.0 * self.max_minutes
+        return Progress(reached.iteration, self.num_iterations, reached.counters["wall_seconds"], max_seconds)
 
 
 class TrainingResult(NamedTuple):
@@ -81,6 +87,25 @@ class _Step(NamedTuple):
     film: Film | None
 
 
+class _Rejections:
+    """Outer steps that were rejected one after the other; says so once, when they are many."""
+
+    def __init__(self) -> None:
+        self._in_a_row, self._is_said = 0, False
+
+    def remark(self, metrics: Mapping[str, float]) -> str | None:
+        """What is to be said after an iteration with these metrics."""
+        self._in_a_row = self._in_a_row + 1 if metrics.get("accepted") == 0.0 else 0
+        if self._is_said or self._in_a_row < MANY_REJECTIONS:
+            return None
+        self._is_said = True
+        return (
+            f"warning: no outer step was accepted in the last {MANY_REJECTIONS} iterations, so nothing is learned: no "
+            "candidate lowered the loss within outer.trust_region.max_kl; take more --num-tasks or --episodes-per-task "
+            "for a gradient with less noise, a smaller --inner.step-size, or check that rewards differ between tasks"
+        )
+
+
 class Trainer:
     """Runs a learner in a run folder.
 
@@ -106,6 +131,7 @@ class Trainer:
         headline: Sequence[str],
         film: Filming | None = None,
         begin: Callable[[Checkpoint], Checkpoint] | None = None,
+        device: str = "cpu",
     ):
         """Args:
         folder: locked; it stays so after `run`.
@@ -115,14 +141,16 @@ class Trainer:
         headline: columns to display.
         film: shows in TensorBoard what the learner does; changes nothing else.
         begin: makes of the learner's own initialisation what a new run begins with.
+        device: to display.
         """
         self._folder, self._learner, self._sample_tasks = folder, learner, sample_tasks
         self._config, self._seed = config, seed
         self._best_metric, self._sign = best_metric, 1.0 if higher_is_better else -1.0
         self._evaluate, self._headline, self._film, self._begin_with = evaluate, headline, film, begin
+        self._device, self._rejections = device, _Rejections()
 
     def run(self, resume: bool) -> TrainingResult:
-        """Train until `num_iterations` are done; SIGINT or SIGTERM writes a checkpoint and returns early.
+        """Train until `num_iterations` are done; SIGINT, SIGTERM or SIGHUP writes a checkpoint and returns early.
 
         Args:
             resume: go on from the folder's latest checkpoint; otherwise begin.
@@ -133,7 +161,8 @@ class Trainer:
         """
         with Interrupts() as interrupts:
             current = self._load() if resume else self._begin()
-            display = make_display(current.iteration, self._config.num_iterations, self._headline)
+            title = f"{self._folder.path} on {self._device}"
+            display = make_display(self._config.progress(current), title, self._headline)
             with MetricsLog(self._folder.path, current.iteration) as log, display:
                 checkpoints.rewind(self._folder.checkpoints, current)
                 self._save_latest(current)
@@ -141,15 +170,15 @@ class Trainer:
                 try:
                     while not self._config.is_over(current):
                         with interrupts.allowed():
-                            step = self._compute(current, started)
+                            step = self._compute(current, started, display)
+                        display.phase("saving")
                         self._write(step, log, display)
                         current = step.after
                 except Interrupted as interruption:
                     log.sync()
                     self._save_latest(current)
                     display.say(
-                        f"stopped by {interruption} after iteration {current.iteration}: "
-                        f"go on with --resume {self._folder.path}"
+                        f"stopped by {interruption} after iteration {current.iteration}, whose checkpoint is saved"
                     )
                     return TrainingResult(current.iteration, interruption.signum, log.last)
                 return TrainingResult(current.iteration, None, log.last)
@@ -169,8 +198,9 @@ class Trainer:
             return self._first()  # killed while it saved the first one
         return _fit(checkpoints.load_latest(folder), initial, folder)
 
-    def _compute(self, current: Checkpoint, started: float) -> _Step:
+    def _compute(self, current: Checkpoint, started: float, display: Display) -> _Step:
         """Iteration number `current.iteration` (from 0); writes nothing."""
+        display.phase("sampling and learning")
         key = Key(self._seed, TRAINING, current.iteration)
         iteration = current.iteration + 1
         begun = time.perf_counter()
@@ -184,6 +214,7 @@ class Trainer:
         _require_finite(report.metrics, state, iteration, tasks)
 
         begun = time.perf_counter()
+        display.phase("evaluation")
         try:
             evaluation, film = self._look(state, iteration)
         except SamplingError as error:
@@ -233,6 +264,8 @@ class Trainer:
             log.sync()
             self._save_latest(after)
         display.show({**step.metrics, **step.clock}, step.evaluation)
+        if remark := self._rejections.remark(step.metrics):
+            display.say(remark)
 
     def _save_latest(self, current: Checkpoint) -> None:
         """Save, then point to it, then delete: a kill between any two leaves a folder to resume from."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 
-from envs.check import BEHAVIOUR, CONTRACT, FORM, SCALE, check_world
+from envs.check import BEHAVIOUR, CONTRACT, DEFINITIONS, FORM, REPEATABLE, SCALE, check_world
 from envs.plug_in import World, find_world
 from envs.task_env import TaskVectorEnv
 
@@ -129,12 +129,69 @@ def step_with_momentum(self, action):
     return Valley.step(self, self.speed)
 
 
+def set_within(self, task):
+    task["place"][0] *= 0.5
+    self.next_valley = task["place"][0]
+
+
+def sample_from_nothing(self, num_tasks, rng):
+    return {}["gold"]
+
+
 def noisy(draw):
     return {"reward": lambda self: Valley.reward(self) + draw()}
 
 
 FAULTS = [
     # (what is changed, the property, severity, words of the finding)
+    (
+        {"sample_tasks": lambda self, n: [0.0] * n},
+        "methods_take_their_arguments",
+        "error",
+        "sample_tasks takes the arguments (n): define it as `def sample_tasks(self, num_tasks, rng)`",
+    ),
+    (
+        {"set_task": lambda self: None},
+        "methods_take_their_arguments",
+        "error",
+        "set_task takes the arguments (): define it as `def set_task(self, task)`",
+    ),
+    (
+        {"sample_test_tasks": lambda self: [0.0]},
+        "methods_take_their_arguments",
+        "error",
+        "define it as `def sample_test_tasks(self, num_tasks, rng)`",
+    ),
+    ({"step": lambda self: None}, "methods_take_their_arguments", "error", "define it as `def step(self, action)`"),
+    (
+        {"sample_tasks": sample_from_nothing},
+        "tasks_can_be_drawn",
+        "error",
+        "sample_from_nothing raised KeyError: 'gold'",
+    ),
+    (
+        {"reward": lambda self: __import__("no_such_library")},
+        "steps_return_what_they_must",
+        "error",
+        "valley needs the package no_such_library, which is not installed: pip install no_such_library",
+    ),
+    ({"reward": lambda self: 1e39}, "steps_return_what_they_must", "error", "is 1e+39, beyond 3.4e+38, the largest"),
+    (
+        {"observation_space": Box(-np.inf, np.inf, (1,), np.float64), "seen": lambda self: np.full(1, 1e39)},
+        "steps_return_what_they_must",
+        "error",
+        "the observation of reset is [1.e+39], beyond 3.4e+38, the largest number in 32 bits: scale it",
+    ),
+    (
+        {  # which is laid flat, in a wrapper that hands options on
+            "observation_space": Discrete(3),
+            "seen": lambda self: 1,
+            "reset": lambda self, *, seed=None: Valley.reset(self, seed=seed),
+        },
+        "methods_take_their_arguments",
+        "error",
+        "reset takes the arguments (*, seed=None): define it as",
+    ),
     (
         {"sample_tasks": lambda self, n, rng: [0.0] * 4},
         "tasks_can_be_drawn",
@@ -173,9 +230,9 @@ FAULTS = [
     ),
     (
         {"reset": lambda self: (np.zeros(1), {})},
-        "steps_return_what_they_must",
+        "methods_take_their_arguments",
         "error",
-        "unexpected keyword argument 'seed'",
+        "reset takes the arguments (): define it as `def reset(self, *, seed=None, options=None)`",
     ),
     (
         {"step": lambda self, action: (np.zeros(1), 0.0, False, {})},
@@ -263,6 +320,15 @@ FAULTS = [
     ({"step": step_with_momentum}, "a_seed_decides_everything", "error", "of the same environment, of equal seed"),
     (noisy(np.random.default_rng(0).normal), "a_seed_decides_everything", "error", "draw from self.np_random alone"),
     (
+        {
+            "sample_tasks": lambda self, n, rng: [{"place": [x]} for x in rng.normal(size=n).tolist()],
+            "set_task": set_within,
+        },
+        "tasks_stay_as_drawn",
+        "error",
+        "set_task changes a task that was drawn before, from {'place': [",
+    ),
+    (
         {"sample_tasks": lambda self, n, rng: np.random.default_rng().normal(size=n).tolist()},
         "tasks_depend_on_rng_alone",
         "error",
@@ -295,9 +361,9 @@ FAULTS = [
     ),
     (
         {"ball": np.zeros(1), "reset": reset_in_place, "step": step_in_place},  # an array of the class: of all copies
-        "a_row_does_not_depend_on_others",
+        "copies_share_nothing",
         "error",
-        "class attributes are shared",
+        "reset of one copy changes the episodes of others, through the class attribute Changed.ball: keep",
     ),
     (
         {
@@ -333,8 +399,9 @@ def test_a_fault_is_found(changes, name, severity, words):
 
 
 def test_every_property_has_a_fault():
-    assert {name for _, name, _, _ in FAULTS} | {"episodes_end"} == {
-        each.__name__ for each in (*FORM, *CONTRACT, *SCALE, *BEHAVIOUR)
+    elsewhere = {"episodes_end", "a_row_does_not_depend_on_others"}
+    assert {name for _, name, _, _ in FAULTS} | elsewhere == {
+        each.__name__ for each in (*DEFINITIONS, *FORM, *CONTRACT, *SCALE, *REPEATABLE, *BEHAVIOUR)
     }
 
 
@@ -370,8 +437,8 @@ def test_a_family_of_one():
     assert finding.severity == "warning" and "CartPole-v1 has no tasks and is taken as a family of one" in str(finding)
 
 
-def test_the_cheap_part_looks_at_the_contract_and_the_scale_alone():
-    assert check(a_valley(**noisy(np.random.default_rng(0).normal)), thorough=False) == []
+def test_the_cheap_part_leaves_behaviour_alone():
+    assert check(a_valley(set_task=lambda self, task: None), thorough=False) == []  # no task matters
     large = a_valley(observation_space=Box(-1e9, 1e9, (1,)), seen=lambda self: np.float32([300.0]))
     assert [f.name for f in check(large, thorough=False)] == ["observations_are_of_unit_size"]
     assert [f.name for f in check(a_valley(reward=lambda self: None), thorough=False)] == [
@@ -417,6 +484,16 @@ def set_tasks_at_once(self, tasks):
     self.valleys[:] = tasks
 
 
+def tasks_of_all_batches(self, tasks):
+    TaskVectorEnv.set_tasks(self, tasks)
+    type(self).latest = tasks[0]
+
+
+def step_to_the_latest(self, actions, alive):
+    observations, _, *ends = ValleyVectorEnv._step_rows(self, actions, alive)
+    return observations, -np.abs(self.balls[:, 0] - self.latest), *ends
+
+
 def test_a_sound_batch():
     assert check(ValleyVectorEnv, is_batch=True) == []
 
@@ -428,6 +505,7 @@ def test_a_sound_batch():
         ({"_reset_rows": share_a_generator}, "a_row_does_not_depend_on_others"),
         ({"_observe": lambda self: self.balls}, "observations_keep"),
         ({"set_tasks": set_tasks_at_once}, "a_task_waits_for_reset"),
+        ({"set_tasks": tasks_of_all_batches, "_step_rows": step_to_the_latest}, "copies_share_nothing"),
         ({"_observe": lambda self: self.balls.copy()[:, 0]}, "steps_return_what_they_must"),
     ],
 )

@@ -46,6 +46,14 @@ class Needy(Walk):
     def __init__(self, size):
         pass
 
+class Seeing(Walk):
+    def __init__(self):
+        import cv2
+
+class Failing(Walk):
+    def __init__(self):
+        {}["gold"]
+
 class Batch(Navigation2DVectorEnv):
     pass
 
@@ -165,12 +173,17 @@ def test_pictures_are_asked_for_by_render_mode(here):
         ("walks.inner:Walk", r"'walks.inner' .*"),
         (
             "broken:Walk",
-            r"'broken' fails with TypeError: must be real number, not str \(broken.py, line 3\): mend it until",
+            r"'broken' fails with TypeError: must be real number, not str \(broken.py, line 3\): correct it until",
         ),
         (
             "hungry:Walk",
-            r"'hungry' fails with ModuleNotFoundError: No module named 'no_such_library' \(hungry.py, line 1\)",
+            r"'hungry' needs the package no_such_library, which is not installed: pip install no_such_library, or put",
         ),
+        (
+            "walks:Seeing",
+            r"^walks:Seeing needs the package cv2, which is not installed: pip install opencv-python, or put the",
+        ),
+        ("walks:Failing", r"^walks:Failing\(\) raised KeyError: 'gold' \(walks.py, line \d+\): correct what raises it"),
         ("leaving:Walk", r"'leaving' fails with SystemExit: 3 \(leaving.py, line 1\)"),
         (
             "walks:Wolk",
@@ -194,7 +207,8 @@ def test_pictures_are_asked_for_by_render_mode(here):
         ),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_sentence(name, message, here):
+def test_what_cannot_be_used_is_refused_in_one_sentence(name, message, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as if it were not installed
     with pytest.raises(ValueError, match=message) as caught:
         batch(name)
     assert "\n" not in str(caught.value)
@@ -215,11 +229,19 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(name, message, here):
     ],
 )
 def test_a_name_that_is_almost_right_gets_the_right_one(name, here):
-    (here / "lamp.py").write_text(
-        "raise SystemExit('I was run')\nclass LampEnv(Base): pass\nclass _Hidden(Base): pass\n"
-    )
-    with pytest.raises(ValueError, match=r"did you mean lamp:LampEnv\?"):
+    source = "raise SystemExit('I was run')\nclass LampEnv(Base): pass\nclass _Hidden(Base): pass\nclass Bulb: pass\n"
+    (here / "lamp.py").write_text(source)
+    with pytest.raises(ValueError, match=r"got '.*': did you mean lamp:LampEnv\?$"):
         find_world(name)
+
+
+def test_a_file_elsewhere_is_told_with_its_folder(here, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for folder, ending in ((elsewhere, f", given in the folder {elsewhere}"), (here, "")):
+        (folder / "lamp.py").write_text("class LampEnv(Base): pass")
+        for name in (f"{folder}/lamp.py:LampEnv", f"{folder}/lamp.py"):
+            with pytest.raises(ValueError, match=rf"did you mean lamp:LampEnv{ending}\?$"):
+                find_world(name)
 
 
 def test_a_name_in_a_folder_and_one_that_may_be_several(here):
@@ -248,6 +270,25 @@ def test_a_name_in_a_folder_and_one_that_may_be_several(here):
         with pytest.raises(ValueError) as caught:
             find_world(name)
         assert "did you mean" not in str(caught.value)  # Gymnasium's own suggestions are capitalised
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "users"),
+    [
+        ("HalfCheetah-v5", "imageio", "gymnasium.envs.mujoco"),
+        ("phys2d/CartPole-v1", "jax", "gymnasium.envs.phys2d"),
+        ("tabular/Blackjack-v0", "jax", "gymnasium.envs.tabular"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_remedy(name, package, users, monkeypatch):
+    for module in list(sys.modules):
+        if module.startswith((users, f"{package}.")):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ValueError, match=f"needs the package {package}, which is not installed: pip install {package}$"
+    ):
+        batch(name, horizon=5)
 
 
 class Seer(gymnasium.Env):
@@ -343,6 +384,33 @@ def test_an_observation_that_changes_its_shape_is_located(here, monkeypatch):
             SimulationError, match=rf"sub-environment 0: observation has shape \({len(bad)},\) in place of"
         ):
             env.step(np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("method", "returned", "words"),
+    [
+        (
+            "step",
+            (np.zeros(1), None, False, False, {}),
+            r"step returned \(array\(\[0.\]\), None, False, False, {}\): let",
+        ),
+        ("step", (np.zeros(1), 0.0, False, {}), r"let it return \(observation, reward, terminated, truncated, info\)"),
+        ("step", (np.zeros(1), 0.0, False, False, None), r"step returned .*None\): let it return"),
+        ("step", None, "step returned None: let it return"),
+        ("reset", np.zeros(1), r"reset returned array\(\[0.\]\): let it return \(observation, info\)"),
+        ("reset", (np.full(1, np.nan), {}), r"observation is not finite: \[nan\]; look for a division by zero"),
+        ("reset", (np.full(1, 1e39), {}), "not finite: .inf.; look .* or for numbers beyond 3.4e38, the largest in 32"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_what_a_copy_returns_in_the_midst_of_training_is_located(method, returned, words, here, monkeypatch):
+    env = batch("walks:Walk")
+    env.reset(seed=0)
+    env.step(np.zeros((2, 1), np.float32))
+    monkeypatch.setattr(env.envs[1], method, lambda *args, **settings: returned)
+    with pytest.raises(SimulationError, match=f"^sub-environment 1: {'.*' if words[0] != '^' else ''}{words}"):
+        env.reset(seed=1)
+        env.step(np.zeros((2, 1), np.float32))
 
 
 def test_one_environment_as_its_author_made_it(here):

@@ -221,12 +221,69 @@ def test_an_error_that_knows_no_sub_environment_comes_as_it_is():
     assert caught.value.__cause__ is not caught.value
 
 
+class Overflowing(FakeWorld):
+    """A world in which one sub-environment of eight returns a number that is not finite, once."""
+
+    def __init__(self, what, moment, value, lengths=None):
+        """
+        Args:
+            what: "observation" or "reward", of sub-environment 5.
+            moment: number of the call of step; -1 for reset.
+        """
+        super().__init__(8, box([-1], [1]), lengths)
+        self._what, self._moment, self._value = what, moment, value
+
+    def reset(self, *, seed=None, options=None):
+        observations, infos = super().reset(seed=seed)
+        return self._changed("observation", -1, observations), infos
+
+    def step(self, actions, alive=None):
+        moment = len(self.actions)
+        observations, rewards, *rest = super().step(actions, alive)
+        observations = self._changed("observation", moment, observations)
+        return observations, self._changed("reward", moment, rewards), *rest
+
+    def _changed(self, what, moment, values):
+        if (what, moment) == (self._what, self._moment):
+            values[5] = self._value
+        return values
+
+
+@pytest.mark.parametrize("width", [(), (8,)])  # tanh makes an infinite observation a finite action
+@pytest.mark.parametrize(
+    ("what", "moment", "value", "words"),
+    [
+        ("observation", -1, np.nan, "reset: observation is nan: look for a division by zero"),
+        ("observation", -1, 1e39, "reset: observation is inf: look .* or for numbers beyond 3.4e38, the largest in 32"),
+        ("observation", 1, np.nan, "step 1: observation is nan"),
+        ("observation", 1, -1e39, "step 1: observation is -inf"),
+        ("reward", 0, 1e39, "step 0: reward is inf: look for .* or for numbers beyond 3.4e38, the largest in 32 bits"),
+        ("reward", 5, np.nan, "step 5: reward is nan"),
+    ],
+)
+def test_what_an_environment_returns_is_not_blamed_on_the_policy(what, moment, value, words, width):
+    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=width))
+    params = policy.init(torch.Generator().manual_seed(0))
+    with pytest.raises(SamplingError, match=rf"^task 8, episode 1, {words}") as caught:
+        play(Overflowing(what, moment, value), policy, params, ["a", "b"], num_episodes=4, horizon=6, first_task=7)
+    assert (caught.value.task, caught.value.episode) == (8, 1)
+    assert caught.value.__cause__ is not None  # so that samplers add the task and the seeds
+
+
+def test_a_policy_that_overflows_is_told_with_the_observation_it_was_given():
+    policy, params = constant_policy(0.0)
+    params["0.weight"].fill_(1e30)
+    words = r"step 3: policy output is not finite: \[inf, .*\], where no entry of the observation is beyond 1e\+30"
+    with pytest.raises(SamplingError, match=words):
+        play(Overflowing("observation", 2, 1e30), policy, params, ["a", "b"], num_episodes=4, horizon=6)
+
+
 def test_parameters_that_are_not_finite_stop_the_sampling():
     policy, params = constant_policy(float("nan"), 0.0, observation_size=2)
     good = constant_policy(0.0, 0.0, observation_size=2)[1]
     stacked = {name: torch.stack([good[name], params[name]]) for name in params}
     sampler = LocalSampler(lambda n: gymnasium.make_vec("maml/Navigation2D-v0", num_envs=n), policy, 2, 100, Threads(1))
-    with pytest.raises(SamplingError, match=r"task 1, episode 0, step 0: .*not finite") as caught:
+    with pytest.raises(SamplingError, match=r"task 1, episode 0, step 0: policy output is not finite") as caught:
         sampler.sample([Goal(0.1, 0.2)] * 2, stacked, KEY)
     sampler.close()
     assert (caught.value.task, caught.value.episode) == (1, 0)

@@ -1,9 +1,11 @@
+import shutil
 import time
 
 import numpy as np
 import pytest
 import torch
 from pictures import drawings, write_folders, write_omniglot
+from PIL import Image
 
 from maml_rl.supervised.episodes import (
     EpisodeConfig,
@@ -121,6 +123,27 @@ def test_class_folders_are_split_by_their_first_level(tmp_path):
     assert names == [{"train"}, {"test"}, {"test"}]
     with pytest.raises(DataError, match=r"must hold train/ and test/ .* train/ is not there"):
         make_streams(EpisodeConfig(data_root=str(root / "train")), is_omniglot=False)
+
+
+def test_how_much_was_found_is_said_once(tmp_path, capfd):
+    root = write_folders(tmp_path / "data", num_train=5, num_test=4, per_class=6)
+    shutil.copytree(root / "test" / "c00", root / "train" / ".ipynb_checkpoints")
+    for _ in range(2):
+        make_streams(EpisodeConfig(data_root=str(root), images=ImageConfig(16)), is_omniglot=False)
+    said = capfd.readouterr()
+    assert said.err == "train: 5 classes, 30 pictures; test: 4 classes, 24 pictures\n" and said.out == ""
+
+
+def test_pictures_that_are_blank_or_in_no_class_are_counted(tmp_path, capfd):
+    root = write_folders(tmp_path / "data", num_train=2, num_test=2, per_class=4)
+    shutil.copy(root / "train" / "c00" / "0.png", root / "test" / "overview.png")
+    for name in ("1.png", "2.png"):
+        Image.new("L", (16, 16), "white").save(root / "train" / "c01" / name)
+    make_streams(EpisodeConfig(data_root=str(root), images=ImageConfig(16), ways=2), is_omniglot=False)
+    assert capfd.readouterr().err == (
+        "train: 2 classes, 8 pictures (2 of them blank, such as in train/c01); "
+        "test: 2 classes, 8 pictures (1 more, in no class folder, left out)\n"
+    )
 
 
 def test_loading_is_a_small_share_of_a_step():

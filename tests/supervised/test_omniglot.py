@@ -31,6 +31,18 @@ def test_archives_and_folders_give_the_same(tmp_path):
     assert unpacked.names == packed.names and (unpacked.images == packed.images).all()
 
 
+def test_an_archive_that_macos_packed_anew_gives_the_same(tmp_path):
+    root = write_omniglot(tmp_path / "data", SMALL)
+    expected = load_omniglot(str(root), ImageConfig(8))
+    for path in sorted((root / "omniglot").glob("*.zip")):
+        with zipfile.ZipFile(path, "a") as archive:
+            for name in [name for name in archive.namelist() if name.endswith(".png")]:
+                folder, _, file = name.rpartition("/")
+                archive.writestr(f"__MACOSX/{folder}/._{file}", b"Mac OS X")
+    found = load_omniglot(str(root), ImageConfig(8))
+    assert found.names == expected.names and (found.images == expected.images).all()
+
+
 def test_the_environment_variable_names_the_folder(tmp_path, monkeypatch):
     root = write_omniglot(tmp_path / "data", SMALL)
     monkeypatch.setenv("MAML_RL_DATA", str(root))

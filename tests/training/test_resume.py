@@ -120,7 +120,7 @@ def wait_for_rows(path: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("every", [1, 1000])
 def test_a_signal_writes_a_checkpoint_and_ends(tmp_path, tools, signum, every):
     def child() -> int:
@@ -140,7 +140,7 @@ def test_a_signal_writes_a_checkpoint_and_ends(tmp_path, tools, signum, every):
     tools.assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_process_stopped_by_sigterm_says_how_to_go_on_and_keeps_stdout_clean(tmp_path):
+def test_a_process_stopped_by_sigterm_says_so_and_keeps_stdout_clean(tmp_path):
     command = [sys.executable, str(Path(__file__).with_name("conftest.py")), str(tmp_path / "run"), "1000"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -151,7 +151,7 @@ def test_a_process_stopped_by_sigterm_says_how_to_go_on_and_keeps_stdout_clean(t
     assert output == ""
     assert progress.splitlines()[0].startswith("iteration 1/1000  loss ")
     assert progress.splitlines()[-1].startswith("stopped by SIGTERM after iteration ")
-    assert progress.splitlines()[-1].endswith(f"go on with --resume {tmp_path / 'run'}")
+    assert progress.splitlines()[-1].endswith(", whose checkpoint is saved")
 
 
 def test_signals_during_a_write_wait_until_it_is_done(tmp_path, tools, monkeypatch):

@@ -190,3 +190,30 @@ def test_tasks_come_from_the_seed_and_the_iteration_alone(tmp_path, tools):
     assert seen[:2] == seen[3:]
     assert len({tasks for _, tasks in seen}) == 3
     assert [key.iteration for key, _ in seen[:3]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "said_after"),
+    [
+        ([0.0] * 25, [10]),
+        ([0.0] * 9 + [1.0] + [0.0] * 9 + [1.0], []),
+        ([1.0] * 3 + [0.0] * 10 + [1.0] + [0.0] * 10, [13]),
+        ([None] * 20, []),  # an outer step that never rejects
+    ],
+)
+def test_outer_steps_that_are_rejected_ten_times_in_a_row_are_mentioned_once(
+    accepted, said_after, tmp_path, tools, capsys
+):
+    class Rejecting(tools.QuadraticLearner):
+        def meta_step(self, state, tasks, key):
+            state, report = super().meta_step(state, tasks, key)
+            verdict = accepted[key.iteration]
+            return state, report if verdict is None else report._replace(
+                metrics={**report.metrics, "accepted": verdict}
+            )
+
+    tools.run(tmp_path / "run", len(accepted), Rejecting())
+    lines = capsys.readouterr().err.splitlines()
+    warned = [i for i, line in enumerate(lines) if "no outer step was accepted in the last 10 iterations" in line]
+    assert warned == said_after  # a line for each iteration, then this one
+    assert all("--num-tasks" in lines[i] for i in warned)

@@ -14,13 +14,13 @@ from torch import Tensor
 class GradientConfig:
     """Adam (Kingma and Ba 2015); the step size is that of Finn et al. 2017 in supervised learning."""
 
-    learning_rate: float = 1e-3  # of a parameter, per step
-    beta1: float = 0.9  # decay of the mean gradient
-    beta2: float = 0.999  # decay of the mean squared gradient
-    epsilon: float = 1e-8  # keeps the division finite
+    learning_rate: float = 1e-3  # Learning rate of Adam.
+    beta1: float = 0.9  # Decay of the mean gradient.
+    beta2: float = 0.999  # Decay of the mean squared gradient.
+    epsilon: float = 1e-8  # Number that keeps the division finite.
     decay: Literal["none", "halve", "cosine"] = "none"
-    """Of the learning rate. halve: to one half after every decay_steps. cosine: to zero after decay_steps."""
-    decay_steps: int = 2000  # outer steps
+    """Decay of the learning rate. halve: to one half after every decay_steps. cosine: to zero after decay_steps."""
+    decay_steps: int = 2000  # Outer steps of one decay.
 
     def __post_init__(self) -> None:
         if not 0.0 < self.learning_rate < float("inf"):

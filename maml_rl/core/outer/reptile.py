@@ -11,8 +11,8 @@ from torch import Tensor
 class ReptileConfig:
     """Reptile (Nichol, Achiam and Schulman 2018, Algorithm 2: the batched version)."""
 
-    step_size: float = 0.1  # epsilon: share of the way from theta to the mean of the adapted parameters
-    decay_steps: int = 0  # outer steps until it has fallen to zero, as along a straight line; 0 for never
+    step_size: float = 0.1  # Epsilon: share of the way from theta to the mean of the adapted parameters
+    decay_steps: int = 0  # Outer steps in which it falls to zero, linearly; 0 for never.
 
     def __post_init__(self) -> None:
         if not 0.0 < self.step_size < float("inf"):

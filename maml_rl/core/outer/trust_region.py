@@ -14,14 +14,13 @@ from torch import Tensor
 class TrustRegionConfig:
     """TRPO (Schulman et al. 2015, section 6 and appendix C) with the constants of Finn et al. 2017."""
 
-    max_kl: float = 0.01  # bound on the mean KL(old || new) of the adapted policies [nats]
-    cg_iterations: int = 10  # products with the Fisher matrix for one step
-    damping: float = 1e-5  # added to the Fisher matrix's diagonal
-    fisher_share: float = (
-        1.0  # of each task's episodes or examples that the Fisher matrix rests on; below 1 it is faster
-    )
-    backtrack_ratio: float = 0.8  # by which each candidate's step is shorter than the one before
-    max_backtracks: int = 15  # line-search candidates that are tried
+    max_kl: float = 0.01  # Bound on the mean KL(old || new) of the adapted policies [nats].
+    cg_iterations: int = 10  # Products with the Fisher matrix for one step.
+    damping: float = 1e-5  # Number added to the Fisher matrix's diagonal.
+    # Share of each task's episodes or examples that the Fisher matrix rests on; below 1 it is faster.
+    fisher_share: float = 1.0
+    backtrack_ratio: float = 0.8  # Length of each candidate's step as a share of the one before.
+    max_backtracks: int = 15  # Line-search candidates that are tried.
 
     def __post_init__(self) -> None:
         if not 0.0 < self.max_kl < float("inf"):
