@@ -1,13 +1,17 @@
-"""From many environments to one, and from one to many."""
+"""From many environments to one, from one to many, and from one batch to another."""
 
 from __future__ import annotations
 
+import copy
 import reprlib
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces.utils import flatdim
 from gymnasium.vector.utils import create_empty_array
 from numpy.typing import NDArray
 
@@ -82,7 +86,7 @@ class VectorFromSingle(TaskVectorEnv):
         Args:
             make_env: makes one copy, with `gymnasium.make` or without; wrappers are kept.
             num_envs: n.
-            horizon: [steps] of an episode at most; None for the copies' own.
+            horizon: [steps] of an episode at most; None for the copies' own, or else `DEFAULT_HORIZON`.
             name: for messages.
         """
         if num_envs < 1:
@@ -92,9 +96,10 @@ class VectorFromSingle(TaskVectorEnv):
         first = self.envs[0]
         self.metadata = {**type(self).metadata, "render_fps": None, **first.metadata}
         self.reports_success = bool(_attribute(first, "reports_success", False))
+        own = own_horizon(first, name) if horizon is None else horizon
         super().__init__(
             num_envs=num_envs,
-            horizon=own_horizon(first, name) if horizon is None else horizon,
+            horizon=DEFAULT_HORIZON if own is None else own,
             single_observation_space=first.observation_space,
             single_action_space=first.action_space,
             default_task=None,
@@ -199,6 +204,122 @@ def _copies(make_env: Callable[[], gymnasium.Env], count: int, name: str) -> lis
     return envs
 
 
+class TaskVectorWrapper(TaskVectorEnv):
+    """`env` with other observations: a subclass says which. It takes `env` over; all else stays as it is."""
+
+    def __init__(self, env: TaskVectorEnv, single_observation_space: gymnasium.spaces.Box):
+        self._env = env
+        self.metadata, self.picture_note = env.metadata, env.picture_note
+        self.task_type, self.reports_success, self.is_copied = env.task_type, env.reports_success, env.is_copied
+        super().__init__(
+            num_envs=env.num_envs,
+            horizon=env.horizon,
+            single_observation_space=single_observation_space,
+            single_action_space=env.single_action_space,
+            default_task=None,
+            render_mode=env.render_mode,
+        )
+        self._tasks, self.generators, self._elapsed = list(env._tasks), env.generators, env._elapsed
+
+    @property
+    def world(self) -> TaskVectorEnv:
+        """The environment that it took over."""
+        return self._env
+
+    @property
+    def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
+        return self._env.task_range
+
+    @task_range.setter
+    def task_range(self, task_range: tuple[float, float] | None) -> None:
+        self._env.task_range = task_range
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._env.sample_tasks(num_tasks, rng)
+
+    def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return self._env.sample_test_tasks(num_tasks, rng)
+
+    def set_tasks(self, tasks: Sequence[Task]) -> None:
+        super().set_tasks(tasks)
+        self._env.set_tasks(tasks)
+
+    def render_one(self, index: int) -> NDArray[np.uint8]:
+        return self._env.render_one(index)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._env.close()
+
+    def _seed_row(self, row: int, seed: int | None) -> None:
+        self._env._seed_row(row, seed)
+
+    def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
+        self._env._reset_rows(rows, tasks)
+
+    def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
+        observations, *rest = self._env._step_rows(actions, alive)
+        return self._seen(observations), *rest  # type: ignore[return-value]
+
+    def _observe(self) -> NDArray:
+        return self._seen(self._env._observe())
+
+    @abstractmethod
+    def _seen(self, observations: NDArray) -> NDArray:
+        """Fresh observations [n, ...] from those of `env`."""
+
+
+class ScaledVector(TaskVectorWrapper):
+    """`env` with its bytes scaled from their bounds to 0..1."""
+
+    def __init__(self, env: TaskVectorEnv):
+        scale = byte_scale(env.single_observation_space)
+        if scale is None:
+            raise ValueError(f"ScaledVector needs observations of bytes, got {env.single_observation_space}")
+        self._scale = scale
+        super().__init__(env, scale.of_space(env.single_observation_space))
+
+    def _seen(self, observations: NDArray) -> NDArray:
+        return self._scale(observations)
+
+
+@dataclass(frozen=True)
+class ByteScale:
+    """(x - low) / width, entry by entry: bytes from their bounds to 0..1, the other entries as they are."""
+
+    low: NDArray
+    width: NDArray
+
+    def __call__(self, observations: NDArray) -> NDArray:
+        return (observations - self.low) / self.width
+
+    def of_space(self, space: gymnasium.Space) -> gymnasium.spaces.Box:
+        """The space of what it returns."""
+        assert isinstance(space, gymnasium.spaces.Box)
+        return gymnasium.spaces.Box(self(space.low), self(space.high), dtype=self(space.low).dtype.type)
+
+
+def byte_scale(space: gymnasium.Space) -> ByteScale | None:
+    """How the uint8 Boxes in a space become numbers of unit size; None if there are none, or they hold 0 and 1.
+
+    The entries of a Dict or Tuple are laid flat, those of a Box keep their shape.
+    """
+    low, width = _byte_bounds(space)
+    if (low == 0).all() and (width == 1).all():
+        return None
+    return ByteScale(low, width)
+
+
+def _byte_bounds(space: gymnasium.Space) -> tuple[NDArray, NDArray]:
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        parts = list(space.spaces.values() if isinstance(space, gymnasium.spaces.Dict) else space.spaces)
+        lows, widths = zip(*((a.ravel(), b.ravel()) for a, b in map(_byte_bounds, parts)), strict=True)
+        return np.concatenate(lows), np.concatenate(widths)
+    if isinstance(space, gymnasium.spaces.Box) and space.dtype == np.uint8:
+        low = space.low.astype(np.float32)
+        return low, np.maximum(space.high - low, 1)  # an entry that is always the same becomes 0
+    return np.zeros(flatdim(space), np.float32), np.ones(flatdim(space), np.float32)
+
+
 def _wrong_result(row: int, method: str, result: Any, wanted: str) -> SimulationError:
     """That a copy returned something of another form."""
     return SimulationError(row, f"{method} returned {reprlib.repr(result)}: let it return {wanted}")
@@ -210,25 +331,52 @@ def _error_of(row: int, error: Exception) -> SimulationError:
     return SimulationError(row, reason)
 
 
+def tells_success(env: TaskVectorEnv) -> bool:
+    """Whether the infos of one episode of random actions hold "success" or "is_success"; False if it fails."""
+    actions = copy.deepcopy(env.action_space)
+    actions.seed(0)
+    env.set_tasks(env.sample_tasks(1, np.random.default_rng(0)) * env.num_envs)
+    alive = np.ones(env.num_envs, dtype=bool)
+    try:
+        env.reset(seed=0)
+        while alive.any():
+            _, _, terminated, truncated, infos = env.step(actions.sample(), alive)
+            if "success" in infos:
+                return True
+            alive &= ~(terminated | truncated)
+    except SimulationError:
+        return False  # training will meet it, and tell
+    return False
+
+
 def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
     """Of the environment or a wrapper of it."""
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
 
 
-def own_horizon(env: gymnasium.Env, name: str) -> int:
-    """How many steps an episode may take: the attribute `horizon`, else what Gymnasium's TimeLimit grants.
+DEFAULT_HORIZON = 200
+"""Steps of an episode at most where neither the environment nor the user says how many: as in Finn et al. 2017."""
+
+
+def own_horizon(env: gymnasium.Env, name: str) -> int | None:
+    """How many steps an episode may take: the attribute `horizon`, a time limit in the chain of wrappers, or the one it
+    was registered with; the smallest, if there are several, and None if there is none.
 
     Raises:
-        ValueError: if the environment says neither.
+        ValueError: for a horizon that is no whole number.
     """
     horizon = _attribute(env, "horizon", None)
-    if horizon is None and env.spec is not None:
-        horizon = env.spec.max_episode_steps
-    if horizon is None:
-        raise ValueError(
-            f"{name} does not say how many steps an episode may take: give it an attribute horizon, register it with "
-            "max_episode_steps, or set --horizon"
-        )
-    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer):
+    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int | np.integer)):
         raise ValueError(f"the horizon of {name} must be a whole number of steps, got {horizon!r}")
-    return int(horizon)
+    registered = None if env.spec is None else env.spec.max_episode_steps
+    stated = [int(each) for each in (horizon, registered, *_time_limits(env)) if each is not None]
+    return min(stated, default=None)
+
+
+def _time_limits(env: gymnasium.Env) -> list[int]:
+    """[steps] of all wrappers that are, or look like, Gymnasium's TimeLimit."""
+    limits = [getattr(env, "_max_episode_steps", None)]
+    while isinstance(env, gymnasium.Wrapper):
+        env = env.env
+        limits.append(getattr(env, "_max_episode_steps", None))
+    return [limit for limit in limits if isinstance(limit, int) and limit > 0]

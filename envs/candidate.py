@@ -6,14 +6,13 @@ import copy
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
-from .adapters import own_horizon
+from .adapters import DEFAULT_HORIZON, own_horizon
 from .plug_in import World, flattened, make_batch, make_single, with_tasks
 from .task_env import Task, TaskVectorEnv
 
@@ -35,7 +34,7 @@ class Single:
 
     rows: tuple[int, ...] = ()  # the shape of its rewards
 
-    def __init__(self, env: gymnasium.Env, limit: float):
+    def __init__(self, env: gymnasium.Env, limit: int):
         self.env, self._limit, self._steps = env, limit, 0
 
     @property
@@ -161,14 +160,14 @@ class Candidate:
                 return type(layer).__name__ if isinstance(layer, gymnasium.Wrapper) else None
         return None
 
-    def _limit(self, env: gymnasium.Env) -> float:
-        """[steps]; no end where none is stated, which is a finding of its own."""
+    def _limit(self, env: gymnasium.Env) -> int:
+        """[steps] after which training leaves an episode."""
         if self.horizon is not None:
             return self.horizon
         try:
-            return own_horizon(env, self.world.name)
-        except ValueError:
-            return math.inf
+            return own_horizon(env, self.world.name) or DEFAULT_HORIZON
+        except ValueError:  # a finding by itself
+            return DEFAULT_HORIZON
 
     def close(self) -> None:
         for env in self._made:

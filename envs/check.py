@@ -19,8 +19,8 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from .adapters import own_horizon
-from .candidate import NUM_TASKS, SEED, Candidate, first_difference, is_same, layers, play, short
+from .adapters import DEFAULT_HORIZON, own_horizon
+from .candidate import NUM_TASKS, SEED, Batch, Candidate, first_difference, is_same, layers, play, short
 from .mujoco_batch import MujocoTaskVectorEnv
 from .pictures import require_pictures
 from .plug_in import (
@@ -40,6 +40,7 @@ FEW_STEPS = 10  # played for the contract
 LARGEST = float(np.finfo(np.float32).max)  # of a number that training keeps
 MANY_TASKS = 40  # drawn at once, as in training by default
 MANY_STEPS = 100  # played for the rest, over as many episodes as they take
+UNIT_SIZE = (0.01, 100.0)  # the largest entry of all observations: beyond these a network hardly learns
 
 
 class Finding(NamedTuple):
@@ -69,7 +70,7 @@ def check_world(world: World, horizon: int | None, thorough: bool) -> list[Findi
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium's, about what is said here
             candidate.batch(1) if world.is_batch else candidate.single()
-            for stage in (DEFINITIONS, FORM, CONTRACT, REPEATABLE, BEHAVIOUR if thorough else ()):
+            for stage in (DEFINITIONS, FORM, CONTRACT, SCALE, REPEATABLE, BEHAVIOUR if thorough else ()):
                 for check in stage:
                     findings += _found(check, candidate)
                 if any(finding.severity == "error" for finding in findings):
@@ -159,28 +160,40 @@ def spaces_are_known(candidate: Candidate) -> Iterator[Finding]:
             what, _, remedy = str(error).rpartition(": ")
             yield _error(spaces_are_known, what, remedy)
     if not is_supported(actions):
-        remedy = "let it be Discrete or a Box of floating-point numbers with finite low and high"
-        yield _error(spaces_are_known, f"action_space is {actions}", remedy)
+        yield _error(spaces_are_known, f"action_space is {actions}", f"let it be {SUPPORTED_ACTIONS}")
+
+
+SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, MultiBinary, or a Box of floating-point numbers with finite low and high"
 
 
 def is_supported(actions: object) -> bool:
     """Whether there is a policy for such actions."""
     if isinstance(actions, gymnasium.spaces.Box):
         return np.issubdtype(actions.dtype, np.floating) and bool(np.isfinite([actions.low, actions.high]).all())
-    return isinstance(actions, gymnasium.spaces.Discrete)
+    return isinstance(
+        actions, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.MultiBinary
+    )
 
 
 def the_horizon_is_known(candidate: Candidate) -> Iterator[Finding]:
     """How many steps an episode may take is written somewhere."""
-    if candidate.horizon is None and not candidate.world.is_batch:
-        try:
-            horizon = own_horizon(candidate.single(), candidate.world.name)
-        except ValueError as error:
-            what, _, remedy = str(error).rpartition(": ")
-            yield _error(the_horizon_is_known, what or str(error), remedy)
-            return
-        if horizon < 1:
-            yield _error(the_horizon_is_known, f"the horizon is {horizon} steps", "let it be at least 1")
+    if candidate.horizon is not None or candidate.world.is_batch:
+        return
+    remedy = "give it an attribute horizon or a time limit, or set --horizon"
+    try:
+        horizon = own_horizon(candidate.single(), candidate.world.name)
+    except ValueError as error:
+        yield _error(the_horizon_is_known, str(error), remedy)
+        return
+    if horizon is None:
+        yield _warning(
+            the_horizon_is_known,
+            f"{candidate.world.name} does not say how many steps an episode may take, so that {DEFAULT_HORIZON} are "
+            "taken at most",
+            remedy,
+        )
+    elif horizon < 1:
+        yield _error(the_horizon_is_known, f"the horizon is {horizon} steps", "let it be at least 1")
 
 
 def steps_return_what_they_must(candidate: Candidate) -> Iterator[Finding]:
@@ -276,6 +289,21 @@ def _outside(space: gymnasium.Space, value: Any, name: str) -> Iterator[Finding]
             yield wrong(f"holds {array[here]} at {place.tolist()}, outside {bounds}", remedy)
 
 
+def observations_are_of_unit_size(candidate: Candidate) -> Iterator[Finding]:
+    """The policy sees numbers that are neither huge nor tiny."""
+    subject = Batch(candidate.batch(1))
+    task = subject.sample_tasks(1, np.random.default_rng(0))[0]
+    played = play(subject, candidate.actions(subject), task)
+    size = max(np.abs(observation).max(initial=0.0) for observation in played.observations)
+    if size > 0 and not UNIT_SIZE[0] <= size <= UNIT_SIZE[1]:
+        yield _warning(
+            observations_are_of_unit_size,
+            f"the largest number in {len(played.observations)} observations is {size:.2g}, far from 1, and hardly "
+            "anything is learned from such",
+            "divide them by their size in the environment, or train with --observations normalised",
+        )
+
+
 # --- repeatability ---------------------------------------------------------------------------------------------
 
 
@@ -309,7 +337,8 @@ def _memory(wrapper: str, what: str) -> Finding:
     return _error(
         a_seed_decides_everything,
         f"the wrapper {wrapper} carries a memory from one episode into the next ({what})",
-        "leave it out, let its reset forget, or freeze its statistics (update_running_mean = False)",
+        "leave it out, let its reset forget, or freeze its statistics (update_running_mean = False); what normalises "
+        "observations is replaced by training with --observations normalised",
     )
 
 
@@ -520,11 +549,9 @@ def episodes_end(candidate: Candidate) -> Iterator[Finding]:
     """An environment that states no length of its own ends its episodes itself."""
     if candidate.world.is_batch or candidate.horizon is None:
         return
-    try:
-        own_horizon(candidate.single(), candidate.world.name)
+    if own_horizon(candidate.single(), candidate.world.name) is not None:
         return
-    except ValueError:
-        subject = candidate.subject()
+    subject = candidate.subject()
     subject.set_task(candidate.tasks()[0])
     subject.reset(SEED)
     for action in itertools.islice(itertools.cycle(candidate.actions(subject)), candidate.horizon):
@@ -585,6 +612,7 @@ def gymnasium_agrees(candidate: Candidate) -> Iterator[Finding]:
 DEFINITIONS: tuple[Property, ...] = (methods_take_their_arguments,)
 FORM: tuple[Property, ...] = (tasks_can_be_drawn, spaces_are_known, the_horizon_is_known)
 CONTRACT: tuple[Property, ...] = (steps_return_what_they_must,)
+SCALE: tuple[Property, ...] = (observations_are_of_unit_size,)
 REPEATABLE: tuple[Property, ...] = (
     a_seed_decides_everything,
     global_generators_stay,

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.wrappers import DtypeObservation, FlattenObservation
+from gymnasium.wrappers import DtypeObservation, FlattenObservation, TransformObservation
 
-from .adapters import VectorFromSingle
+from .adapters import ByteScale, ScaledVector, VectorFromSingle, byte_scale
 from .task_env import TaskVectorEnv
 
 GUIDE = "docs/custom_environments.md"
@@ -87,7 +90,9 @@ def find_world(name: str) -> World:
     if not colon:
         return _registered(name, name)
     if not module_name or not attribute:
-        raise ValueError(f"env must be an id or module:Class, got {name!r}")
+        raise ValueError(f"env must be an id or module:Class, got {name!r}{_did_you_mean(name)}")
+    if "/" in module_name or module_name.endswith(".py"):
+        raise ValueError(f"env must name a module, as import does, not a file, got {name!r}{_did_you_mean(name)}")
     module = _imported(module_name)
     maker = getattr(module, attribute, None)
     if maker is None:
@@ -107,7 +112,7 @@ def find_world(name: str) -> World:
 
 
 def make_batch(world: World, num_envs: int, horizon: int | None, render_mode: str | None) -> TaskVectorEnv:
-    """`num_envs` sub-environments; a single one is copied, its observations laid flat.
+    """`num_envs` sub-environments; a single one is copied, its observations laid flat. Bytes are scaled to 0..1.
 
     Args:
         horizon: [steps] of an episode at most; None for the environment's own.
@@ -125,7 +130,9 @@ def make_batch(world: World, num_envs: int, horizon: int | None, render_mode: st
     env = _made(world, num_envs=num_envs, **{key: value for key, value in settings.items() if value is not None})
     if not isinstance(env, TaskVectorEnv):
         raise ValueError(f"env must be a TaskVectorEnv with sample_tasks and set_tasks, but {world.name} is {env!r}")
-    return env
+    space = env.single_observation_space
+    has_bytes = isinstance(space, gymnasium.spaces.Box) and byte_scale(space) is not None
+    return ScaledVector(env) if has_bytes else env
 
 
 def make_single(world: World, horizon: int | None, render_mode: str | None) -> gymnasium.Env:
@@ -164,7 +171,8 @@ def with_tasks(world: World, env: gymnasium.Env) -> gymnasium.Env:
 
 
 def flattened(name: str, env: gymnasium.Env) -> gymnasium.Env:
-    """The environment with observations in a Box of one axis and of floating-point numbers, as policies need them.
+    """The environment with observations in a Box of one axis and of floating-point numbers, as policies need them;
+    bytes are scaled from their bounds to 0..1.
 
     Raises:
         ValueError: if they cannot be laid flat.
@@ -173,6 +181,10 @@ def flattened(name: str, env: gymnasium.Env) -> gymnasium.Env:
     try:
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
             env = FlattenObservation(env)
+        scale = byte_scale(space)
+        if scale is not None:
+            scale = ByteScale(scale.low.ravel(), scale.width.ravel())
+            env = TransformObservation(env, scale, scale.of_space(env.observation_space))
         if env.observation_space.dtype is None or env.observation_space.dtype.kind != "f":
             env = DtypeObservation(env, np.float32)
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -273,6 +285,50 @@ def _imported(module_name: str) -> ModuleType:
         ) from error
 
 
+def _did_you_mean(name: str) -> str:
+    """The end of a message about a name that is almost module:Class; no module is imported for it."""
+    guesses = _guesses(name)
+    return f": did you mean {' or '.join(guesses)}?" if guesses else ""
+
+
+def _guesses(name: str) -> list[str]:
+    """`module:Class` for a module or its file, with a class behind a colon or a dot, or else all classes in it."""
+    path, _, attribute = name.partition(":")
+    place = os.path.relpath(path) if path.startswith("/") else os.path.normpath(path)
+    if place.startswith("..") and os.path.isfile(path):
+        folder, file = os.path.split(os.path.abspath(path))
+        classes = [attribute] if attribute else _classes_in(Path(path))
+        return [f"{file.removesuffix('.py')}:{each}, given in the folder {folder}" for each in classes]
+    module = place.removesuffix(".py").replace("/", ".")
+    if not attribute and not _source_of(module):
+        module, _, attribute = module.rpartition(".")
+    source = _source_of(module)
+    if source is None:
+        return []
+    is_own = source.is_relative_to(os.getcwd())  # else a word like random would get the library's classes
+    return [f"{module}:{each}" for each in ([attribute] if attribute else _classes_in(source) if is_own else [])]
+
+
+def _source_of(module_name: str) -> Path | None:
+    """The file that an import would run, found without running any."""
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        return None
+    place = Path(*module_name.split("."))
+    files = (
+        Path(folder, file) for folder in (os.getcwd(), *sys.path) for file in (f"{place}.py", place / "__init__.py")
+    )
+    return next((file for file in files if file.is_file()), None)
+
+
+def _classes_in(source: Path) -> list[str]:
+    """Names of a file's classes that are derived from others, as environments are."""
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases and node.name[0] != "_"]
+
+
 def _environments_of(module: ModuleType) -> list[str]:
     return sorted(
         name
@@ -296,6 +352,12 @@ def _registered(name: str, env_id: str) -> World:
     try:
         spec = gymnasium.spec(env_id)
     except gymnasium.error.Error as error:
+        one_word = re.fullmatch(r"maml/(\w+)-(?:rllab|gym)-v0", name)
+        given = one_word[1] if one_word else name
+        if _did_you_mean(given):
+            raise ValueError(
+                f"env must be a registered task environment or module:Class, got {given!r}{_did_you_mean(given)}"
+            ) from None
         own = [each for each in gymnasium.registry if each.startswith("maml/") and not each.startswith("maml/ML1-")]
         known = [*sorted(own), "maml/ML1-<class>-v0"]
         raise ValueError(

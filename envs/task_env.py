@@ -48,7 +48,7 @@ class TaskEnv(gymnasium.Env, ABC):
         horizon: steps until the environment itself reports `truncated`.
         task_range: `sample_tasks` draws its numbers uniformly from here, and from elsewhere once this is set anew;
             None if tasks have no range.
-        reports_success: each step's infos hold "success", above 0 where the task is done at that step.
+        reports_success: each step's infos hold "success", or "is_success", above 0 where the task is done at that step.
     """
 
     horizon: int
@@ -212,6 +212,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         observations, rewards, terminated, truncated, infos = self._step_rows(actions, None if everyone else alive)
         self._check_finite("observation", observations, alive)
         self._check_finite("reward", rewards, alive)
+        if "is_success" in infos and "success" not in infos:
+            infos["success"] = infos["is_success"].copy()  # Stable-Baselines3's name for it
         if self.reports_success and "success" not in infos:
             raise ValueError(
                 f"{type(self).__name__} says reports_success, but its infos {sorted(infos)} have no success"
@@ -300,12 +302,20 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
 
     def _check_choices(self, actions: NDArray, alive: NDArray[np.bool_]) -> None:
         """Numpy would take -1 for the last action."""
-        space = self.single_action_space
-        if isinstance(space, gymnasium.spaces.Discrete):
-            chosen = actions[alive]
-            known = (chosen >= space.start) & (chosen < space.start + space.n)
-            if actions.dtype.kind not in "iu" or not known.all():
-                raise ValueError(f"actions must be whole numbers in {space}, got {actions.dtype} {chosen.tolist()}")
+        space, chosen = self.single_action_space, actions[alive]
+        start: Any
+        number: Any
+        match space:
+            case gymnasium.spaces.Discrete():
+                start, number = space.start, space.n
+            case gymnasium.spaces.MultiDiscrete():
+                start, number = space.start, space.nvec
+            case gymnasium.spaces.MultiBinary():
+                start, number = 0, 2
+            case _:
+                return
+        if actions.dtype.kind not in "iu" or not ((chosen >= start) & (chosen < start + number)).all():
+            raise ValueError(f"actions must be whole numbers in {space}, got {actions.dtype} {chosen.tolist()}")
 
     def _checked_alive(self, alive: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         if alive is None:

@@ -14,19 +14,30 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
+from envs.adapters import tells_success
+from envs.check import SUPPORTED_ACTIONS, is_supported, observations_are_of_unit_size
 from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
-from envs.check import is_supported
 from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
+from envs.observation_moments import observation_moments
 from envs.oracle import Oracle
 from envs.pictures import require_pictures
 from envs.plug_in import GUIDE, located, make_batch
 from envs.plug_in import find_world as find_world
-from envs.task_env import Task, TaskVectorEnv
+from envs.task_env import SimulationError, Task, TaskVectorEnv
 from maml_rl import footprint, memory
 from maml_rl.config import IMAGES, OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads
 from maml_rl.core.maml import MAML, params_of
-from maml_rl.core.protocols import EVALUATION, TASKS, TRAINING, Key, Learner, State, TaskFamily
+from maml_rl.core.protocols import (
+    EVALUATION,
+    INITIALISATION,
+    TASKS,
+    TRAINING,
+    Key,
+    Learner,
+    State,
+    TaskFamily,
+)
 from maml_rl.drawing import require_drawing
 from maml_rl.evaluation.adaptation_curve import (
     AdaptationCurve,
@@ -41,11 +52,19 @@ from maml_rl.evaluation.film import Scene, caption, film_pace, median_episode, r
 from maml_rl.evaluation.video import Panel, compose, encode_gif
 from maml_rl.fewshot.protocol import FewShotLearner
 from maml_rl.learners import CPU_ONLY, few_shot_learner, require_adapting, require_learner
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, Policy, acting_by_mean
+from maml_rl.policies import (
+    CategoricalPolicy,
+    GaussianPolicy,
+    MultiCategoricalPolicy,
+    ObservationScale,
+    Policy,
+    acting_by_mean,
+)
 from maml_rl.rl.family import RLFamily, Sampler
 from maml_rl.sampling.local import MAX_COPIES, LocalSampler, SamplingConfig
 from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.ray import RayCrew
+from maml_rl.sampling.tasks import draw_tasks
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import Crew, Recipe, WorkSampler, pickled
 from maml_rl.supervised.classification import ClassificationFamily
@@ -286,6 +305,7 @@ def _reinforcement(
 ) -> _Families:
     make_env = functools.partial(_make_world_anywhere, gymnasium.registry.get(config.env_id), config)
     probe = make_env(1)
+    probe.reports_success = probe.reports_success or _tells_success(config, make_env)
     if task_range is not None:
         if probe.task_range is None:
             probe.close()
@@ -316,6 +336,17 @@ def _reinforcement(
         for close in closers:
             close()
         raise
+
+
+def _tells_success(config: RunConfig, make_env: Callable[[int], TaskVectorEnv]) -> bool:
+    """Whether a user's environment reports success without having said so; the project's own say so."""
+    if config.env_id.startswith("maml/"):
+        return False
+    env = make_env(1)  # another one, since an episode leaves traces
+    try:
+        return tells_success(env)
+    finally:
+        env.close()
 
 
 def make_sampler(
@@ -436,6 +467,8 @@ def environment_remarks(config: RunConfig) -> list[str]:
     if config.env == SINUSOID or config.is_few_shot or config.env_id.startswith("maml/"):
         return []
     findings = check_world(find_world(config.env_id), config.sampling.horizon, thorough=False)
+    if config.observations == "normalised":
+        findings = [finding for finding in findings if finding.name != observations_are_of_unit_size.__name__]
     for finding in findings:
         if finding.severity == "error":
             raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env_id})")
@@ -453,14 +486,66 @@ def _remarks_on_copies(config: RunConfig) -> list[str]:
     ]
 
 
+def measured(config: RunConfig) -> RunConfig:
+    """The config with the scale of its observations, if they are to be normalised and it has none yet.
+
+    It rests on as many episodes as one iteration adapts to, and depends on the config alone.
+
+    Raises:
+        ValueError: if the environment cannot be made, has too few tasks or too much to hold in memory, or an episode
+            fails.
+    """
+    if config.observations == "raw" or config.observation_scale is not None:
+        return config
+    key = Key(config.seed, INITIALISATION, 0)
+    env = make_world(config, config.sampling.episodes_per_task)
+    try:
+        policy = make_policy(env, dataclasses.replace(config, observations="raw"))
+        memory.require_memory(footprint.reinforcement(config, policy, env.horizon).training)
+        tasks = draw_tasks(env.sample_tasks, "sample_tasks", config.training.num_tasks, key.rng(TASKS))
+        mean, std = observation_moments(env, tasks, key.rng(0))
+    except SamplingError as error:  # there are not as many tasks
+        raise ValueError(str(error)) from None
+    except SimulationError as error:
+        raise ValueError(
+            f"observations of {config.env_id} cannot be measured, since an episode fails: {error}"
+        ) from error
+    finally:
+        env.close()
+    return dataclasses.replace(config, observation_scale=ObservationScale(tuple(mean.tolist()), tuple(std.tolist())))
+
+
 def make_policy(env: TaskVectorEnv, config: RunConfig) -> Policy:
-    """A Gaussian for Box actions, a categorical distribution for Discrete ones."""
+    """A Gaussian for Box actions, a categorical distribution for Discrete ones, several for MultiDiscrete ones.
+
+    Raises:
+        ValueError: if there is no policy for such observations or actions.
+    """
     observations, actions = env.single_observation_space, env.single_action_space
     if not isinstance(observations, gymnasium.spaces.Box):
         raise ValueError(f"observations must be a Box, got {observations}")
     size = int(np.prod(observations.shape))
+    scale = _scale(config, size)
     if isinstance(actions, gymnasium.spaces.Discrete):
-        return CategoricalPolicy(size, int(actions.n), config.policy)
+        return CategoricalPolicy(size, int(actions.n), config.policy, scale)
+    if isinstance(actions, gymnasium.spaces.MultiDiscrete):
+        return MultiCategoricalPolicy(size, tuple(actions.nvec.ravel().tolist()), config.policy, scale)
+    if isinstance(actions, gymnasium.spaces.MultiBinary):
+        return MultiCategoricalPolicy(size, (2,) * int(np.prod(actions.shape)), config.policy, scale)
     if isinstance(actions, gymnasium.spaces.Box) and is_supported(actions):
-        return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy)
-    raise ValueError(f"actions must be Discrete or a Box of floating-point numbers with finite bounds, got {actions}")
+        return GaussianPolicy(size, int(np.prod(actions.shape)), config.policy, scale)
+    raise ValueError(f"actions must be {SUPPORTED_ACTIONS}, got {actions}")
+
+
+def _scale(config: RunConfig, size: int) -> ObservationScale | None:
+    """The config's scale for observations of `size` numbers; None if they stay raw."""
+    if config.observations == "raw":
+        return None
+    scale = config.observation_scale
+    if scale is None or len(scale.mean) != size:
+        found = "none" if scale is None else f"one of {len(scale.mean)}"
+        raise ValueError(
+            f"observations normalised needs an observation_scale of {size} numbers, as training measures and saves it, "
+            f"but the config has {found}: is the environment still the one that the run was trained on?"
+        )
+    return scale

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from maml_rl.build import Built, build, environment_remarks, require_tasks, with_film, with_pictures
+from maml_rl.build import Built, build, environment_remarks, measured, require_tasks, with_film, with_pictures
 from maml_rl.command_line import parse
 from maml_rl.config import IMAGES, RunConfig, changes, forbidden_changes, from_dict, to_dict
 from maml_rl.learners import require_learner, require_read
@@ -44,7 +44,7 @@ from maml_rl.training.trainer import (
     has_begun,
     require_resumable,
 )
-from maml_rl.warm_start import begun_anew, warm_start
+from maml_rl.warm_start import begun_anew, warm_start, with_scale_of_start
 
 EXAMPLES = (
     "python scripts/train.py --env AntVel --preset fast",
@@ -157,6 +157,8 @@ def prepare(command: TrainCommand) -> tuple[RunFolder, Built]:
     """Refuse what can be refused before anything is created: settings first, then the folder."""
     for remark in environment_remarks(command.run):
         print(f"warning: {remark}", file=sys.stderr)
+    if command.resume is None:
+        command = dataclasses.replace(command, run=measured(with_scale_of_start(command.run)))
     built = build(command.run) if command.resume else build_new(command.run)
     try:
         if command.resume:
@@ -272,7 +274,10 @@ def complete(config: RunConfig, folder: Path) -> int | None:
     if reached is not None and config.training.is_over(reached):
         print(f"{folder}: done before", file=sys.stderr)
         return None
-    resume = folder if (folder / "config.json").exists() else None
+    resume = None
+    if (folder / "config.json").exists():
+        resume, saved = folder, from_dict(RunFolder.read_config(folder))
+        config = dataclasses.replace(config, observation_scale=saved.observation_scale)
     print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
     command = TrainCommand(config, output_dir=folder, resume=resume)
     run_folder, built = prepare(command)

@@ -28,7 +28,7 @@ class CheckEnvCommand:
     env: Annotated[str, tyro.conf.Positional]
     """module:Class, a registered Gymnasium id, or a short name such as AntVel."""
     horizon: int | None = None
-    """Steps of an episode at most; by default the environment's own."""
+    """Steps of an episode at most; by default the environment's own, or else 200."""
     json: bool = False
     """Print the result as one JSON line on stdout."""
 

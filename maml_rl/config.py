@@ -17,7 +17,7 @@ from maml_rl.core.maml import OuterConfig
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.fewshot.matching import MatchingConfig
 from maml_rl.fewshot.reptile import InnerOptimiserConfig
-from maml_rl.policies import PolicyConfig
+from maml_rl.policies import ObservationScale, PolicyConfig
 from maml_rl.rl.family import AdvantageConfig
 from maml_rl.sampling.local import SamplingConfig
 from maml_rl.supervised.episodes import EpisodeConfig
@@ -46,6 +46,11 @@ class RunConfig:
     default a short name means rllab."""
     oracle: bool = False
     """Tell the policy its task: the task's numbers are appended to every observation."""
+    observations: Literal["raw", "normalised"] = "raw"
+    """How the policy sees observations: as the environment gives them (bytes scaled to 0..1), or with mean 0 and
+    standard deviation 1 in every entry. These are measured once, in episodes of random actions before training begins,
+    and saved in the run. Not by default, so that results stay comparable with the paper's."""
+    observation_scale: tyro.conf.Suppress[tyro.conf.Fixed[ObservationScale | None]] = None  # measured, not chosen
     seed: int = 1
     """Training seed; evaluation has its own."""
     device: str = "cpu"
@@ -76,6 +81,8 @@ class RunConfig:
             raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
         if self.oracle and self.env in (SINUSOID, *FEW_SHOT):
             raise ValueError(f"oracle applies to task environments, not to {self.env}")
+        if self.observations == "normalised" and self.env in (SINUSOID, *FEW_SHOT):
+            raise ValueError(f"observations normalised applies to task environments, not to {self.env}: leave it out")
         if self.physics and self.env_id == self.env and f"-{self.physics}-" not in self.env:
             raise ValueError(f"physics {self.physics} does not apply to {self.env}, which comes in one kind only")
 
@@ -109,6 +116,8 @@ class RunConfig:
 
 ADDED = {
     "config.oracle",
+    "config.observations",
+    "config.observation_scale",
     "config.init_from",
     "config.init_from_any_env",
     "config.outer.trust_region.fisher_share",
@@ -174,6 +183,8 @@ def from_dict(saved: Any) -> RunConfig:
 
 def forbidden_changes(saved: RunConfig, new: RunConfig) -> list[str]:
     """Sentences about the settings that differ and must not, for a run that is resumed."""
+    # a scale is measured, not chosen: who asks for the same run need not know it
+    saved, new = (dataclasses.replace(config, observation_scale=None) for config in (saved, new))
     return [
         f"{'.'.join(path)} was {before!r}, now {after!r}"
         for path, (before, after) in changes(saved, new).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
@@ -34,10 +35,42 @@ class PolicyConfig:
             )
 
 
+MAX_NORMALISED = 10.0
+"""Normalised observations are clipped here, as in OpenAI's Baselines and Stable-Baselines3: an entry that hardly moved
+while it was measured must not drown the others later."""
+
+
+@dataclass(frozen=True)
+class ObservationScale:
+    """Normalisation of observations, measured once and then fixed: (x - mean) / std, clipped to +-10."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(map(math.isfinite, self.mean)):
+            raise ValueError("observation_scale must have as many finite means as standard deviations")
+        if not all(0.0 < std < float("inf") for std in self.std):
+            raise ValueError("observation_scale must have positive and finite standard deviations")
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """[..., O] of any type to [..., O] float32."""
+        mean, std = self._tensors
+        # in double precision: a small change on top of a large number is lost in single
+        scaled = (observations.double() - mean) / std
+        # inf - inf is nan: what is not finite must not pass for a large number
+        return (scaled.clamp(-MAX_NORMALISED, MAX_NORMALISED) + (scaled - scaled)).float()
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
+
+
 class Policy(Protocol):
     """Outputs [..., width] describe the action distribution; the rest are functions of them.
 
-    In `outputs`, observations are [B, O] for one task or [N, B, O] with parameters stacked over N tasks.
+    In `outputs`, observations are as `see` returns them: [B, O] for one task or [N, B, O] with parameters stacked over
+    N tasks.
     """
 
     @property
@@ -50,6 +83,9 @@ class Policy(Protocol):
     def noise_size(self) -> int:
         """Random numbers needed for one action."""
 
+    def see(self, observations: Tensor) -> Tensor:
+        """The environment's observations [..., O], on the CPU, as the network takes them: float32."""
+
     def init(self, generator: torch.Generator) -> Params: ...
     def outputs(self, params: Params, observations: Tensor) -> Tensor: ...
     def linearize(self, params: Params, observations: Tensor) -> OutputMap: ...
@@ -61,8 +97,15 @@ class Policy(Protocol):
     def entropy(self, outputs: Tensor) -> Tensor: ...
 
 
+class _Seeing:
+    scale: ObservationScale | None
+
+    def see(self, observations: Tensor) -> Tensor:
+        return observations.float() if self.scale is None else self.scale(observations)
+
+
 @dataclass(frozen=True)
-class GaussianPolicy:
+class GaussianPolicy(_Seeing):
     """A diagonal Gaussian whose mean is a network and whose log standard deviation does not depend on the state.
 
     Outputs [..., 2A]: mean and log standard deviation of A independent actions, the latter before it is bounded from
@@ -72,6 +115,7 @@ class GaussianPolicy:
     observation_size: int
     action_size: int
     config: PolicyConfig
+    scale: ObservationScale | None = None
 
     @property
     def action_width(self) -> int:
@@ -129,12 +173,13 @@ class GaussianPolicy:
 
 
 @dataclass(frozen=True)
-class CategoricalPolicy:
+class CategoricalPolicy(_Seeing):
     """A distribution over a finite number of actions. Outputs [..., C]: logits; actions [..., 1], indices."""
 
     observation_size: int
     num_actions: int
     config: PolicyConfig
+    scale: ObservationScale | None = None
 
     @property
     def action_width(self) -> int:
@@ -177,6 +222,76 @@ class CategoricalPolicy:
     def entropy(self, outputs: Tensor) -> Tensor:
         log_probs = outputs.log_softmax(dim=-1)
         return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class MultiCategoricalPolicy(_Seeing):
+    """Several independent choices at once, each from a finite number of actions. Outputs [..., sum of C]: their logits,
+    one choice behind the other; actions [..., A], indices."""
+
+    observation_size: int
+    num_actions: tuple[int, ...]  # of each choice
+    config: PolicyConfig
+    scale: ObservationScale | None = None
+
+    @property
+    def action_width(self) -> int:
+        return len(self.num_actions)
+
+    @property
+    def noise_size(self) -> int:
+        return len(self.num_actions)
+
+    def init(self, generator: torch.Generator) -> Params:
+        return self._joint.init(generator)
+
+    def outputs(self, params: Params, observations: Tensor) -> Tensor:
+        return self._joint.outputs(params, observations)
+
+    def linearize(self, params: Params, observations: Tensor) -> OutputMap:
+        return self._joint.linearize(params, observations)
+
+    def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        return rng.random((num_steps, self.noise_size), dtype=np.float32)
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        chosen = zip(self._choices, self._split(outputs), noise.split(1, dim=-1), strict=True)
+        return torch.cat([choice.sample(logits, uniform) for choice, logits, uniform in chosen], dim=-1)
+
+    def mean_action(self, outputs: Tensor) -> Tensor:
+        """The most probable of every choice."""
+        parts = zip(self._choices, self._split(outputs), strict=True)
+        return torch.cat([choice.mean_action(logits) for choice, logits in parts], dim=-1)
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        # sum, not mean: the probabilities of independent choices multiply
+        parts = zip(self._choices, self._split(outputs), actions.split(1, dim=-1), strict=True)
+        return _sum([choice.log_prob(logits, action) for choice, logits, action in parts])
+
+    def kl(self, old_outputs: Tensor, outputs: Tensor) -> Tensor:
+        """KL(old || new), summed over choices: [..., sum of C] twice to [...]."""
+        parts = zip(self._choices, self._split(old_outputs), self._split(outputs), strict=True)
+        return _sum([choice.kl(old, new) for choice, old, new in parts])
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        parts = zip(self._choices, self._split(outputs), strict=True)
+        return _sum([choice.entropy(logits) for choice, logits in parts])
+
+    @functools.cached_property
+    def _joint(self) -> CategoricalPolicy:
+        """Its network is this one's."""
+        return CategoricalPolicy(self.observation_size, sum(self.num_actions), self.config)
+
+    @functools.cached_property
+    def _choices(self) -> list[CategoricalPolicy]:
+        return [CategoricalPolicy(self.observation_size, number, self.config) for number in self.num_actions]
+
+    def _split(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        return outputs.split(self.num_actions, dim=-1)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum(dim=0)
 
 
 def acting_by_mean(policy: Policy) -> Policy:

@@ -50,6 +50,26 @@ def warm_start(config: RunConfig, initial: Checkpoint) -> Checkpoint:
     return dataclasses.replace(initial, state=state, counters=counters)
 
 
+def with_scale_of_start(config: RunConfig) -> RunConfig:
+    """The config with the observation scale of the run in `config.init_from`, under which its first layer has learned.
+
+    Raises:
+        ConfigError: if that run cannot be read.
+        ValueError: if it saw the same environment's observations otherwise.
+    """
+    if config.init_from is None or config.observation_scale is not None:
+        return config
+    source = read_config(Path(config.init_from))
+    if source.env_id != config.env_id:
+        return config
+    if source.observations != config.observations:
+        raise ValueError(
+            f"observations must be {source.observations}, as in the run {config.init_from} that init_from names, got "
+            f"{config.observations}: its parameters have learned from such"
+        )
+    return dataclasses.replace(config, observation_scale=source.observation_scale)
+
+
 def begun_anew(initial: Checkpoint, start: Checkpoint) -> list[str]:
     """Names of the parameters that `warm_start` has left as they were."""
     return [

@@ -97,10 +97,6 @@ def assert_same_run(one, other):
             "['FragileVectorEnv', 'PushVectorEnv', 'ReachVectorEnv']",
         ),
         (
-            ["--env", "Blackjack-v1"],
-            "Blackjack-v1 does not say how many steps an episode may take: give it an attribute",
-        ),
-        (
             ["--num-workers", "2"],
             "--num-workers 2 applies to --sampler processes or ray, not to --sampler local: leave it",
         ),

@@ -8,6 +8,7 @@ import pytest
 
 from maml_rl.cli import train
 from maml_rl.cli_check_env import check_env
+from maml_rl.cli_evaluate import evaluate
 from maml_rl.config import RunConfig
 
 SOURCE = """
@@ -60,6 +61,41 @@ class Rich(Idle):
         self.time += 1
         assert self.action_space.contains(action), action
         return self.seen(), float(action.sum()), bool(self.np_random.random() < 0.2), False, {}
+
+class Keyboard(Idle):
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.MultiDiscrete([3, 5], start=[-1, 2])
+
+    def set_task(self, task):
+        self.wanted = int(abs(task) < 0.5) + 2
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0][:1], {}
+
+    def step(self, action):
+        self.time += 1
+        assert self.action_space.contains(action), action
+        return np.zeros(1, np.float32), float(action[1] == self.wanted) - float(abs(action[0])), False, False, {}
+
+class Switches(Keyboard):
+    action_space = gymnasium.spaces.MultiBinary(3)
+
+    def step(self, action):
+        self.time += 1
+        assert self.action_space.contains(action), action
+        return np.zeros(1, np.float32), float(action.sum()), False, False, {}
+
+class Ending(Idle):
+    horizon = None  # it ends by itself, and says nowhere when
+
+    def step(self, action):
+        *step, _, info = super().step(action)
+        return *step, self.time == 3, info
+
+class Arriving(Idle):
+    def step(self, action):
+        *step, _ = super().step(action)
+        return *step, ({"is_success": bool(self.np_random.random() < 0.5)} if self.time == 5 else {})
 
 class Sharing(Idle):
     def set_task(self, task):
@@ -154,6 +190,28 @@ def test_training_goes_on_with_a_warning(here, capfd):
     assert "warning: CartPole-v1 has no tasks and is taken as a family of one" in capfd.readouterr().err
 
 
+def test_an_environment_that_ends_by_itself_needs_no_horizon(here, capfd):
+    flags = [*TINY, "--evaluate-every", "1", "--output-dir", "run"]
+    assert train(RunConfig(env="users:Ending"), flags) == 0
+    assert "warning: users:Ending does not say how many steps an episode may take, so that 200 are taken at most" in (
+        capfd.readouterr().err
+    )
+    with open("run/metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["env_steps"]) == 2 * 2 * 2 * 3  # two tasks, two episodes of three steps, before and after
+    assert evaluate(["run", "--num-tasks", "2"]) == 0
+
+
+def test_is_success_is_counted(here):
+    flags = [*TINY, "--episodes-per-task", "50", "--evaluate-every", "1", "--output-dir", "run"]
+    assert train(RunConfig(env="users:Arriving"), flags) == 0
+    with open("run/metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    for name in ("success_before", "success_after"):  # of 100 episodes each; a deviation of 0.05
+        assert 0.3 < float(row[name]) < 0.7
+    assert 0.0 < float(row["eval_success_0"]) < 1.0
+
+
 def test_spaces_of_several_parts_and_episodes_of_unequal_length(here):
     flags = [*TINY, "--episodes-per-task", "20", "--output-dir", "run"]
     assert train(RunConfig(env="users:Rich"), flags) == 0
@@ -162,6 +220,19 @@ def test_spaces_of_several_parts_and_episodes_of_unequal_length(here):
     # Two tasks, before and after, 20 episodes: the mean length is (1 - 0.8^20) / 0.2 = 4.94 of 20 steps, and the mean
     # of 80 lengths, each of a deviation of at most 4.5, lies within 4 * 4.5 / sqrt(80) = 2 of it.
     assert 80 * 2.9 < float(row["env_steps"]) < 80 * 7.0
+
+
+@pytest.mark.parametrize("name", ["Keyboard", "Switches"])
+def test_several_choices_at_once_are_learned(name, here):
+    assert check_env([f"users:{name}"]) == 0
+    flags = ["--num-tasks", "10", "--episodes-per-task", "10", "--num-iterations", "6", "--evaluate-every", "6"]
+    assert train(RunConfig(env=f"users:{name}"), [*flags, "--output-dir", "run"]) == 0
+    with open("run/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    # By chance a step earns 1/5 - 2/3 at the keyboard and 3/2 at the switches; a quarter of what is missing is found.
+    chance, best = {"Keyboard": (1 / 5 - 2 / 3, 1.0), "Switches": (1.5, 3.0)}[name]
+    assert float(rows[-1]["eval_return_3"]) > 5 * (0.75 * chance + 0.25 * best)
+    assert evaluate(["run", "--num-tasks", "2", "--actions", "mean"]) == 0
 
 
 def test_a_shape_that_changes_in_training_ends_the_run_with_its_place(here, capfd):

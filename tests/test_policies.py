@@ -6,10 +6,19 @@ import torch
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 from maml_rl.core.params import take_task
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, PolicyConfig
+from maml_rl.policies import CategoricalPolicy, GaussianPolicy, MultiCategoricalPolicy, ObservationScale, PolicyConfig
 
 GAUSSIAN = GaussianPolicy(3, 2, PolicyConfig())
 CATEGORICAL = CategoricalPolicy(3, 4, PolicyConfig())
+MULTI = MultiCategoricalPolicy(3, (2, 3, 1), PolicyConfig())
+every_policy = pytest.mark.parametrize(
+    "policy", [GAUSSIAN, CATEGORICAL, MULTI], ids=["gaussian", "categorical", "multi"]
+)
+
+
+def width(policy):
+    """Numbers in the outputs."""
+    return 6 if policy is MULTI else 4
 
 
 def random(*shape, seed=0):
@@ -19,6 +28,29 @@ def random(*shape, seed=0):
 def normal(outputs):
     mean, log_std = outputs.chunk(2, dim=-1)
     return Independent(Normal(mean, log_std.exp()), 1)
+
+
+def test_observations_are_seen_raw_or_normalised():
+    seen = torch.tensor([[1.0, 2e8, 3.0], [4.0, 2e8 + 1.0, 1e9]], dtype=torch.float64)
+    assert torch.equal(GAUSSIAN.see(seen), seen.float()) and torch.equal(CATEGORICAL.see(seen), seen.float())
+    # (1 - 2) / 2 and (4 - 2) / 2; the 1 on top of 2e8, which single precision drops; 3 - 3, and 1e9 clipped to 10
+    scale = ObservationScale((2.0, 2e8, 3.0), (2.0, 0.5, 1.0))
+    for policy in (GaussianPolicy(3, 2, PolicyConfig(), scale), CategoricalPolicy(3, 4, PolicyConfig(), scale)):
+        assert policy.see(seen).dtype == torch.float32
+        assert policy.see(seen).tolist() == [[-0.5, 0.0, 0.0], [1.0, 2.0, 10.0]]
+
+
+def test_a_scale_hides_no_number_that_is_not_finite():
+    scale = ObservationScale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert scale(torch.tensor([float("inf"), float("nan"), 1e30])).isfinite().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((1.0,), ()), ((float("nan"),), (1.0,)), ((0.0,), (0.0,)), ((0.0,), (float("inf"),))]
+)
+def test_a_scale_must_be_of_finite_and_positive_numbers(mean, std):
+    with pytest.raises(ValueError, match="observation_scale must have"):
+        ObservationScale(mean, std)
 
 
 def test_gaussian_against_torch_s():
@@ -40,11 +72,51 @@ def test_categorical_against_torch_s():
     assert torch.equal(CATEGORICAL.mean_action(outputs).squeeze(-1).long(), outputs.argmax(dim=-1))
 
 
-@pytest.mark.parametrize("policy", [GAUSSIAN, CATEGORICAL], ids=["gaussian", "categorical"])
+def test_several_choices_against_torch_s():
+    outputs, old = random(5, 6, 6), random(5, 6, 6, seed=1)
+    actions = torch.stack([torch.arange(30) % 2, torch.arange(30) % 3, torch.zeros(30)], dim=-1).view(5, 6, 3)
+    now, before = ([Categorical(logits=part) for part in each.split((2, 3, 1), dim=-1)] for each in (outputs, old))
+
+    def total(parts):
+        return sum(parts, torch.zeros(()))
+
+    expected = total(each.log_prob(actions[..., i]) for i, each in enumerate(now))
+    torch.testing.assert_close(MULTI.log_prob(outputs, actions.double()), expected)
+    torch.testing.assert_close(MULTI.kl(old, outputs), total(map(kl_divergence, before, now)))
+    torch.testing.assert_close(MULTI.entropy(outputs), total(each.entropy() for each in now))
+    best = torch.stack([each.logits.argmax(dim=-1) for each in now], dim=-1)
+    assert torch.equal(MULTI.mean_action(outputs).long(), best)
+
+
+def test_one_choice_among_several_is_a_categorical_policy():
+    alone = MultiCategoricalPolicy(3, (4,), PolicyConfig())
+    outputs, old, noise = random(5, 6, 4), random(5, 6, 4, seed=1), torch.rand(5, 6, 1)
+    actions = CATEGORICAL.sample(outputs, noise)
+    assert torch.equal(alone.sample(outputs, noise), actions)
+    assert torch.equal(alone.log_prob(outputs, actions), CATEGORICAL.log_prob(outputs, actions))
+    assert torch.equal(alone.kl(old, outputs), CATEGORICAL.kl(old, outputs))
+    ours, theirs = (each.init(torch.Generator().manual_seed(0)) for each in (alone, CATEGORICAL))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_choices_are_drawn_independently():
+    # On an even grid of n * n noises the frequency of every pair is the product of the probabilities.
+    n = 300
+    outputs = random(6, seed=5)
+    grid = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    noise = torch.cat([torch.cartesian_prod(grid, grid), torch.zeros(n * n, 1)], dim=-1)
+    actions = MULTI.sample(outputs.expand(n * n, 6), noise).long()
+    assert actions.shape == (n * n, 3) and (actions[:, 2] == 0).all()
+    frequencies = torch.bincount(3 * actions[:, 0] + actions[:, 1], minlength=6).double() / n**2
+    one, other = outputs[:2].softmax(dim=-1), outputs[2:5].softmax(dim=-1)
+    torch.testing.assert_close(frequencies.view(2, 3), one[:, None] * other, rtol=0, atol=2.0 / n)
+
+
+@every_policy
 def test_the_divergence_of_a_policy_from_itself_is_zero(policy):
-    outputs = random(5, 6, 4)
+    outputs, others = random(5, 6, width(policy)), random(5, 6, width(policy), seed=1)
     assert policy.kl(outputs, outputs).abs().max() < 1e-14
-    assert (policy.kl(outputs, random(5, 6, 4, seed=1)) > 0).all()
+    assert (policy.kl(outputs, others) > 0).all()
 
 
 @pytest.mark.parametrize("policy", [GAUSSIAN, CATEGORICAL], ids=["gaussian", "categorical"])
@@ -101,6 +173,7 @@ def test_noise_has_the_distribution_it_is_inverted_from():
     assert gaussian.mean() == pytest.approx(0.0, abs=4 / 8000**0.5)
     assert gaussian.std() == pytest.approx(1.0, abs=4 / 16000**0.5)
     assert uniform.dtype == gaussian.dtype == np.float32
+    assert MULTI.draw_noise(rng, 7).shape == (7, MULTI.noise_size) == (7, MULTI.action_width) == (7, 3)
 
 
 def test_the_standard_deviation_never_falls_below_its_bound():
@@ -123,7 +196,7 @@ def test_in_single_precision_everything_stays_finite_at_the_default_bound():
     assert torch.isfinite(values) and torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("policy", [GAUSSIAN, CATEGORICAL], ids=["gaussian", "categorical"])
+@every_policy
 def test_stacked_equals_one_by_one(policy):
     each = [policy.init(torch.Generator().manual_seed(i)) for i in range(4)]
     params = {name: torch.stack([p[name] for p in each]) for name in each[0]}

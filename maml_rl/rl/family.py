@@ -137,11 +137,11 @@ class RLFamily:
         return {"success": data.successes[:, 0]} if data.successes.shape[-1] else {}
 
     def predictor(self, params: Params) -> Predictor:
-        """Observations [..., O] to mean actions [..., A]."""
+        """The environment's observations [..., O] to mean actions [..., A]."""
 
         def act(observations: Tensor) -> Tensor:
             with torch.no_grad():
-                rows = observations.reshape(-1, observations.shape[-1]).float().to(device_of(params))
+                rows = self.policy.see(observations.reshape(-1, observations.shape[-1]).cpu()).to(device_of(params))
                 actions = self.policy.mean_action(self.policy.outputs(params, rows))
             return actions.reshape(*observations.shape[:-1], actions.shape[-1]).to(observations.device)
 

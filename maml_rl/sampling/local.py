@@ -37,7 +37,7 @@ class SamplingConfig:
     """How trajectories are collected."""
 
     episodes_per_task: int = 20  # Episodes of each task for each gradient step, and again for the outer step.
-    horizon: int | None = None  # Steps of an episode at most; by default the environment's own number.
+    horizon: int | None = None  # Steps of an episode at most; by default the environment's own number, or else 200.
     num_threads: int = 0  # Threads for sampling and learning; 0 takes every core. Results do not depend on it.
     sampler: Literal["local", "processes", "ray"] = "local"
     """In this process, in others on this machine, or on a Ray cluster. Results do not depend on it."""

@@ -30,11 +30,11 @@ class VectorWorld(Protocol):
 
 def action_mapping(space: Any) -> Callable[[Tensor], NDArray]:
     """Policy actions [n, A] to environment actions [n, *shape]: +-1 is the Box's bound, beyond is clipped; indices [n]
-    for Discrete."""
-    if hasattr(space, "n"):
-        start = int(space.start)
-        return lambda actions: actions[:, 0].numpy().astype(np.int64) + start
+    for Discrete, [n, *shape] for MultiDiscrete and MultiBinary."""
     shape = (-1, *space.shape)
+    if not hasattr(space, "low"):
+        start = np.asarray(getattr(space, "start", 0), np.int64)
+        return lambda actions: (actions.numpy().astype(np.int64).reshape(shape) + start).astype(space.dtype)
     low, high = (torch.from_numpy(bound.copy()).flatten() for bound in (space.low, space.high))
     centre, half_width = (high + low) / 2, (high - low) / 2
     if bool((centre == 0).all()) and bool((half_width == 1).all()):
@@ -80,7 +80,7 @@ def rollout(
             everyone = bool(alive.all())
             if not everyone and not alive.any():
                 break
-            seen = torch.from_numpy(observations).float().view(num_tasks, num_episodes, -1)
+            seen = policy.see(torch.from_numpy(observations).reshape(num_tasks, num_episodes, -1))
             outputs = policy.outputs(params, seen.to(device))
             actions = policy.sample(outputs, all_noise[t]).cpu()
             for name, values in (("policy output", outputs), ("action", actions)):
@@ -102,7 +102,7 @@ def rollout(
             out.rewards[:, :, t] = torch.from_numpy(rewards * alive).view(num_tasks, num_episodes)
             out.mask[:, :, t] = torch.from_numpy(alive).view(num_tasks, num_episodes)
             terminated_ever |= terminated
-            if reports_success:
+            if reports_success and "success" in infos:  # some tell it at an episode's last step alone
                 succeeded_ever |= alive & (infos["success"] > 0)
             alive = alive & ~(terminated | truncated)
     _require_finite(out, *place)
@@ -135,7 +135,7 @@ def _require_finite(out: Trajectory, num_episodes: int, first_task: int) -> None
     An environment's numbers may be finite in 64 bits and infinite in the 32 of a trajectory, and a policy may answer
     an infinite observation with a finite action.
     """
-    for name, values in (("observation", out.observations), ("reward", out.rewards[..., None])):
+    for name, values in (("observation", out.observations), ("reward", out.rewards.float()[..., None])):
         finite = np.isfinite(values.numpy())  # torch takes longer
         if not finite.all():
             task, episode, t = np.argwhere(~finite.all(axis=-1))[0].tolist()

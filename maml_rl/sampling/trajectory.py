@@ -13,7 +13,7 @@ from maml_rl.policies import Policy
 class Trajectory(NamedTuple):
     """Episodes of N tasks: E episodes a task, T steps at most. After an episode's end its rows are zero and masked."""
 
-    observations: Tensor  # [N, E, T, O] float32, seen before acting
+    observations: Tensor  # [N, E, T, O] float32, seen before acting, as the policy sees them
     actions: Tensor  # [N, E, T, A] float32, as the policy drew them: neither clipped nor scaled
     rewards: Tensor  # [N, E, T] float64: a small difference beside a large offset is a signal, too
     mask: Tensor  # [N, E, T] float32: 1 where a step was taken

@@ -4,9 +4,10 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
+from push import Place, ReachVectorEnv
 
 import envs  # noqa: F401 - registers the ids
-from envs.adapters import SingleFromVector, VectorFromSingle
+from envs.adapters import SingleFromVector, VectorFromSingle, tells_success
 from envs.task_env import SimulationError, TaskEnv
 
 
@@ -161,3 +162,90 @@ def test_success_and_tasks_set_aside_pass_through():
     plain = VectorFromSingle(Countdown, num_envs=1)
     tasks = [sample(9, np.random.default_rng(0)) for sample in (plain.sample_tasks, plain.sample_test_tasks)]
     assert tasks[0] == tasks[1]
+
+
+@pytest.mark.parametrize(
+    ("space", "outside"),
+    [
+        (gymnasium.spaces.MultiDiscrete([2, 3]), [[0, 3]]),
+        (gymnasium.spaces.MultiDiscrete([2, 3], start=[5, 5]), [[5, 4]]),
+        (gymnasium.spaces.MultiBinary(2), [[0, -1]]),
+        (gymnasium.spaces.MultiDiscrete([2, 3]), [[0.0, 1.0]]),
+    ],
+)
+def test_an_index_that_is_none_of_the_choices_is_refused(space, outside):
+    class Choosy(Countdown):
+        def __init__(self):
+            super().__init__()
+            self.action_space = space
+
+        def step(self, action):
+            assert space.contains(action)
+            return super().step(0)
+
+    vector = VectorFromSingle(Choosy, num_envs=1)
+    vector.reset(seed=0)
+    with pytest.raises(ValueError, match="actions must be whole numbers in Multi"):
+        vector.step(np.array(outside))
+    vector.step(space.sample()[None])
+
+
+class Reporting(Countdown):
+    """Tells success in the way of a subclass."""
+
+    def step(self, action):
+        *step, _ = super().step(action)
+        return *step, self.told(is_over=bool(step[3]))
+
+
+def reporting(told):
+    return type("Reporting", (Reporting,), {"told": lambda self, is_over: told(is_over)})
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (lambda is_over: {"success": is_over}, True),
+        (lambda is_over: {"is_success": np.float32(is_over)}, True),  # Stable-Baselines3's and Gymnasium-Robotics' name
+        (lambda is_over: {"is_success": True} if is_over else {}, True),  # with the last step alone
+        (lambda is_over: {"is_success": False}, True),  # it may come with training
+        (lambda is_over: {"succeeded": True, "is_success": "yes"}, False),
+        (lambda is_over: {}, False),
+        (lambda is_over: {}["gold"], False),
+    ],
+)
+def test_success_is_found_in_infos(told, expected):
+    assert tells_success(VectorFromSingle(reporting(told), num_envs=2)) == expected
+
+
+def test_is_success_counts_as_success():
+    def successes(told):
+        vector = VectorFromSingle(reporting(told), num_envs=2)
+        vector.set_tasks([1, 2])
+        vector.reset(seed=0)
+        alive = np.array([True, True])
+        steps = []
+        for _ in range(2):
+            _, _, _, truncated, infos = vector.step(np.zeros(2, dtype=int), alive)
+            steps.append(infos["success"].tolist())
+            alive &= ~truncated
+        return steps
+
+    expected = [[1.0, 0.0], [0.0, 1.0]]
+    assert successes(lambda is_over: {"is_success": is_over}) == expected
+    assert successes(lambda is_over: {"is_success": True} if is_over else {}) == expected
+    assert successes(lambda is_over: {"is_success": not is_over, "success": is_over}) == expected  # its own name first
+
+
+def test_a_batch_may_say_is_success_as_well():
+    class Arriving(ReachVectorEnv):
+        def _step_rows(self, actions, alive):
+            *step, infos = super()._step_rows(actions, alive)
+            return *step, {"is_success": infos["success"]}
+
+    one, other = Arriving(2), ReachVectorEnv(2)
+    for env in (one, other):
+        env.set_tasks([Place(0.0), Place(5.0)])
+        env.reset(seed=[3, 4])
+    action = np.zeros((2, 1), np.float32)
+    np.testing.assert_array_equal(one.step(action)[4]["success"], other.step(action)[4]["success"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 
-from envs.check import BEHAVIOUR, CONTRACT, DEFINITIONS, FORM, REPEATABLE, check_world
+from envs.check import BEHAVIOUR, CONTRACT, DEFINITIONS, FORM, REPEATABLE, SCALE, check_world
 from envs.plug_in import World, find_world
 from envs.task_env import TaskVectorEnv
 
@@ -87,6 +87,8 @@ def reset_without_super(self, *, seed=None, options=None):
         },
         {"reward": lambda self: np.float32(Valley.reward(self))},
         drawing(lambda self: np.zeros((4, 6), np.uint8)),
+        {"observation_space": Box(0, 255, (1,), np.uint8), "seen": lambda self: np.uint8([255])},  # scaled to 1
+        {"seen": lambda self: np.zeros(1, np.float32)},  # of no size
         {"reward": lambda self: [0.0, *range(20)][self.time] + self.valley},  # knows of no time past its horizon
     ],
 )
@@ -221,8 +223,13 @@ FAULTS = [
         "error",
         "a Box of floating-point numbers with finite",
     ),
-    ({"action_space": Tuple([Discrete(2)])}, "spaces_are_known", "error", "let it be Discrete or a Box"),
-    ({"horizon": None}, "the_horizon_is_known", "error", "give it an attribute horizon, register it with"),
+    ({"action_space": Tuple([Discrete(2)])}, "spaces_are_known", "error", "let it be Discrete, MultiDiscrete"),
+    (
+        {"horizon": None},
+        "the_horizon_is_known",
+        "warning",
+        "valley does not say how many steps an episode may take, so that 200 are taken at most: give it an attribute",
+    ),
     ({"horizon": 2.5}, "the_horizon_is_known", "error", "must be a whole number of steps, got 2.5"),
     ({"horizon": 0}, "the_horizon_is_known", "error", "the horizon is 0 steps: let it be at least 1"),
     (
@@ -306,6 +313,19 @@ FAULTS = [
         "steps_return_what_they_must",
         "error",
         "KeyError: 'gold' (test_check.py, line",
+    ),
+    (
+        {"observation_space": Box(-1e9, 1e9, (1,)), "seen": lambda self: np.float32([1e6])},
+        "observations_are_of_unit_size",
+        "warning",
+        "observations is 1e+06, far from 1, and hardly anything is learned from such: divide them by their size in the "
+        "environment, or train with --observations normalised",
+    ),
+    (
+        {"seen": lambda self: np.float32([1e-4])},
+        "observations_are_of_unit_size",
+        "warning",
+        "observations is 0.0001, far from 1",
     ),
     ({"step": step_with_momentum}, "a_seed_decides_everything", "error", "of the same environment, of equal seed"),
     (noisy(np.random.default_rng(0).normal), "a_seed_decides_everything", "error", "draw from self.np_random alone"),
@@ -416,7 +436,7 @@ def test_a_fault_is_found(changes, name, severity, words):
 def test_every_property_has_a_fault():
     elsewhere = {"episodes_end", "a_row_does_not_depend_on_others"}
     assert {name for _, name, _, _ in FAULTS} | elsewhere == {
-        each.__name__ for each in (*DEFINITIONS, *FORM, *CONTRACT, *REPEATABLE, *BEHAVIOUR)
+        each.__name__ for each in (*DEFINITIONS, *FORM, *CONTRACT, *SCALE, *REPEATABLE, *BEHAVIOUR)
     }
 
 
@@ -436,6 +456,17 @@ def test_an_episode_that_never_ends():
     assert check(Valley, horizon=30) == []  # states its length
 
 
+def test_a_time_limit_anywhere_in_the_chain_is_an_episode_s_length():
+    class Endless(Valley):
+        horizon = None
+
+    def limited():
+        return gymnasium.wrappers.OrderEnforcing(gymnasium.wrappers.TimeLimit(Endless(), 30))
+
+    for horizon in (None, 50):
+        assert check(limited, horizon) == []
+
+
 def test_a_family_of_one():
     (finding,) = check_world(find_world("CartPole-v1"), None, thorough=True)
     assert finding.severity == "warning" and "CartPole-v1 has no tasks and is taken as a family of one" in str(finding)
@@ -443,6 +474,8 @@ def test_a_family_of_one():
 
 def test_the_cheap_part_leaves_behaviour_alone():
     assert check(a_valley(set_task=lambda self, task: None), thorough=False) == []  # no task matters
+    large = a_valley(observation_space=Box(-1e9, 1e9, (1,)), seen=lambda self: np.float32([300.0]))
+    assert [f.name for f in check(large, thorough=False)] == ["observations_are_of_unit_size"]
     assert [f.name for f in check(a_valley(reward=lambda self: None), thorough=False)] == [
         "steps_return_what_they_must"
     ]

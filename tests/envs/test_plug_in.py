@@ -7,14 +7,16 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+from gymnasium.vector.utils import batch_space
+from push import Place, PushVectorEnv
 
-from envs.plug_in import find_world, flattened, make_batch, make_single
+from envs.plug_in import World, find_world, flattened, make_batch, make_single
 from envs.task_env import SimulationError, TaskVectorEnv
 
 SOURCE = """
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import RescaleAction, TimeLimit
+from gymnasium.wrappers import RescaleAction, TimeLimit, TransformReward
 from envs.navigation import Navigation2DVectorEnv
 
 class Walk(gymnasium.Env):
@@ -67,6 +69,22 @@ class Endless(Walk):
 def wrapped():
     return RescaleAction(Walk(), np.float32(-3.0), np.float32(3.0))
 
+def limited():
+    return TransformReward(RescaleAction(TimeLimit(Endless(), 7), np.float32(-3.0), np.float32(3.0)), lambda r: r)
+
+def limited_twice():
+    return TimeLimit(TimeLimit(Walk(), 3), 9)
+
+class OwnLimit(gymnasium.Wrapper):
+    _max_episode_steps = 8  # as Gymnasium's TimeLimit calls it
+
+def limited_by_another():
+    return RescaleAction(OwnLimit(Endless()), np.float32(-3.0), np.float32(3.0))
+
+class OfOneStep(Endless):
+    def step(self, action):
+        return np.zeros(1, np.float32), self.task, False, True, {}
+
 def nothing():
     return None
 
@@ -105,8 +123,13 @@ def batch(name, num_envs=2, horizon=None, render_mode=None) -> TaskVectorEnv:
         ("walks:Walk", 4),
         ("walks:wrapped", 4),
         ("walks:Batch", 100),
-        ("walks:Walk-v3", 4),  # an attribute counts for more than the registration
+        ("walks:Walk-v3", 4),  # the attribute; 6 steps are registered
         ("walks:user/Endless-v0", 6),
+        ("walks:limited", 7),
+        ("walks:limited_twice", 3),  # the smallest is the one that ends it
+        ("walks:limited_by_another", 8),
+        ("walks:Endless", 200),  # nobody says
+        ("walks:OfOneStep", 200),
         ("walks:user/Untasked-v0", 6),
         ("walks:user/Batch-v0", 100),
         ("CartPole-v1", 500),
@@ -177,10 +200,6 @@ def test_pictures_are_asked_for_by_render_mode(here):
             "walks:Untasked",
             r"walks:Untasked has no sample_tasks and no set_task: give it sample_tasks\(self, num_tasks, rng\)",
         ),
-        (
-            "walks:Endless",
-            r"walks:Endless does not say how many steps an episode may take: give it an attribute horizon,",
-        ),
         ("walks:", r"env must be an id or module:Class, got 'walks:'"),
         (
             "Nowhere-v0",
@@ -193,6 +212,64 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(name, message, here, mon
     with pytest.raises(ValueError, match=message) as caught:
         batch(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lamp",
+        "lamp:",
+        "lamp.py",
+        "./lamp.py",
+        "lamp.LampEnv",
+        "lamp.py:LampEnv",
+        "./lamp.py:LampEnv",
+        "./lamp:LampEnv",
+        "maml/lamp-rllab-v0",  # what a name of one word becomes
+    ],
+)
+def test_a_name_that_is_almost_right_gets_the_right_one(name, here):
+    source = "raise SystemExit('I was run')\nclass LampEnv(Base): pass\nclass _Hidden(Base): pass\nclass Bulb: pass\n"
+    (here / "lamp.py").write_text(source)
+    with pytest.raises(ValueError, match=r"got '.*': did you mean lamp:LampEnv\?$"):
+        find_world(name)
+
+
+def test_a_file_elsewhere_is_told_with_its_folder(here, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for folder, ending in ((elsewhere, f", given in the folder {elsewhere}"), (here, "")):
+        (folder / "lamp.py").write_text("class LampEnv(Base): pass")
+        for name in (f"{folder}/lamp.py:LampEnv", f"{folder}/lamp.py"):
+            with pytest.raises(ValueError, match=rf"did you mean lamp:LampEnv{ending}\?$"):
+                find_world(name)
+
+
+def test_a_name_in_a_folder_and_one_that_may_be_several(here):
+    (here / "inner").mkdir()
+    (here / "inner" / "lamp.py").write_text("class Dark(Base): pass\nclass Light(Base): pass\nclass Bulb: pass\n")
+    for name, guess in (
+        ("inner/lamp.py:Light", "inner.lamp:Light"),
+        ("inner.lamp.Light", "inner.lamp:Light"),
+        ("inner.lamp", "inner.lamp:Dark or inner.lamp:Light"),
+    ):
+        with pytest.raises(ValueError, match=rf"did you mean {guess}\?"):
+            find_world(name)
+    (here / "inner" / "lamp.py").write_text("class:")
+    for name in (
+        "inner.lamp",
+        "dusk.Light",
+        "dusk",
+        "dusk.py:Light",
+        "../",
+        "a b",
+        "HalfCheetah-v99",
+        ":Light",
+        "",
+        "random",
+    ):
+        with pytest.raises(ValueError) as caught:
+            find_world(name)
+        assert "did you mean" not in str(caught.value)  # Gymnasium's own suggestions are capitalised
 
 
 @pytest.mark.parametrize(
@@ -239,7 +316,17 @@ class Seer(gymnasium.Env):
     [
         (Discrete(3, start=5), 6, [0, 1, 0]),
         (MultiDiscrete([2, 3]), np.array([1, 0]), [0, 1, 1, 0, 0]),
-        (Box(0, 255, (2, 2), np.uint8), np.array([[1, 2], [3, 4]], np.uint8), [1, 2, 3, 4]),
+        # bytes, from their bounds to 0..1: 51 / 255 = 0.2; (6 - 4) / (8 - 4) = 0.5; where both bounds are 7 it is 0
+        (Box(0, 255, (2, 2), np.uint8), np.array([[0, 51], [204, 255]], np.uint8), [0, 0.2, 0.8, 1]),
+        (Box(np.uint8([4, 7]), np.uint8([8, 7]), dtype=np.uint8), np.array([6, 7], np.uint8), [0.5, 0]),
+        (Box(0, 1, (2,), np.uint8), np.array([0, 1], np.uint8), [0, 1]),
+        (Box(0, 255, (2,), np.int64), np.array([3, 200]), [3, 200]),  # whole numbers may count anything
+        (
+            Dict(camera=Box(0, 255, (1, 2), np.uint8), gear=Discrete(2), speed=Box(-9, 9, (1,), np.float64)),
+            {"camera": np.array([[51, 255]], np.uint8), "gear": 1, "speed": np.array([7.0])},
+            [0.2, 1, 0, 1, 7],
+        ),
+        (Tuple([Box(0, 255, (1,), np.uint8), Discrete(2)]), (np.array([51], np.uint8), 0), [0.2, 1, 0]),
         (Box(-1, 1, (), np.float32), np.float32(0.5), [0.5]),
         (Dict(b=Discrete(2), a=Box(-1, 1, (2,), np.float64)), {"b": 1, "a": np.array([0.1, 0.2])}, [0, 1, 0.1, 0.2]),
         (Tuple([Discrete(2), Box(-1, 1, (1,))]), (0, np.array([0.5], np.float32)), [1, 0, 0.5]),
@@ -249,7 +336,37 @@ def test_observations_are_laid_flat(space, observation, flat):
     env = flattened("it", Seer(space, [observation]))
     seen, _ = env.reset()
     assert seen.dtype.kind == "f" and seen.ndim == 1 and env.observation_space.contains(seen)
-    np.testing.assert_array_equal(seen, np.array(flat, seen.dtype))
+    np.testing.assert_allclose(seen, np.array(flat, seen.dtype), rtol=1e-6)
+
+
+class CameraVectorEnv(PushVectorEnv):
+    """Its observation is a picture [2, 3] of bytes, all of them 51 times the place of the task."""
+
+    def __init__(self, num_envs=1, horizon=10):
+        super().__init__(num_envs, horizon)
+        self.single_observation_space = Box(0, 255, (2, 3), np.uint8)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+    def sample_tasks(self, num_tasks, rng):
+        return [Place(float(place)) for place in rng.integers(0, 6, num_tasks)]
+
+    def _step_rows(self, actions, alive):
+        _, *rest = super()._step_rows(actions, alive)
+        return self._observe(), *rest
+
+    def _observe(self):
+        return np.repeat(51 * self._place, 6).reshape(-1, 2, 3).astype(np.uint8)
+
+
+def test_a_batch_s_bytes_are_scaled(here):
+    env = make_batch(World("camera", CameraVectorEnv, True, False), 2, 4, None)
+    assert env.horizon == 4 and env.single_observation_space == Box(0, 1, (2, 3))
+    env.set_tasks([Place(1.0), Place(5.0)])
+    seen, _ = env.reset(seed=[3, 4])
+    np.testing.assert_allclose(seen, np.full((2, 2, 3), 0.2) * np.array([1, 5])[:, None, None], rtol=1e-6)
+    stepped = env.step(np.zeros((2, 1), np.float32), alive=np.array([True, False]))
+    np.testing.assert_allclose(stepped[0][:, 0, 0], [0.2, 0.0], rtol=1e-6)
+    assert all(env.observation_space.contains(observations) for observations in (seen, stepped[0]))
 
 
 def test_an_observation_that_changes_its_shape_is_located(here, monkeypatch):

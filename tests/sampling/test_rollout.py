@@ -119,6 +119,22 @@ def test_indices_reach_a_discrete_world_from_its_start_on():
     assert to_env(torch.tensor([[0.0]])).dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (gymnasium.spaces.MultiDiscrete([2, 3, 5]), [1, 2, 4]),
+        (gymnasium.spaces.MultiDiscrete([2, 3, 5], start=[7, -2, 0]), [8, 0, 4]),
+        (gymnasium.spaces.MultiDiscrete([[2, 3, 5]], dtype=np.int32), [[1, 2, 4]]),
+        (gymnasium.spaces.MultiBinary((3, 1)), [[1], [0], [1]]),
+    ],
+)
+def test_several_indices_take_the_space_s_shape_and_type(space, expected):
+    chosen = [1.0, 0.0, 1.0] if isinstance(space, gymnasium.spaces.MultiBinary) else [1.0, 2.0, 4.0]
+    actions = action_mapping(space)(torch.tensor([chosen, [0.0, 0.0, 0.0]]))
+    assert actions[0].tolist() == expected and actions.dtype == space.dtype
+    assert all(space.contains(action) for action in actions)
+
+
 def test_tasks_are_repeated_for_their_episodes_and_seeds_are_the_key_s():
     world = FakeWorld(6, box([-1], [1]))
     policy, params = constant_policy(0.0)
