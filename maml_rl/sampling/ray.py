@@ -34,6 +34,7 @@ from maml_rl.sampling.work import (
     pickled,
 )
 
+LOOPBACK = "127.0.0.1"
 SECONDS_TO_CONNECT = 5.0
 SECONDS_TO_START = 300.0  # for the first worker to be placed, to import and to make its environment
 
@@ -195,7 +196,7 @@ def _connect(ray: Any, address: str | None, num_workers: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init(address="local", num_cpus=num_workers or available_cores(), include_dashboard=False, **quiet)
+            _start(ray, num_cpus=num_workers or available_cores(), **quiet)
             return
         host, _, port = _where(address).rpartition(":")
         if host:
@@ -207,6 +208,26 @@ def _connect(ray: Any, address: str | None, num_workers: int | None) -> None:
             f"({said(error)}): start one with `ray start --head`, with the same token here as there, or leave the "
             "address out for one on this machine"
         ) from error
+
+
+def _start(ray: Any, **settings: Any) -> None:
+    """A Ray of this machine alone, which listens on the loopback interface only: no other machine reaches it.
+
+    Ray takes 127.0.0.1 for its address on macOS and Windows; on Linux it replaces it by the machine's own, and then
+    listens on all interfaces, unless it is told to leave clusters out while it starts.
+    """
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    allowed = getattr(constants, "ENABLE_RAY_CLUSTER", True)
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray.init(address="local", _node_ip_address=LOOPBACK, include_dashboard=False, **settings)
+    finally:
+        constants.ENABLE_RAY_CLUSTER = allowed
+    found = ray.util.get_node_ip_address()
+    if found != LOOPBACK:  # in a later version of Ray
+        logging.getLogger(__name__).warning(
+            "Ray %s listens on %s: keep other machines out by a firewall", ray.__version__, found
+        )
 
 
 def _where(address: str) -> str:

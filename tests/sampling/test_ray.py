@@ -145,6 +145,38 @@ assert not ray.is_initialized()
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_ray_of_its_own_listens_on_the_loopback_interface_only(troubles):
+    body = """
+import os
+recipe = Recipe(MakeTroubled('', '.'), policy, 2, 10)
+crew = RayCrew(recipe, None, 2, 100.0)
+assert sample(crew, 3).mask.all()
+family, sockets, parents = {str(os.getpid())}, set(), {}
+for process in Path('/proc').glob('[0-9]*'):
+    try:
+        parents[process.name] = (process / 'stat').read_text().rpartition(')')[2].split()[1]
+    except OSError:
+        pass  # it has ended
+while more := {child for child, parent in parents.items() if parent in family} - family:
+    family |= more
+for name in family:
+    links = [os.readlink(link) for link in Path('/proc', name, 'fd').iterdir() if link.is_symlink()]
+    sockets |= {link[8:-1] for link in links if link.startswith('socket:[')}
+rows = [line.split() for table in ('tcp', 'tcp6') for line in Path('/proc/net', table).read_text().splitlines()[1:]]
+listening = [row[1].rpartition(':')[0] for row in rows if row[3] == '0A' and row[9] in sockets]
+print(len(family), *listening)
+crew.close()
+"""
+    done = run(body, troubles.folder)
+    assert done.returncode == 0, done.stderr
+    num_processes, *listening = done.stdout.split()
+    assert int(num_processes) >= 5  # this one, Ray's server of the cluster, its raylet and two workers
+    # 127.0.0.1 as the kernel writes it, alone or as the last four bytes of an address of version 6
+    assert len(listening) >= 5 and {address[-8:] for address in listening} == {"0100007F"}
+
+
+@pytest.mark.slow
 def test_a_node_that_is_lost_at_work_shows_in_no_bit(troubles):
     # Two nodes of two CPUs; the second dies while its tasks sleep in their third step.
     body = """
