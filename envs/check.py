@@ -334,11 +334,11 @@ def a_seed_decides_everything(candidate: Candidate) -> Iterator[Finding]:
 
 
 def _memory(wrapper: str, what: str) -> Finding:
+    instead = " and train with --observations normalised" if wrapper == "NormalizeObservation" else ""
     return _error(
         a_seed_decides_everything,
         f"the wrapper {wrapper} carries a memory from one episode into the next ({what})",
-        "leave it out, let its reset forget, or freeze its statistics (update_running_mean = False); what normalises "
-        "observations is replaced by training with --observations normalised",
+        f"leave it out{instead}, let its reset forget, or freeze its statistics (update_running_mean = False)",
     )
 
 

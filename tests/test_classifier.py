@@ -38,11 +38,11 @@ def train_run(pictures, tmp_path):
         flags += [] if learner == "pixels" else ["--num-filters", "8"]
         flags += ["--learner", learner, "--num-iterations", "20", "--evaluate-every", "0", "--num-threads", "1"]
         flags += ["--ways", "3", "--num-tasks", "2", "--queries", "2", "--test-queries", "2"]
-        flags += ["--output-dir", str(folder), *more]
+        flags += ["--output-dir", str(folder)]
         flags += ["--train-ways", "6"] if learner in ("prototypical", "matching") else []
         flags += ["--train-shots", "3"] if learner == "reptile" else []
         flags += ["--rotations", "classes", "--invert"]  # more classes to learn from, and ink 1
-        assert train_omniglot(flags) == 0
+        assert train_omniglot([*flags, *more]) == 0
         return folder
 
     return run

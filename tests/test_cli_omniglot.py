@@ -330,7 +330,6 @@ def test_a_run_may_be_asked_episodes_of_another_size(data, tmp_path, capfd):
             ["--image-size", "1000000"],
             "for the network's first maps of one picture of each class, but this machine has",
         ),
-        (["--image-size", "1000000", "--learner", "pixels"], "for 108 pictures, but this machine has"),
         (["--inner.only", "tail"], "inner.only must name some of the parameters"),
         (["--data-root", "nowhere"], "nowhere must hold train/ and test/"),
         (["--env", "omniglot", "--data-root", "nowhere"], "--data-root must name a folder that holds omniglot/"),
@@ -342,6 +341,13 @@ def test_bad_input_is_refused_before_anything_is_made(flags, message, data, tmp_
     monkeypatch.chdir(tmp_path)
     assert train_omniglot([*small("maml", data, tmp_path / "run"), "--num-iterations", "1", *flags]) == 2
     assert message in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_fill_the_memory_are_refused_without_a_network_too(data, tmp_path, capfd):
+    flags = small("pixels", data, tmp_path / "run", "--image-size", "1000000")
+    assert train_omniglot(flags) == 2
+    assert "for 108 pictures, but this machine has" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -299,6 +299,7 @@ def test_a_wrapper_with_a_memory_is_named_before_training(make, name):
     (finding,) = check_world(World("push", make, False, False), 20, thorough=False)
     assert finding.severity == "error"
     assert f"the wrapper {name} carries a memory from one episode into the next" in str(finding)
+    assert ("train with --observations normalised" in str(finding)) == (name == "NormalizeObservation")
 
 
 @pytest.mark.parametrize(
