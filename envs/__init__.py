@@ -6,19 +6,39 @@ import sys
 
 import gymnasium
 
+LIBRARIES = {
+    "egl": ("libEGL.so.1", "libEGL.so"),
+    "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
+}
+"""What MUJOCO_GL may name on Linux that must be there to import MuJoCo: one library each."""
+
+IMPORTABLE = (
+    "disable", "disabled", "off", "false", "0", "enable", "enabled", "on", "true", "1", "glfw", "glx",
+)  # fmt: skip
+"""What it may name besides."""
+
 
 def _choose_drawing() -> None:
     """Let MuJoCo draw without a display. It reads MUJOCO_GL when it is first imported, so this comes first.
 
-    EGL is asked for only where its library is: MuJoCo cannot even be imported with an EGL that is missing.
+    EGL is asked for only where its library is: MuJoCo cannot even be imported with a backend that is missing. So one
+    that the user asks for in vain is turned off, and whoever draws says so; all others need none.
     """
-    if sys.platform != "linux" or any(os.environ.get(v) for v in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")):
+    if sys.platform != "linux":
         return
+    if asked := os.environ.get("MUJOCO_GL", "").strip().lower():
+        if asked not in IMPORTABLE and not any(map(_is_library, LIBRARIES.get(asked, ()))):
+            os.environ["MUJOCO_GL"] = "disabled"
+    elif not any(os.environ.get(v) for v in ("DISPLAY", "WAYLAND_DISPLAY")) and any(map(_is_library, LIBRARIES["egl"])):
+        os.environ["MUJOCO_GL"] = "egl"
+
+
+def _is_library(name: str) -> bool:
     try:
-        ctypes.CDLL("libEGL.so.1")
+        ctypes.CDLL(name)
     except OSError:
-        return
-    os.environ["MUJOCO_GL"] = "egl"
+        return False
+    return True
 
 
 def _register(name: str, module: str, body: str, **settings: str | int) -> None:

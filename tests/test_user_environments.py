@@ -13,6 +13,8 @@ from maml_rl.config import RunConfig
 from maml_rl.sampling.local import MAX_COPIES
 
 SOURCE = """
+import os
+
 import gymnasium
 import numpy as np
 
@@ -53,11 +55,8 @@ class FewTests(Push):
         return [2.0, -2.0, 2.5][:num_tasks]
 
 class Empty(Push):
-    calls = 0
-
     def sample_tasks(self, num_tasks, rng):
-        type(self).calls += 1
-        return super().sample_tasks(num_tasks, rng) if self.calls < 12 else None
+        return None if os.path.exists("run") else super().sample_tasks(num_tasks, rng)
 
 class Drawn(Push):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}

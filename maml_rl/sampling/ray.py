@@ -21,6 +21,7 @@ import cloudpickle
 
 from maml_rl.core.lift import available_cores
 from maml_rl.sampling.failures import said
+from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import (
     Failure,
     Lost,
@@ -36,6 +37,8 @@ from maml_rl.sampling.work import (
 
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_CONNECT = 5.0
+SECONDS_TO_DIE = 0.2  # between the last word of a process and its end
+SECONDS_UNWATCHED = 1.0  # between two looks at whether Ray still runs
 SECONDS_TO_START = 300.0  # for the first worker to be placed, to import and to make its environment
 
 Introduction = tuple[bytes, tuple[str, ...]]
@@ -74,6 +77,7 @@ class RayCrew:
             raise
 
     def begin(self, params: ParamArrays) -> None:
+        self._require_going()
         self._params = self._ray.put(params)
         self._room = self._num_workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
@@ -81,12 +85,19 @@ class RayCrew:
         return len(self._under_way) < self._room
 
     def submit(self, work: Work) -> None:
+        self._require_going()
         reference = self._play.remote(self._introduction, self._params, work)
         self._under_way[reference] = work, time.monotonic() + self._timeout
 
     def outcomes(self) -> list[tuple[int, Outcome]]:
-        patience = min(overdue for _, overdue in self._under_way.values()) - time.monotonic()
-        ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=max(0.0, patience))
+        overdue_first = min(overdue for _, overdue in self._under_way.values())
+        ready: list[Any] = []
+        while not ready:
+            self._require_going()
+            patience = max(0.0, overdue_first - time.monotonic())
+            ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=min(patience, SECONDS_UNWATCHED))
+            if not patience:
+                break
         found: list[tuple[int, Outcome]] = []
         for reference in ready:
             work, _ = self._under_way.pop(reference)
@@ -104,10 +115,22 @@ class RayCrew:
 
     def close(self) -> None:
         if self._ray.is_initialized():
-            self.abandon()
+            if not _ended(self._ray):
+                self.abandon()
             if self._is_own:
                 self._ray.shutdown()
         self._is_own = False
+
+    def _require_going(self) -> None:
+        """Ray ends this process, with no word of where training stands, if it is asked for anything after its own end.
+
+        Raises:
+            SamplingError: if it has ended.
+        """
+        if ended := _ended(self._ray):
+            self._under_way.clear()  # nobody is left to be told to stop
+            reason = f"Ray's {ended} on this machine has ended, killed from outside or for want of memory"
+            raise SamplingError(f"{reason}: resume the run, with --sampler processes if it happens again", None, None)
 
     def _drop(self, reference: Any) -> None:
         """Forget a task, and end the worker that it may be hung in."""
@@ -121,6 +144,8 @@ class RayCrew:
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:  # before the work could be begun
             return Failure(f"a worker raised {_last_line(error)}", None, str(error))
         except errors.RayError as error:
+            time.sleep(SECONDS_TO_DIE)
+            self._require_going()
             return Lost(f"its worker or node was lost ({type(error).__name__})")
 
     def _require_worker(self, introduce: Any) -> None:
@@ -228,6 +253,13 @@ def _start(ray: Any, **settings: Any) -> None:
         logging.getLogger(__name__).warning(
             "Ray %s listens on %s: keep other machines out by a firewall", ray.__version__, found
         )
+
+
+def _ended(ray: Any) -> str:
+    """The first process of this machine's own Ray that is no more; nothing if there is none, or others started it."""
+    node = ray._private.worker._global_node
+    gone = [name for name, _ in node.dead_processes()] if node is not None else []
+    return next((name for name in ("raylet", "gcs_server") if name in gone), "")
 
 
 def _where(address: str) -> str:

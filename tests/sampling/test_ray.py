@@ -130,6 +130,38 @@ def test_an_address_at_which_nobody_answers_is_refused_at_once(troubles):
     )
 
 
+@pytest.mark.usefixtures("cluster")
+def test_nothing_is_asked_of_a_ray_that_has_ended(troubles, monkeypatch):
+    recipe = troubles.recipe()
+    crew = RayCrew(recipe, None, None, SECONDS)
+    try:
+        monkeypatch.setattr("maml_rl.sampling.ray._ended", lambda ray: "raylet")
+        with pytest.raises(SamplingError, match="Ray's raylet on this machine has ended"):
+            WorkSampler(crew, recipe).sample(troubles.tasks(2), troubles.params(2), troubles.key)
+    finally:
+        monkeypatch.undo()
+        crew.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_ray_that_is_killed_ends_sampling_with_a_sentence(name, troubles):
+    body = f"""
+import os, ray, threading
+recipe = Recipe(MakeTroubled('', '.'), policy, 2, 10)
+crew = RayCrew(recipe, None, 2, 100.0)
+(process,) = ray._private.worker._global_node.all_processes[{name!r}]
+threading.Timer(1.0, lambda: os.kill(process.process.pid, 9)).start()
+try:
+    while True:
+        sample(crew, 3)
+finally:
+    crew.close()
+"""
+    done = run(body, troubles.folder)
+    assert done.returncode == 1 and f"SamplingError: Ray's {name} on this machine has ended" in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 def test_a_ray_of_its_own_is_silent_and_ends_with_the_crew(troubles):
     body = """
