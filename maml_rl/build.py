@@ -174,14 +174,14 @@ def build_few_shot(config: RunConfig, device: torch.device, threads: Threads) ->
 def _require_size(config: RunConfig) -> None:
     """
     Raises:
-        ValueError: if pictures are too small for the network, or so large that not even one episode fits into memory.
+        ValueError: if pictures are too small for the network, or so large that not even one fits into memory.
     """
     size = config.episodes.images.image_size
     config.network.num_features(size)
     if config.learner != "pixels":
-        num_bytes = config.episodes.training.ways * config.network.first_map_bytes(size)
-        name = "the network's first maps of one picture of each class"
-        memory.require_memory([memory.Part(name, num_bytes, "lower image_size")])
+        num_bytes = config.network.first_map_bytes(size)
+        name = "the network's first maps of one picture"
+        memory.require_memory([memory.Part(name, num_bytes, "lower num_filters or image_size")])
 
 
 def with_pictures(config: RunConfig, built: Built) -> RunConfig:

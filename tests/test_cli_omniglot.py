@@ -326,10 +326,7 @@ def test_a_run_may_be_asked_episodes_of_another_size(data, tmp_path, capfd):
         (["--norm", "running"], "norm must be batch, support or none for learner maml, got running"),
         (["--learner", "fomaml", "--inner.no-first-order"], "learner fomaml needs first_order True in inner"),
         (["--learner", "prototypical", "--image-size", "8", "--train-ways", "6"], "image_size must be at least 16"),
-        (
-            ["--image-size", "1000000"],
-            "for the network's first maps of one picture of each class, but this machine has",
-        ),
+        (["--image-size", "1000000"], "for the network's first maps of one picture, but this machine has"),
         (["--inner.only", "tail"], "inner.only must name some of the parameters"),
         (["--data-root", "nowhere"], "nowhere must hold train/ and test/"),
         (["--env", "omniglot", "--data-root", "nowhere"], "--data-root must name a folder that holds omniglot/"),
