@@ -20,6 +20,8 @@ from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for 
 from envs.oracle import Oracle
 from envs.plug_in import find_world as find_world
 from envs.plug_in import make_batch
+from envs.plug_in import module_file as module_file  # for who reads a saved run
+from envs.plug_in import no_such_module as no_such_module
 from envs.task_env import TaskVectorEnv
 from maml_rl.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.core.lift import Threads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import tyro
 from maml_rl.build import Built, build, environment_remarks, with_film
 from maml_rl.config import RunConfig, forbidden_changes, from_dict, to_dict
 from maml_rl.presets import PRESETS, Preset, omniglot, require_beginning, with_preset
+from maml_rl.trained import require_trust
 from maml_rl.training.checkpoint import CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -86,11 +88,35 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     if command.preset != "paper":
         raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
     saved = from_dict(RunFolder.read_config(command.resume))
-    command = tyro.cli(TrainCommand, default=TrainCommand(saved), args=arguments)
-    changes = forbidden_changes(saved, command.run)
+    resumed = tyro.cli(TrainCommand, default=TrainCommand(_without_cluster(saved)), args=arguments)
+    changes = forbidden_changes(saved, resumed.run)
     if changes:
         raise ValueError(f"a resumed run keeps its settings, but {'; '.join(changes)}: start a new run for that")
-    return command
+    sampler = resumed.run.sampling.sampler
+    if sampler != "local" and Path.cwd().is_relative_to(command.resume.resolve()):
+        raise ValueError(  # new processes import from the current directory first
+            f"sampler {sampler} must be started outside of the run's folder, but {Path.cwd()} is in it: go to another "
+            "folder, or take --sampler local"
+        )
+    require_trust(command.resume, saved.env_id, command.run.env_id, f"--env {shlex.quote(saved.env_id)}")
+    _note_cluster(saved, resumed.run)
+    return resumed
+
+
+def _without_cluster(saved: RunConfig) -> RunConfig:
+    """The settings of a run that is resumed, but not its cluster, which only the command line may have it join."""
+    return dataclasses.replace(saved, sampling=dataclasses.replace(saved.sampling, ray_address=None))
+
+
+def _note_cluster(saved: RunConfig, resumed: RunConfig) -> None:
+    """Say so where a run that was sampled on a cluster goes on without it."""
+    address = saved.sampling.ray_address
+    if address is not None and resumed.sampling.sampler == "ray" and resumed.sampling.ray_address is None:
+        print(
+            f"note: sampling on this machine alone, not on the Ray cluster {address!r} that the saved run names: to "
+            "join it, give --ray-address again",
+            file=sys.stderr,
+        )
 
 
 def _protocol(default: RunConfig, run: RunConfig) -> RunConfig:

@@ -180,7 +180,7 @@ def _score(method: Method, config: RunConfig, command: CompareCommand) -> Adapta
     evaluation = _scoring(method, config, command)
     settings = dataclasses.replace(read_config(run_dir), device="cpu", evaluation=evaluation, sampling=config.sampling)
     which = command.checkpoint if settings.training.num_iterations else "last"  # nothing was scored in no iteration
-    trained = load_trained(run_dir, settings, which, None, False)
+    trained = load_trained(run_dir, settings, which, None, False, config.env_id)
     built = trained.built
     try:
         return built.curve(trained.state, trained.checkpoint.iteration)

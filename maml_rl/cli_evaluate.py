@@ -26,7 +26,7 @@ from maml_rl.learners import INNER_STEPS
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.episodes import Part, one_shot_examples
 from maml_rl.supervised.omniglot import one_shot_runs
-from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config
+from maml_rl.trained import Trained, WhichCheckpoint, load_trained, named_env, read_config
 from maml_rl.training.atomic import write_atomically
 
 
@@ -36,6 +36,10 @@ class EvaluateCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The folder of a training run."""
+    env: str | None = None
+    """The run's environment, if it is one of your own, module:Class: naming it here allows the import of its module."""
+    trust_env: bool = False
+    """Allow the import of whatever module the run names for its environment, without --env."""
     checkpoint: WhichCheckpoint = "last"
     """The best by training score, as the paper chooses, or the last."""
     num_tasks: int | None = None
@@ -92,7 +96,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     try:
         config = evaluation_config(command)
         _require_writable(output)
-        trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
+        named = named_env(config, command.env, command.trust_env)
+        has_mean_actions = command.actions == "mean"
+        trained = load_trained(command.run, config, command.checkpoint, command.task_range, has_mean_actions, named)
         curve = _curve(command, trained)
         described = _described(command, curve, trained)
         _print_table(curve, trained, described["episodes"], command.task_range)
