@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -13,6 +14,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -93,6 +95,7 @@ def find_world(name: str) -> World:
         raise ValueError(f"env must be an id or module:Class, got {name!r}{_did_you_mean(name)}")
     if "/" in module_name or module_name.endswith(".py"):
         raise ValueError(f"env must name a module, as import does, not a file, got {name!r}{_did_you_mean(name)}")
+    _require_own(module_name)
     module = _imported(module_name)
     maker = getattr(module, attribute, None)
     if maker is None:
@@ -107,6 +110,11 @@ def find_world(name: str) -> World:
         raise ValueError(
             f"env must be a gymnasium.Env or an envs.task_env.TaskVectorEnv, but {name} is {maker!r}: derive it from "
             f"one of them ({GUIDE})"
+        )
+    if not is_class and _package(_home(maker)) != _package(module_name):
+        raise ValueError(
+            f"env must name a function that {module_name} defines, but {name} is {maker!r} of {_home(maker)}: define "
+            "one there that returns the environment"
         )
     return World(name, maker, is_class and issubclass(maker, TaskVectorEnv), False)
 
@@ -262,20 +270,94 @@ def _is_users(file: str) -> bool:
     return os.path.dirname(file) != os.path.dirname(__file__) or os.path.basename(file) not in _MACHINERY
 
 
-def _imported(module_name: str) -> ModuleType:
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)  # a script's own folder is there, the user's is not
+def module_file(module_name: str, outside: Path) -> str | None:
+    """The file that holds a module, found without importing anything; None if it cannot be found.
+
+    Args:
+        outside: a folder from which no module is imported, neither this one nor, from now on, any other.
+    Raises:
+        ValueError: if the module lies in that folder, or is one of Python.
+    """
+    _require_own(module_name)
+    closed = outside.resolve()
+    sys.path[:] = [entry for entry in sys.path if not Path(entry).resolve().is_relative_to(closed)]
+    if not Path.cwd().is_relative_to(closed):
+        _search_here(module_name)
+    specs = _specs(module_name)
+    if any(Path(place).resolve().is_relative_to(closed) for spec in specs for place in _places(spec)):
+        raise ValueError(
+            f"env must name a module outside of the run's folder, but {module_name!r} lies in {outside}: put it "
+            "elsewhere, after reading it"
+        )
+    if len(specs) > module_name.count("."):
+        return next(iter(_places(specs[-1])), specs[-1].origin)
+    return getattr(sys.modules.get(module_name), "__file__", None)
+
+
+def _require_own(module_name: str) -> None:
+    """Refuse Python's own modules, whose functions may do anything and return no environment."""
+    if _package(module_name) in sys.stdlib_module_names:
+        raise ValueError(
+            f"env must name a module of yours, but {module_name!r} is one of Python: rename yours if it is called so"
+        )
+
+
+def no_such_module(module_name: str) -> ValueError:
+    return ValueError(
+        f"env must name a module that can be found, but {module_name!r} is neither on sys.path nor in {os.getcwd()}: "
+        "go to the folder that holds it, or put that folder on PYTHONPATH"
+    )
+
+
+def _search_here(module_name: str) -> None:
+    """Let imports search the current directory, too, if a module is not found without it."""
     importlib.invalidate_caches()
+    here = os.getcwd()
+    if here not in sys.path and len(_specs(module_name)) <= module_name.count("."):
+        sys.path.append(here)  # a script's own folder is there, the user's is not
+
+
+def _specs(module_name: str) -> list[ModuleSpec]:
+    """How a module's packages and then the module would be imported, as far as they are found without running any."""
+    specs: list[ModuleSpec] = []
+    for part in module_name.split("."):
+        try:
+            if specs:  # by the last part alone: to be asked for the whole name, a finder imports the packages
+                spec = PathFinder.find_spec(part, specs[-1].submodule_search_locations or [])
+            else:
+                spec = importlib.util.find_spec(part)
+        except (ImportError, ValueError):  # an empty name, or a module that was imported from nowhere
+            spec = None
+        if spec is None:
+            break
+        specs.append(spec)
+    return specs
+
+
+def _places(spec: ModuleSpec) -> list[str]:
+    """A module's file, if it has one, and the folders of a package."""
+    return [*([spec.origin] if spec.origin and spec.has_location else []), *(spec.submodule_search_locations or [])]
+
+
+def _package(module_name: str) -> str:
+    return module_name.partition(".")[0]
+
+
+def _home(maker: Callable[..., Any]) -> str:
+    """The module in which a function was defined."""
+    while isinstance(maker, functools.partial):
+        maker = maker.func
+    return str(getattr(maker, "__module__", None))
+
+
+def _imported(module_name: str) -> ModuleType:
+    _search_here(module_name)
     try:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module_name}.".startswith(f"{missing}."):
-            raise ValueError(
-                f"env must name a module that can be found, but {module_name!r} is neither on sys.path nor in {here}: "
-                "go to the folder that holds it, or put that folder on PYTHONPATH"
-            ) from None
+            raise no_such_module(module_name) from None
         package = missing_package(error)
         if package is not None:
             raise ValueError(f"env module {module_name!r} {': '.join(package)}") from error

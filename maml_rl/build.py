@@ -23,6 +23,8 @@ from envs.oracle import Oracle
 from envs.pictures import require_pictures
 from envs.plug_in import GUIDE, located, make_batch
 from envs.plug_in import find_world as find_world
+from envs.plug_in import module_file as module_file  # for who reads a saved run
+from envs.plug_in import no_such_module as no_such_module
 from envs.task_env import SimulationError, Task, TaskVectorEnv
 from maml_rl import footprint, memory
 from maml_rl.config import IMAGES, OMNIGLOT, SINUSOID, RunConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from maml_rl.presets import (
     with_preset,
 )
 from maml_rl.supervised.episodes import supplies
+from maml_rl.trained import require_trust
 from maml_rl.training.checkpoint import Checkpoint, CheckpointError, load_latest
 from maml_rl.training.log import LogError
 from maml_rl.training.run_folder import RunFolder
@@ -120,14 +122,52 @@ def _parse(default: RunConfig, arguments: Sequence[str] | None) -> TrainCommand:
     else:
         if command.preset != "paper":
             raise ValueError(f"preset {command.preset} must be left out with resume: a resumed run keeps its settings")
-        chosen = from_dict(RunFolder.read_config(command.resume))
+        saved, named = from_dict(RunFolder.read_config(command.resume)), command.run.env_id
+        chosen = _without_cluster(saved)
         command = parsed(chosen)
-        forbidden = forbidden_changes(chosen, command.run)
+        forbidden = forbidden_changes(saved, command.run)
         if forbidden:
             raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run for that")
+        _require_resumed_safely(command, saved, named)
     require_learner(command.run)
     require_read(command.run, {path: new for path, (_, new) in changes(chosen, command.run).items()})
     return command
+
+
+def _without_cluster(saved: RunConfig) -> RunConfig:
+    """The settings of a run that is resumed, but not its cluster, which only the command line may have it join."""
+    return dataclasses.replace(saved, sampling=dataclasses.replace(saved.sampling, ray_address=None))
+
+
+def _require_resumed_safely(command: TrainCommand, saved: RunConfig, named: str) -> None:
+    """Refuse to run code for the word of the resumed folder alone, and say so if its cluster is not joined.
+
+    Args:
+        saved: what the folder holds.
+        named: the environment on the command line.
+    Raises:
+        ValueError: if the environment's module must be named, or processes would import from the folder.
+    """
+    assert command.resume is not None
+    sampler = command.run.sampling.sampler
+    if sampler != "local" and Path.cwd().is_relative_to(command.resume.resolve()):
+        raise ValueError(  # new processes import from the current directory first
+            f"sampler {sampler} must be started outside of the run's folder, but {Path.cwd()} is in it: go to another "
+            "folder, or take --sampler local"
+        )
+    require_trust(command.resume, saved.env_id, named, f"--env {shlex.quote(saved.env_id)}")
+    _note_cluster(saved, command.run)
+
+
+def _note_cluster(saved: RunConfig, resumed: RunConfig) -> None:
+    """Say so where a run that was sampled on a cluster goes on without it."""
+    address = saved.sampling.ray_address
+    if address is not None and resumed.sampling.sampler == "ray" and resumed.sampling.ray_address is None:
+        print(
+            f"note: sampling on this machine alone, not on the Ray cluster {address!r} that the saved run names: to "
+            "join it, give --ray-address again",
+            file=sys.stderr,
+        )
 
 
 def _protocol(default: RunConfig, run: RunConfig) -> RunConfig:
@@ -289,9 +329,15 @@ def complete(config: RunConfig, folder: Path) -> int | None:
 
 
 def _continuation(command: TrainCommand, folder: RunFolder) -> str:
-    """A shell command; all settings but that of films are in the folder."""
-    films = ["--film-every", command.film_every] if command.film_every else []
-    return program("--resume", folder.path, *films)
+    """A shell command; all settings are in the folder but those of films, and those that no folder decides alone."""
+    config = command.run
+    given = {
+        "--env": config.env_id if ":" in config.env_id else None,
+        "--ray-address": config.sampling.ray_address,
+        "--film-every": command.film_every or None,
+    }
+    flags = [each for flag, value in given.items() if value is not None for each in (flag, value)]
+    return program("--resume", folder.path, *flags)
 
 
 def _in_words(folder: RunFolder, result: TrainingResult) -> str:

@@ -214,7 +214,7 @@ def _load(method: Method, config: RunConfig, command: CompareCommand) -> Trained
     run_dir = command.load.get(method, command.output_dir / method)
     settings = _scored(read_config(run_dir), method, config, command)
     which = command.checkpoint if settings.training.num_iterations else "last"  # nothing was scored in no iteration
-    return load_trained(run_dir, settings, which, None, False)
+    return load_trained(run_dir, settings, which, None, False, config.env_id)
 
 
 def _score(method: Method, config: RunConfig, command: CompareCommand) -> AdaptationCurve:

@@ -30,6 +30,7 @@ from maml_rl.trained import (
     Trained,
     WhichCheckpoint,
     load_trained,
+    named_env,
     pictures_as_trained,
     read_config,
     warn_of_other_pictures,
@@ -49,6 +50,10 @@ class EvaluateCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The folder of a training run."""
+    env: str | None = None
+    """The run's environment, if it is one of your own, module:Class: naming it here allows the import of its module."""
+    trust_env: bool = False
+    """Allow the import of whatever module the run names for its environment, without --env."""
     checkpoint: WhichCheckpoint = "last"
     """Checkpoint of the run: the best by training score, as the paper chooses, or the last."""
     num_tasks: int | None = None
@@ -107,7 +112,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     try:
         config = evaluation_config(command)
         _require_writable(output)
-        trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
+        named = named_env(config, command.env, command.trust_env)
+        has_mean_actions = command.actions == "mean"
+        trained = load_trained(command.run, config, command.checkpoint, command.task_range, has_mean_actions, named)
         warn_of_other_pictures(command.run, trained.built)
         curve = _curve(command, trained)
         described = _described(command, curve, trained)

@@ -59,7 +59,7 @@ from maml_rl.rl.family import RLFamily
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.classification import ClassificationFamily, query_of, support_of
 from maml_rl.supervised.episodes import Episode, class_names
-from maml_rl.trained import Trained, WhichCheckpoint, load_trained, read_config, warn_of_other_pictures
+from maml_rl.trained import Trained, WhichCheckpoint, load_trained, named_env, read_config, warn_of_other_pictures
 from maml_rl.training.atomic import require_writable
 from maml_rl.training.log import read_columns
 from maml_rl.training.streams import lenient_streams
@@ -86,6 +86,10 @@ class VisualizeCommand:
     """The folder of a training run; by default that of a half cheetah which comes with the source."""
     output_dir: Path = field(kw_only=True)
     """The folder for the pictures; files of the same name are replaced."""
+    env: str | None = None
+    """The run's environment, if it is one of your own, module:Class: naming it here allows the import of its module."""
+    trust_env: bool = False
+    """Allow the import of whatever module the run names for its environment, without --env."""
     checkpoint: WhichCheckpoint = "last"
     """Checkpoint of the run: the best by training score, or the last."""
     num_tasks: int = 20
@@ -142,7 +146,9 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
     try:
         config = _config(command)
         require_writable(command.output_dir, *PLOTS, *FILMS)
-        trained = load_trained(command.run, config, command.checkpoint, command.task_range, command.actions == "mean")
+        named = named_env(config, command.env, command.trust_env)
+        has_mean_actions = command.actions == "mean"
+        trained = load_trained(command.run, config, command.checkpoint, command.task_range, has_mean_actions, named)
         try:
             warn_of_other_pictures(command.run, trained.built)
             command.output_dir.mkdir(parents=True, exist_ok=True)

@@ -75,6 +75,8 @@ class RunConfig:
     matching: MatchingConfig = field(default_factory=MatchingConfig)
 
     def __post_init__(self) -> None:
+        if not self.env.isprintable():
+            raise ValueError(f"env must be a name that can be printed, got {self.env!r}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):

@@ -34,7 +34,7 @@ def draws(backend: str | None) -> bool:
     environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
     if backend is not None:
         environment["MUJOCO_GL"] = backend
-    command = [sys.executable, "-c", _PROBE]
+    command = [sys.executable, "-P", "-c", _PROBE]  # -P: import nothing from the current directory
     try:
         return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):

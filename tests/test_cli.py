@@ -86,10 +86,11 @@ def assert_same_run(one, other):
             ["--env", "nowhere:Walk"],
             "env must name a module that can be found, but 'nowhere' is neither on sys.path nor in",
         ),
-        (["--env", "json:loads"], "json:loads must be made by its name(), but that fails with TypeError"),
+        (["--env", "json:loads"], "env must name a module of yours, but 'json' is one of Python"),
+        (["--env", "tyro:cli"], "tyro:cli must be made by its name(), but that fails with TypeError"),
         (
-            ["--env", "json:JSONDecoder"],
-            "json:JSONDecoder is <class 'json.decoder.JSONDecoder'>: derive it from one of them",
+            ["--env", "rich.table:Table"],
+            "rich.table:Table is <class 'rich.table.Table'>: derive it from one of them",
         ),
         (
             ["--env", "push:Pash"],

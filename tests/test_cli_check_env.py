@@ -199,7 +199,7 @@ def test_an_environment_that_ends_by_itself_needs_no_horizon(here, capfd):
     with open("run/metrics.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["env_steps"]) == 2 * 2 * 2 * 3  # two tasks, two episodes of three steps, before and after
-    assert evaluate(["run", "--num-tasks", "2"]) == 0
+    assert evaluate(["run", "--trust-env", "--num-tasks", "2"]) == 0
 
 
 def test_is_success_is_counted(here):
@@ -232,7 +232,7 @@ def test_several_choices_at_once_are_learned(name, here):
     # By chance a step earns 1/5 - 2/3 at the keyboard and 3/2 at the switches; a quarter of what is missing is found.
     chance, best = {"Keyboard": (1 / 5 - 2 / 3, 1.0), "Switches": (1.5, 3.0)}[name]
     assert float(rows[-1]["eval_return_3"]) > 5 * (0.75 * chance + 0.25 * best)
-    assert evaluate(["run", "--num-tasks", "2", "--actions", "mean"]) == 0
+    assert evaluate(["run", "--trust-env", "--num-tasks", "2", "--actions", "mean"]) == 0
 
 
 def test_a_shape_that_changes_in_training_ends_the_run_with_its_place(here, capfd):

@@ -32,6 +32,9 @@ TINY = [
 ]
 
 
+OWN = ["--env", "my_module:Valley"]
+
+
 @pytest.fixture
 def guide(tmp_path, monkeypatch):
     """A user's folder with the guide's modules, which is the current one."""
@@ -68,7 +71,7 @@ def test_the_guide_s_commands_as_a_user_gives_them(guide):
 
     run("train", "--env", "my_module:Valley", *TINY, "--output-dir", "runs/valley")
     assert json.loads((guide / "runs" / "valley" / "config.json").read_text())["config"]["env"] == "my_module:Valley"
-    assert json.loads(run("evaluate", "runs/valley", "--num-tasks", "2", "--json"))["env"] == "my_module:Valley"
+    assert json.loads(run("evaluate", "runs/valley", *OWN, "--num-tasks", "2", "--json"))["env"] == OWN[1]
 
 
 @pytest.mark.parametrize("env", ["my_module:Valley", "my_batch:ValleyVectorEnv"])
@@ -76,9 +79,11 @@ def test_a_run_of_the_guide_s_environment_is_read_again(env, guide):
     assert train(RunConfig(env=env), TINY) == 0
     (folder,) = (guide / "runs").iterdir()
     assert folder.name.startswith(f"{env.split(':')[1]}-2")
-    assert train(RunConfig(), ["--resume", str(folder), "--num-iterations", "2"]) == 0
-    assert evaluate([str(folder), "--num-tasks", "2"]) == 0
-    assert visualize(None, [str(folder), "--output-dir", "pictures", "--num-tasks", "2", "--no-film"]) == 0
+    assert train(RunConfig(), ["--resume", str(folder), "--env", env, "--num-iterations", "2"]) == 0
+    assert evaluate([str(folder), "--env", env, "--num-tasks", "2"]) == 0
+    assert (
+        visualize(None, [str(folder), "--trust-env", "--output-dir", "pictures", "--num-tasks", "2", "--no-film"]) == 0
+    )
     assert (guide / "pictures" / "learning_curve.png").exists()
 
 
@@ -101,8 +106,8 @@ def test_a_run_of_a_module_that_cannot_be_found(guide, tmp_path_factory, monkeyp
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(guide)])
     sys.modules.pop("my_module")
     for again in (
-        lambda: evaluate([str(guide / "run")]),
-        lambda: train(RunConfig(), ["--resume", str(guide / "run")]),
+        lambda: evaluate([str(guide / "run"), "--trust-env"]),
+        lambda: train(RunConfig(), ["--resume", str(guide / "run"), *OWN]),
     ):
         assert again() == 2
         assert "'my_module' is neither on sys.path nor in" in capfd.readouterr().err

@@ -58,3 +58,11 @@ def test_a_process_that_cannot_draw_is_told_what_to_set_or_install(machine):
 
 def test_a_backend_that_does_not_exist_does_not_draw():
     assert not drawing.draws("crayons")
+
+
+def test_the_process_that_tries_to_draw_imports_nothing_from_the_current_directory(tmp_path, monkeypatch):
+    for name in ("mujoco", "ctypes", "numpy"):
+        (tmp_path / f"{name}.py").write_text("open('snapped', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    drawing.draws("egl")
+    assert not (tmp_path / "snapped").exists()

@@ -2,15 +2,19 @@
 
 import csv
 import json
+import shlex
+import signal
 import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from maml_rl import cli
 from maml_rl.cli import train
 from maml_rl.cli_evaluate import evaluate
 from maml_rl.config import RunConfig
 from maml_rl.sampling.local import MAX_COPIES
+from maml_rl.training.trainer import TrainingResult
 
 SOURCE = """
 import os
@@ -193,11 +197,19 @@ def test_tasks_that_run_out_later_end_the_run_in_one_sentence(here, capfd):
     assert "the checkpoint before it is intact" in error
 
 
+def test_the_command_after_a_stop_names_the_environment_again(monkeypatch, capfd):
+    with monkeypatch.context() as stopped:
+        stopped.setattr(cli, "run", lambda *_: TrainingResult(0, signal.SIGINT, {}))
+        assert begin("Push") == 130
+    pasted = shlex.split(capfd.readouterr().err.splitlines()[-1].removeprefix("to continue: "))
+    assert train(RunConfig(), pasted[pasted.index("--resume") :]) == 0
+
+
 def test_the_evaluations_numbers_may_change_when_a_run_goes_on(here):
     flags = ["--evaluation.num-tasks", "2", "--evaluation.num-steps", "1", "--evaluation.episodes-per-task", "1"]
     flags += ["--evaluation.first-step-size", "0.3", "--evaluation.seed", "5", "--evaluate-every", "2"]
     assert begin("Push", folder="whole") == 0 and begin("Push", "--num-iterations", "1", folder="parts") == 0
-    assert train(RunConfig(), ["--resume", "parts", "--num-iterations", "2", *flags]) == 0
+    assert train(RunConfig(), ["--resume", "parts", "--env", "users:Push", "--num-iterations", "2", *flags]) == 0
     whole, parts = rows("whole"), rows("parts")
     learned = [{name for name in row if not name.startswith("eval_")} for row in whole]
     assert [{name: row[name] for name in names} for row, names in zip(parts, learned, strict=True)] == [
@@ -219,9 +231,9 @@ def test_a_failed_evaluation_is_a_warning_and_leaves_its_columns_out(capfd):
 
 def test_evaluating_a_run_on_too_many_tasks_is_refused(capfd):
     assert begin("FewTests") == 0
-    assert evaluate(["run", "--num-tasks", "4"]) == 2
+    assert evaluate(["run", "--trust-env", "--num-tasks", "4"]) == 2
     assert "sample_test_tasks was asked for 4 tasks and returned 3" in capfd.readouterr().err
-    assert evaluate(["run", "--num-tasks", "3"]) == 0
+    assert evaluate(["run", "--trust-env", "--num-tasks", "3"]) == 0
 
 
 # --- films -----------------------------------------------------------------------------------------------------
@@ -269,7 +281,10 @@ def test_a_film_that_fails_later_is_a_warning_also_when_the_run_goes_on(here, ca
     assert begin("Tiring", "--film-every", "1", "--num-iterations", "3") == 0
     error = capfd.readouterr().err
     assert "warning: the film of iteration 1 failed and is left out; training goes on: drawing returned None" in error
-    assert train(RunConfig(), ["--resume", "run", "--film-every", "1", "--num-iterations", "4"]) == 0
+    assert (
+        train(RunConfig(), ["--resume", "run", "--env", "users:Tiring", "--film-every", "1", "--num-iterations", "4"])
+        == 0
+    )
     assert begin("Push", "--num-iterations", "4", folder="plain") == 0
     assert rows("run") == rows("plain")
 
