@@ -1,4 +1,4 @@
-"""Worlds with tasks. Importing this package registers their ids with Gymnasium."""
+"""Environments with tasks. Importing this package registers their ids with Gymnasium."""
 
 import ctypes
 import os
@@ -10,19 +10,19 @@ LIBRARIES = {
     "egl": ("libEGL.so.1", "libEGL.so"),
     "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
 }
-"""What MUJOCO_GL may name on Linux that must be there to import MuJoCo: one library each."""
+"""Values of MUJOCO_GL on Linux with which MuJoCo can be imported only if one of these libraries is there."""
 
 IMPORTABLE = (
     "disable", "disabled", "off", "false", "0", "enable", "enabled", "on", "true", "1", "glfw", "glx",
 )  # fmt: skip
-"""What it may name besides."""
+"""Further values of MUJOCO_GL, for which no library is looked up."""
 
 
 def _choose_drawing() -> None:
     """Let MuJoCo draw without a display. It reads MUJOCO_GL when it is first imported, so this comes first.
 
-    EGL is asked for only where its library is: MuJoCo cannot even be imported with a backend that is missing. So one
-    that the user asks for in vain is turned off, and whoever draws says so; all others need none.
+    EGL is asked for only where its library is: MuJoCo cannot even be imported with a backend that is missing. If
+    the user asks for a missing one, drawing is turned off, and an attempt to draw says so; all else needs no backend.
     """
     if sys.platform != "linux":
         return
@@ -65,7 +65,7 @@ METAWORLD_CLASSES = (
     "push-wall", "push-back", "reach", "reach-wall", "shelf-place", "sweep-into", "sweep", "window-open",
     "window-close",
 )  # fmt: skip
-"""What Meta-World names with -v3 at the end: here, so that its ids are known without importing it."""
+"""Meta-World's classes, whose names there end in -v3: listed here so that the ids are known without importing it."""
 
 _choose_drawing()
 for _physics in ("rllab", "gym"):

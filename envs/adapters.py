@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .pictures import as_picture
 from .task_env import SimulationError, Step, Task, TaskEnv, TaskVectorEnv
 
-_NUMBERS = (int, float, np.number, np.bool_)  # of infos these are kept
+_NUMBERS = (int, float, np.number, np.bool_)  # infos of these types are kept
 
 
 class SingleFromVector(TaskEnv):
@@ -130,7 +130,7 @@ class VectorFromSingle(TaskVectorEnv):
             env.close()
 
     def _seed_row(self, row: int, seed: int | None) -> None:
-        self._next_seeds[row] = seed  # the copy draws from a generator of its own
+        self._next_seeds[row] = seed  # the copy draws from its own generator
 
     def _reset_rows(self, rows: NDArray[np.intp], tasks: list[Task]) -> None:
         for row, task in zip(rows, tasks, strict=True):
@@ -168,7 +168,7 @@ class VectorFromSingle(TaskVectorEnv):
         return self._observe(), rewards, terminated, truncated, infos
 
     def _keep(self, row: int, observation: NDArray) -> None:
-        """Copy what a copy observes: it may write over its own array."""
+        """Store a copy's observation by value: the copy may overwrite its own array."""
         if np.shape(observation) != self._observations.shape[1:]:  # which an assignment might stretch unseen
             raise SimulationError(
                 row,
@@ -205,7 +205,7 @@ def _copies(make_env: Callable[[], gymnasium.Env], count: int, name: str) -> lis
 
 
 class TaskVectorWrapper(TaskVectorEnv):
-    """`env` with other observations: a subclass says which. It takes `env` over; all else stays as it is."""
+    """`env` with other observations: a subclass says which. It takes over `env`; all else stays as it is."""
 
     def __init__(self, env: TaskVectorEnv, single_observation_space: gymnasium.spaces.Box):
         self._env = env
@@ -299,7 +299,7 @@ class ByteScale:
 
 
 def byte_scale(space: gymnasium.Space) -> ByteScale | None:
-    """How the uint8 Boxes in a space become numbers of unit size; None if there are none, or they hold 0 and 1.
+    """The scale that brings uint8 Boxes in a space to unit size; None if there are none, or they hold 0 and 1.
 
     The entries of a Dict or Tuple are laid flat, those of a Box keep their shape.
     """
@@ -321,12 +321,12 @@ def _byte_bounds(space: gymnasium.Space) -> tuple[NDArray, NDArray]:
 
 
 def _wrong_result(row: int, method: str, result: Any, wanted: str) -> SimulationError:
-    """That a copy returned something of another form."""
+    """The error for a copy that returned something in another form."""
     return SimulationError(row, f"{method} returned {reprlib.repr(result)}: let it return {wanted}")
 
 
 def _error_of(row: int, error: Exception) -> SimulationError:
-    """What a copy raised, as an error of its row."""
+    """A copy's exception as an error of its row."""
     reason = error.reason if isinstance(error, SimulationError) else f"{type(error).__name__}: {error}"
     return SimulationError(row, reason)
 
@@ -345,12 +345,12 @@ def tells_success(env: TaskVectorEnv) -> bool:
                 return True
             alive &= ~(terminated | truncated)
     except SimulationError:
-        return False  # training will meet it, and tell
+        return False  # training will run into it and report it
     return False
 
 
 def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
-    """Of the environment or a wrapper of it."""
+    """An attribute of the environment or of one of its wrappers."""
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
 
 
@@ -359,7 +359,7 @@ DEFAULT_HORIZON = 200
 
 
 def own_horizon(env: gymnasium.Env, name: str) -> int | None:
-    """How many steps an episode may take: the attribute `horizon`, a time limit in the chain of wrappers, or the one it
+    """The most steps an episode may take: the attribute `horizon`, a time limit in the chain of wrappers, or the one it
     was registered with; the smallest, if there are several, and None if there is none.
 
     Raises:

@@ -104,7 +104,7 @@ class AntVectorEnv(MujocoTaskVectorEnv):
     @staticmethod
     @abstractmethod
     def distribution(physics: AntPhysics) -> TaskDistribution:
-        """What is asked of it."""
+        """The distribution of its tasks."""
 
     def place(self) -> NDArray[np.float64]:
         return self._xpos[:, TORSO, 0].copy()
@@ -215,7 +215,7 @@ class AntVelEnv(SingleFromVector):
     | angles of hip and ankle of legs 1 to 4 | rad | 7-14 | 5-12 |
     | velocity of the torso, its angular velocity | m/s, rad/s | 15-20 | 13-18 |
     | rates of the eight angles | rad/s | 21-28 | 19-26 |
-    | contact torque and force on the world (zero), clipped to +-1 | N m, N | 29-34 | - |
+    | contact torque and force on the world body (zero), clipped to +-1 | N m, N | 29-34 | - |
     | the same on each of the 13 bodies | N m, N | 35-112 | 27-104 |
     | rotation matrix of the torso, row by row | - | 113-121 | - |
     | centre of mass of the whole robot, x, y, z | m | 122-124 | - |
@@ -228,8 +228,8 @@ class AntVelEnv(SingleFromVector):
     -|v - g| + 1 + survival - c * sum(a^2) - 0.0005 * sum(f^2), with a the clipped action, f the clipped contact
     forces and v the forward velocity:
     - rllab: survival 0.05, c = 0.005; v of the whole robot's centre of mass, at the instant after the step;
-    - gym: survival 1, but 0 in the step that ends the world, c = 0.5; v of the torso, its displacement over the step
-      divided by 0.05 s, both positions taken when the contact forces are.
+    - gym: survival 1, but 0 in a step that terminates the episode, c = 0.5; v of the torso, its displacement over the
+      step divided by 0.05 s, both positions taken when the contact forces are.
 
     Info: `x_velocity` is v [m/s]; `control_cost`, `contact_cost` and `survival_reward` are parts of the reward.
 

@@ -26,7 +26,7 @@ class BernoulliArms:
 
 
 class BernoulliBanditVectorEnv(TaskVectorEnv):
-    """Many bandits, each with arms of its own: see `BernoulliBanditEnv` for the specification."""
+    """Many bandits, each with its own arms: see `BernoulliBanditEnv` for the specification."""
 
     task_type = BernoulliArms
     task_range = (0.0, 1.0)  # of every arm's probability

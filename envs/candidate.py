@@ -1,4 +1,4 @@
-"""An environment that is looked at: what a check needs of it, single or batched, and whether it does the same twice."""
+"""An environment under check, single or batched: how it is played, and whether it does the same twice."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Batch:
 
 
 class Candidate:
-    """A world that is looked at, and what was made of it, to be closed."""
+    """An environment under check, with all that was made of it, to be closed."""
 
     def __init__(self, world: World, horizon: int | None, num_steps: int):
         self.world, self.horizon, self.num_steps = world, horizon, num_steps
@@ -105,14 +105,14 @@ class Candidate:
         return env
 
     def subject(self) -> Single | Batch:
-        """A fresh one."""
+        """A fresh environment."""
         if self.world.is_batch:
             return Batch(self.batch(3))
         env = with_tasks(self.world, self.single())
         return Single(env, self._limit(env))
 
     def trained_on(self) -> gymnasium.Env | TaskVectorEnv:
-        """A fresh one in the wrappers that training adds, where it can be laid flat."""
+        """A fresh environment in the wrappers that training adds, if its observations can be laid flat."""
         if self.world.is_batch:
             return self.batch(1)
         env = self.single()
@@ -122,13 +122,13 @@ class Candidate:
             return env
 
     def actions(self, subject: Single | Batch) -> list[Any]:
-        """The same ones every time."""
+        """Random actions, the same ones every time."""
         space = copy.deepcopy(subject.action_space)
         space.seed(0)
         return [space.sample() for _ in range(self.num_steps)]
 
     def tasks(self) -> list[Task]:
-        """A few, drawn by threes: there may be no more of them."""
+        """A few tasks, drawn three at a time: there may be no more of them."""
         subject, rng = self.subject(), np.random.default_rng(0)
         return [task for _ in range(0, NUM_TASKS, 3) for task in subject.sample_tasks(3, rng)][:NUM_TASKS]
 
@@ -220,15 +220,15 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def first_difference(one: Played, other: Played) -> str | None:
-    """In words; None if there is none."""
+    """The first difference in words; None if there is none."""
     for name in ("observations", "rewards", "ends"):
         for number, (a, b) in enumerate(zip(getattr(one, name), getattr(other, name), strict=False)):
             if not is_same(a, b):
-                return f"{name[:-1]} {number} is {short(a)} once and {short(b)} then"
+                return f"{name[:-1]} {number} is {short(a)} the first time and {short(b)} the second"
     return None
 
 
 def short(value: Any) -> str:
-    """In words that fit into a sentence."""
+    """A value in words that fit into a sentence."""
     text = " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

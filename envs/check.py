@@ -1,4 +1,4 @@
-"""The properties that every task environment must have: what is missing or wrong, in words, and what to do.
+"""Checks of the properties that every task environment must have; each finding says what is wrong and what to do.
 
 A property is a function from a `Candidate` to findings. Those of `BEHAVIOUR` make the numbers of training mean
 something; all others are cheap, and training cannot do without them.
@@ -44,7 +44,7 @@ UNIT_SIZE = (0.01, 100.0)  # the largest entry of all observations: beyond these
 
 
 class Finding(NamedTuple):
-    """What is wrong with an environment."""
+    """One thing that is wrong with an environment."""
 
     name: str  # of the property
     severity: Literal["error", "warning"]
@@ -56,11 +56,11 @@ class Finding(NamedTuple):
 
 
 def check_world(world: World, horizon: int | None, thorough: bool) -> list[Finding]:
-    """What is wrong with a world; errors of one stage hide what the next would find.
+    """Check an environment; errors of one stage hide what the next would find.
 
     Args:
         horizon: [steps] of an episode at most; None for the environment's own.
-        thorough: look at behaviour, too.
+        thorough: check behaviour, too.
     Raises:
         ValueError: if it cannot be made at all.
     """
@@ -176,7 +176,7 @@ def is_supported(actions: object) -> bool:
 
 
 def the_horizon_is_known(candidate: Candidate) -> Iterator[Finding]:
-    """How many steps an episode may take is written somewhere."""
+    """The number of steps that an episode may take is stated somewhere."""
     if candidate.horizon is not None or candidate.world.is_batch:
         return
     remedy = "give it an attribute horizon or a time limit, or set --horizon"
@@ -299,7 +299,7 @@ def observations_are_of_unit_size(candidate: Candidate) -> Iterator[Finding]:
         yield _warning(
             observations_are_of_unit_size,
             f"the largest number in {len(played.observations)} observations is {size:.2g}, far from 1, and hardly "
-            "anything is learned from such",
+            "anything is learned from such numbers",
             "divide them by their size in the environment, or train with --observations normalised",
         )
 
@@ -442,7 +442,7 @@ def _is_same_task(one: Task, other: Task) -> bool:
 
 
 def _pickled(task: Task) -> bytes | None:
-    """As workers are sent it; None if it cannot be."""
+    """The task as it is sent to workers; None if it cannot be pickled."""
     try:
         return pickle.dumps(CloudpickleWrapper(task))
     except Exception:
@@ -450,7 +450,7 @@ def _pickled(task: Task) -> bytes | None:
 
 
 def observations_keep(candidate: Candidate) -> Iterator[Finding]:
-    """What was handed out is not written over later."""
+    """Observations that were handed out are not overwritten later."""
     played = candidate.play(candidate.tasks()[0])
     for number, (held, copied) in enumerate(zip(played.held, played.observations, strict=True)):
         if not is_same(held, copied):
@@ -546,7 +546,7 @@ def pictures_can_be_filmed(candidate: Candidate) -> Iterator[Finding]:
 
 
 def episodes_end(candidate: Candidate) -> Iterator[Finding]:
-    """An environment that states no length of its own ends its episodes itself."""
+    """An environment that does not state how long an episode may be ends its episodes itself."""
     if candidate.world.is_batch or candidate.horizon is None:
         return
     if own_horizon(candidate.single(), candidate.world.name) is not None:
@@ -565,7 +565,7 @@ def episodes_end(candidate: Candidate) -> Iterator[Finding]:
 
 
 def a_row_does_not_depend_on_others(candidate: Candidate) -> Iterator[Finding]:
-    """One of three does what it does alone, also while it rests and the others go on."""
+    """One of three sub-environments does the same as when alone, also if it rests while the others go on."""
     three, one = candidate.batch(3), candidate.batch(1)
     tasks = list(three.sample_tasks(3, np.random.default_rng(0)))
     three.set_tasks(tasks)
@@ -590,8 +590,8 @@ def a_row_does_not_depend_on_others(candidate: Candidate) -> Iterator[Finding]:
     if not same:
         yield _error(
             a_row_does_not_depend_on_others,
-            "a sub-environment does something else beside others than alone",
-            "let it share no array with another one (class attributes are shared), draw from a generator of its own, "
+            "a sub-environment behaves differently beside others than alone",
+            "let it share no array with another one (class attributes are shared), draw from its own generator, "
             "and stand still where it is not alive",
         )
 

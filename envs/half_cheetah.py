@@ -24,7 +24,7 @@ XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_che
 
 @functools.cache
 def half_cheetah_model() -> mujoco.MjModel:
-    """Gymnasium's half cheetah, loaded without a word.
+    """Gymnasium's half cheetah, loaded without warnings.
 
     The compiler attribute settotalmass of the file is deprecated and warns at every load; the two calls below do
     the same, bit for bit.
@@ -77,7 +77,7 @@ class HalfCheetahVectorEnv(MujocoTaskVectorEnv):
     @staticmethod
     @abstractmethod
     def distribution(physics: HalfCheetahPhysics) -> TaskDistribution:
-        """What is asked of it."""
+        """The distribution of its tasks."""
 
     def place(self) -> NDArray[np.float64]:
         return self._qpos[:, 0].copy()

@@ -60,7 +60,7 @@ def load_metaworld() -> ModuleType:
     written_for_11_columns = mocap_base.reset_mocap_welds
 
     def reset_mocap_welds(self: Any) -> None:
-        """As theirs, where a weld has a twelfth number: that its pose is to be computed anew, which it is not."""
+        """Reset welds as Meta-World does, also where they have a twelfth number: the pose is not to be recomputed."""
         if self.model.eq_data.shape[1] == 12:
             self.model.eq_data[self.model.eq_type == mujoco.mjtEq.mjEQ_WELD] = _WELD
         else:
@@ -71,7 +71,7 @@ def load_metaworld() -> ModuleType:
 
 
 class Splits(NamedTuple):
-    """The tasks of a benchmark; none is in both."""
+    """A benchmark's tasks to train on and to test on; none is in both."""
 
     train: list[MetaWorldTask]
     test: list[MetaWorldTask]
@@ -192,7 +192,7 @@ class MetaWorldVectorEnv(TaskVectorEnv):
         self._idle = self._idle[-MAX_IDLE:]
 
     def _release(self, rows: NDArray[np.intp], tasks: list[MetaWorldTask]) -> None:
-        """Let simulations stand by whose class is no longer wanted in their row."""
+        """Set aside the simulations whose class is no longer wanted in their row."""
         for row, task in zip(rows, tasks, strict=True):
             simulation = self._active[row]
             if simulation is not None and simulation.name != task.name:
@@ -250,7 +250,7 @@ class MetaWorldEnv(SingleFromVector):
     the same of one step ago; three zeros where other benchmarks of Meta-World show the goal.
 
     ## Reward
-    Meta-World's own of its version 2, in [0, 10] per step.
+    Meta-World's own, in its version 2, in [0, 10] per step.
 
     ## Infos
     "success": 1 where the task is done at that step, by the class's own measure.

@@ -98,7 +98,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         """Rewards [n] for the progress in each row's task, less the costs."""
 
     def is_terminated(self) -> NDArray[np.bool_]:
-        """Whether the world has ended [n]; here never."""
+        """Whether the episode has terminated [n]; here never."""
         return np.zeros(self.num_envs, dtype=bool)
 
     def _after_reset(self, rows: NDArray[np.intp]) -> None:
@@ -204,8 +204,8 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
 
 
 def _make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
-    """Without shadows and mirrors: where no graphics card draws, most of the time goes into them, and the shadows leave
-    black wedges on the floor."""
+    """Make a renderer without shadows and mirrors: where no graphics card draws, most of the time goes into them, and
+    the shadows leave black wedges on the floor."""
     renderer = mujoco.Renderer(model, height, width)
     for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
         renderer.scene.flags[flag] = False

@@ -1,4 +1,4 @@
-"""The same worlds for a robot that is told its task: what adaptation can at best find out."""
+"""The same environments for a robot that sees its task, which is the most that adaptation can find out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def task_vector(task: Task) -> NDArray[np.float64]:
 
 
 class Oracle(TaskVectorWrapper):
-    """`env` with the present task's numbers at the end of each observation. It takes `env` over.
+    """`env` with the present task's numbers at the end of each observation. It takes over `env`.
 
     Rewards, ends, seeds and tasks are `env`'s. Until `set_tasks` it needs a task that `env` knows of.
     """

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 @dataclass(frozen=True)
 class Physics:
-    """How a body is simulated, observed, paid and reset."""
+    """The settings by which a body is simulated, observed, rewarded and reset."""
 
     name: str
     timestep: float  # of the simulation, [s]
@@ -37,31 +37,31 @@ class Physics:
 
 @dataclass(frozen=True, kw_only=True)
 class HalfCheetahPhysics(Physics):
-    """What the half cheetah has besides."""
+    """The half cheetah's further settings."""
 
     observes_center_of_mass: bool  # append the whole robot's centre of mass (x, y, z) [m] to qpos[1:], qvel
 
 
 @dataclass(frozen=True, kw_only=True)
 class AntPhysics(Physics):
-    """What the ant has besides."""
+    """The ant's further settings."""
 
     contact: Contact | None  # of every geom; None for MuJoCo's own
     starts_bent: bool  # from init_qpos of ant.xml (z = 0.55 m, knees bent by 1 rad), else all joints 0, z = 0.75 m
     measures: Literal["new_state", "last_stage"]  # when contact forces and positions are taken:
     #   new_state: mj_forward after the step; last_stage: as mj_step leaves them, at the last stage of Runge-Kutta
     observes_place: bool  # all of qpos and all 14 rows of contact forces, the torso's rotation matrix and the centre
-    #   of mass, 125 numbers; else without x, y and the world's row of forces, 105 numbers
+    #   of mass, 125 numbers; else without x, y and the world body's row of forces, 105 numbers
     contact_cost: float  # times the sum of squares of the contact forces clipped to +-1, [reward]
     survival_reward: float  # per step, [reward]
-    pays_last_survival: bool  # also for the step that ends the world
-    min_height: float  # the world ends when the torso's z leaves these, [m]
+    pays_last_survival: bool  # also for a step that terminates the episode
+    min_height: float  # the episode terminates when the torso's z leaves these, [m]
     max_height: float
     goal_range: float  # goals are drawn from U(-goal_range, goal_range)^2, [m]
 
 
 class Contact(NamedTuple):
-    """How geoms yield to each other: MuJoCo's solver parameters."""
+    """MuJoCo's solver parameters: how geoms yield to each other."""
 
     solref: tuple[float, float]  # time constant [s], damping ratio
     solimp: tuple[float, float, float]  # impedance at zero depth and beyond the width, width [m]

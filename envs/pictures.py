@@ -1,4 +1,4 @@
-"""Pictures for films: what an environment may draw, and a look at two of them before films are made."""
+"""Pictures for films: the forms an environment may draw them in, and a check of two before films are made."""
 
 from __future__ import annotations
 

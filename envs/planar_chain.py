@@ -45,7 +45,7 @@ class PlanarChain:
     def center_of_mass(
         self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where the centre of mass is, and how fast it goes forward.
+        """The centre of mass, and how fast it goes forward.
 
         Args:
             qpos, qvel: [n, 2 + links] x, z [m] and hinge angles [rad], and their rates.

@@ -1,4 +1,4 @@
-"""From a name to a world: `module:Class` of a user's own, or a registered Gymnasium id."""
+"""From a name to an environment: a user's `module:Class`, or a registered Gymnasium id."""
 
 from __future__ import annotations
 
@@ -63,24 +63,42 @@ class World(NamedTuple):
 
 @dataclass(frozen=True)
 class OnlyTask:
-    """What there is to do in a world without tasks."""
+    """The only task of an environment without tasks."""
 
     def __str__(self) -> str:
         return "the only task"
 
 
 class OneTask(gymnasium.Wrapper):
-    """A world without tasks as a family of one."""
+    """An environment without tasks as a family of one task."""
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[OnlyTask]:
         return [OnlyTask()] * num_tasks
 
     def set_task(self, task: OnlyTask) -> None:
-        """There is no other."""
+        """Do nothing: there is no other task."""
+
+
+def remember(maker: Callable[..., Any]) -> str:
+    """Give an environment class, or a function that makes one, a name by which this process finds it.
+
+    One that can be imported has the name by which every process does: module:Class.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not (inspect.isclass(maker) or inspect.isfunction(maker)):
+        raise ValueError(f"env must be an id, a class or a function that makes an environment, got {maker!r}")
+    name = f"{maker.__module__}:{maker.__qualname__}"
+    _live[name] = maker
+    return name
+
+
+_live: dict[str, Callable[..., Any]] = {}  # by name: classes of a notebook cannot be imported
 
 
 def find_world(name: str) -> World:
-    """The world of that name.
+    """Find the environment of that name.
 
     Args:
         name: a registered id; `module:Class`, with a module that lies on sys.path or in the current directory;
@@ -88,6 +106,8 @@ def find_world(name: str) -> World:
     Raises:
         ValueError: if there is none, in one sentence that names the remedy.
     """
+    if name in _live:
+        return _as_world(name, _live[name])
     module_name, colon, attribute = name.rpartition(":")
     if not colon:
         return _registered(name, name)
@@ -98,6 +118,11 @@ def find_world(name: str) -> World:
     _require_own(module_name)
     module = _imported(module_name)
     maker = getattr(module, attribute, None)
+    if maker is None and module_name == __package__:
+        raise ValueError(
+            f"env must not be in envs/__init__.py, since envs is this project's package, got {name!r}: move it into a "
+            "module of your folder, as envs/mine.py, or rename the folder"
+        )
     if maker is None:
         if _is_registered(attribute):
             return _registered(name, attribute)
@@ -105,16 +130,21 @@ def find_world(name: str) -> World:
             f"env must name a class, but {module_name} ({module.__file__}) has no {attribute!r} and registers no id "
             f"of that name; its environments are {_environments_of(module)}"
         )
+    world = _as_world(name, maker)
+    if not isinstance(maker, type) and _package(_home(maker)) != _package(module_name):
+        raise ValueError(
+            f"env must name a function that {module_name} defines, but {name} is {maker!r} of {_home(maker)}: define "
+            "one there that returns the environment"
+        )
+    return world
+
+
+def _as_world(name: str, maker: Any) -> World:
     is_class = isinstance(maker, type)
     if not callable(maker) or (is_class and not issubclass(maker, gymnasium.Env | TaskVectorEnv)):
         raise ValueError(
             f"env must be a gymnasium.Env or an envs.task_env.TaskVectorEnv, but {name} is {maker!r}: derive it from "
             f"one of them ({GUIDE})"
-        )
-    if not is_class and _package(_home(maker)) != _package(module_name):
-        raise ValueError(
-            f"env must name a function that {module_name} defines, but {name} is {maker!r} of {_home(maker)}: define "
-            "one there that returns the environment"
         )
     return World(name, maker, is_class and issubclass(maker, TaskVectorEnv), False)
 
@@ -144,7 +174,7 @@ def make_batch(world: World, num_envs: int, horizon: int | None, render_mode: st
 
 
 def make_single(world: World, horizon: int | None, render_mode: str | None) -> gymnasium.Env:
-    """One environment as its author made it, for worlds that are no batch.
+    """Make one environment as its author wrote it, for those that are not batches.
 
     Raises:
         ValueError: if it cannot be made.
@@ -159,12 +189,12 @@ def make_single(world: World, horizon: int | None, render_mode: str | None) -> g
 
 
 def missing_methods(env: gymnasium.Env) -> list[str]:
-    """Which of the methods by which tasks are drawn and set it has not, in no wrapper either."""
+    """The methods for drawing and setting tasks that neither the environment nor a wrapper of it has."""
     return [name for name in TASK_METHODS if not env.has_wrapper_attr(name)]
 
 
 def with_tasks(world: World, env: gymnasium.Env) -> gymnasium.Env:
-    """The environment; one that is registered and knows no tasks, as a family of one.
+    """The environment; if it is registered and has no tasks, as a family of one task.
 
     Raises:
         ValueError: naming the methods that are missing.
@@ -222,14 +252,14 @@ def wrong_definitions(env: Any) -> Iterator[tuple[str, str]]:
 
 
 def _method(env: Any, name: str) -> Any:
-    """Of a single environment the innermost reset and step, which wrappers call with the same arguments."""
+    """A method; reset and step of a single environment are its innermost, as wrappers pass the same arguments on."""
     if not isinstance(env, gymnasium.Env) or name in ("reset", "step"):
         return getattr(env.unwrapped, name, None)
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 
 
 def missing_package(error: BaseException | None) -> tuple[str, str] | None:
-    """Which package is not installed, and how to get it; None if that is not what raised the error."""
+    """The package that is not installed, and how to get it; None if that is not what raised the error."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name:
             package = error.name.partition(".")[0]
@@ -243,14 +273,14 @@ def missing_package(error: BaseException | None) -> tuple[str, str] | None:
 
 
 def located(error: BaseException) -> str:
-    """An exception in one line: its type, its words, and the last line of a user's own file that it passed."""
+    """An exception in one line: its type, its words, and the last line of the user's own files that it passed."""
     own = _users_frames(error)
     words = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{words} ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else words
 
 
 def raising_function(error: BaseException) -> str | None:
-    """The first function of a user's own that an exception passed."""
+    """The first of the user's own functions that an exception passed."""
     return next((frame.name for frame in _users_frames(error) if frame.name.isidentifier()), None)
 
 
@@ -264,7 +294,7 @@ def _last_file(error: BaseException) -> str:
 
 
 def _is_users(file: str) -> bool:
-    """Whether a file belongs neither to a package, nor to Python, nor to what looks at environments here."""
+    """Whether a file belongs neither to a package, nor to Python, nor to the code here that runs environments."""
     if "site-packages" in file or file.startswith((sysconfig.get_path("stdlib"), "<")):
         return False
     return os.path.dirname(file) != os.path.dirname(__file__) or os.path.basename(file) not in _MACHINERY
@@ -276,7 +306,7 @@ def module_file(module_name: str, outside: Path) -> str | None:
     Args:
         outside: a folder from which no module is imported, neither this one nor, from now on, any other.
     Raises:
-        ValueError: if the module lies in that folder, or is one of Python.
+        ValueError: if the module lies in that folder, or belongs to Python.
     """
     _require_own(module_name)
     closed = outside.resolve()
@@ -294,11 +324,16 @@ def module_file(module_name: str, outside: Path) -> str | None:
     return getattr(sys.modules.get(module_name), "__file__", None)
 
 
+def is_live(name: str) -> bool:
+    """Whether this process already has the maker of that name, so that nothing need be imported."""
+    return name in _live
+
+
 def _require_own(module_name: str) -> None:
     """Refuse Python's own modules, whose functions may do anything and return no environment."""
     if _package(module_name) in sys.stdlib_module_names:
         raise ValueError(
-            f"env must name a module of yours, but {module_name!r} is one of Python: rename yours if it is called so"
+            f"env must name a module of yours, but {module_name!r} belongs to Python: rename yours if it is called that"
         )
 
 
@@ -315,10 +350,14 @@ def _search_here(module_name: str) -> None:
     here = os.getcwd()
     if here not in sys.path and len(_specs(module_name)) <= module_name.count("."):
         sys.path.append(here)  # a script's own folder is there, the user's is not
+    own = sys.modules[__package__]
+    theirs = os.path.join(here, "envs")
+    if module_name.startswith("envs.") and os.path.isdir(theirs) and theirs not in own.__path__:
+        own.__path__.append(theirs)  # a user's own folder called envs/, beside this project's package
 
 
 def _specs(module_name: str) -> list[ModuleSpec]:
-    """How a module's packages and then the module would be imported, as far as they are found without running any."""
+    """The import specs of a module's packages and then the module, as far as they are found without running any."""
     specs: list[ModuleSpec] = []
     for part in module_name.split("."):
         try:
@@ -468,7 +507,7 @@ def _made(world: World, **settings: Any) -> Any:
         return world.make(**settings)
     except Exception as error:
         if world.is_registered and isinstance(error, ValueError):
-            raise  # a setting is refused, in the environment's own words
+            raise  # the environment refuses a setting, and says why
         if isinstance(error, TypeError) and not _takes(world, settings):
             raise ValueError(
                 f"{world.name} must be made by its name({_listed(settings)}), but that fails with {located(error)}: "
@@ -478,7 +517,7 @@ def _made(world: World, **settings: Any) -> Any:
 
 
 def _takes(world: World, settings: dict[str, Any]) -> bool:
-    """Whether what makes the environment takes these settings; of what is registered nobody can say."""
+    """Whether the class or function takes these settings; False for registered ids, where nobody can tell."""
     if world.is_registered:
         return False
     try:

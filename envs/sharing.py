@@ -1,4 +1,4 @@
-"""State that copies of an environment share: whether one copy changes the episodes of another, and where it stands.
+"""State that copies of an environment share: whether one copy changes the episodes of another, and where it is kept.
 
 Many episodes are played side by side, each in a copy of the environment, on several threads. They are independent only
 if a copy keeps its task and its state to itself.
@@ -45,7 +45,7 @@ def disturbing_method(candidate: Candidate, tasks: Sequence[Task]) -> str | None
             begin(moment)
 
     def early(deed: Callable[[], Any]) -> Callable[[int], None]:
-        """Before and after the watched copy's reset; at every step would be slow where a reset is."""
+        """`deed` before and right after the watched copy's reset; at every step it would be slow if resets are."""
         return lambda moment: deed() if moment < 2 else None
 
     deeds: dict[str, Callable[[int], None]] = {
@@ -63,10 +63,10 @@ def disturbing_method(candidate: Candidate, tasks: Sequence[Task]) -> str | None
 
 
 def places_of_the_last_episode(candidate: Candidate, tasks: Sequence[Task]) -> list[str]:
-    """Names of all that copies share and that stands as the episode left it that was played last.
+    """Names of the shared places whose content depends on the last episode alone.
 
-    A count or a cache goes on from episode to episode and is not among them: an episode that is played a second time,
-    after another one, leaves what it left before.
+    Playing an episode a second time, after another one, leaves the same content there. A count or a cache, which goes
+    on from episode to episode, is not among them.
     """
     subject, other = candidate.subject(), candidate.subject()
     actions = candidate.actions(subject)
@@ -74,7 +74,7 @@ def places_of_the_last_episode(candidate: Candidate, tasks: Sequence[Task]) -> l
     def played(row: int) -> dict[str, bytes]:
         subject.set_task(tasks[row])
         subject.reset(SEED + row)
-        for action in actions[: 2 + row]:  # other tasks, seeds and lengths: whichever is written down will differ
+        for action in actions[: 2 + row]:  # other tasks, seeds and lengths: whichever is stored will differ
             if is_over(subject, subject.step(copy.deepcopy(action))):
                 break
         return _fingerprints(subject.env, other.env)
@@ -108,7 +108,7 @@ def _episode(
 
 
 def _fingerprints(one: Any, other: Any) -> dict[str, bytes]:
-    """What stands in each place that both copies see, by its name; values that cannot be compared are left out."""
+    """Fingerprints of the values that both copies see, by name; values that cannot be compared are left out."""
     prints = {name: _fingerprint(value) for name, value in _shared_values(one, other)}
     return {name: value for name, value in prints.items() if value is not None}
 

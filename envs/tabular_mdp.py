@@ -18,7 +18,7 @@ HORIZON = 10  # [steps], likewise
 
 @dataclass(frozen=True)
 class TabularMDP:
-    """Collect rewards in this world."""
+    """Collect rewards in this environment."""
 
     mean_rewards: tuple[tuple[float, ...], ...]  # [S][A], of a reward with unit variance
     transitions: tuple[tuple[tuple[float, ...], ...], ...]  # [S][A][S], probabilities of the next state
@@ -28,7 +28,7 @@ class TabularMDP:
 
 
 class TabularMDPVectorEnv(TaskVectorEnv):
-    """Many processes, each with tables of its own: see `TabularMDPEnv` for the specification."""
+    """Many processes, each with its own tables: see `TabularMDPEnv` for the specification."""
 
     task_type = TabularMDP
 

@@ -1,4 +1,4 @@
-"""The two contracts by which a world plugs in: one environment, or many side by side, for a distribution of tasks.
+"""The two interfaces of environments with a distribution of tasks: a single one, or many side by side.
 
 `TaskEnv` is a `gymnasium.Env` and `TaskVectorEnv` a `gymnasium.vector.VectorEnv`; both add only how tasks are drawn
 and set. A task is a frozen dataclass with units in comments. Shapes: n sub-environments, O observation, A action.
@@ -25,7 +25,7 @@ Step = tuple[NDArray, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_],
 
 
 class SimulationError(RuntimeError):
-    """A sub-environment left the world of finite numbers.
+    """A failure in a sub-environment, such as a number that is not finite.
 
     Attributes:
         environment: index of the (first) sub-environment concerned.
@@ -38,7 +38,7 @@ class SimulationError(RuntimeError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[SimulationError], tuple[int, str]]:
-        return type(self), (self.environment, self.reason)  # crosses process borders whole
+        return type(self), (self.environment, self.reason)  # so that it can be pickled with both attributes
 
 
 class TaskEnv(gymnasium.Env, ABC):
@@ -60,7 +60,7 @@ class TaskEnv(gymnasium.Env, ABC):
         """`num_tasks` independent draws from the task distribution; all randomness comes from `rng`."""
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """As `sample_tasks`, of tasks that it never draws, where the environment sets some aside."""
+        """Draw from the tasks set aside for tests, which `sample_tasks` never draws; else as `sample_tasks`."""
         return self.sample_tasks(num_tasks, rng)
 
     @abstractmethod
@@ -69,9 +69,9 @@ class TaskEnv(gymnasium.Env, ABC):
 
 
 class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
-    """`num_envs` environments side by side, each with a task, a clock and a random generator of its own.
+    """`num_envs` environments side by side, each with its own task, clock and random generator.
 
-    A subclass says how rows are reset, stepped and observed (the methods at the end); this class keeps seeds, masks,
+    A subclass defines how rows are reset, stepped and observed (the methods at the end); this class keeps seeds, masks,
     clocks and tasks, and refuses what cannot be right. Nothing is reset behind the caller's back
     (`AutoresetMode.DISABLED`). Every array returned owns its memory.
     """
@@ -87,11 +87,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     reports_success: bool = False
     """See `TaskEnv`."""
     is_copied: bool = False
-    """Whether each sub-environment is an environment of its own, so that a great number is costly and gains nothing."""
+    """Whether each sub-environment is a separate environment object, so that many are costly and gain nothing."""
     position_columns: tuple[int, int] | None = None
-    """Of the observation: a position in the plane [m], with goals (task.x, task.y) in it; for pictures of paths."""
+    """Columns of the observation with the position in the plane where goals (task.x, task.y) lie [m]; to plot paths."""
     picture_note: str = ""
-    """What a picture shows of the task."""
+    """A note on how a picture shows the task."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         """`num_tasks` independent draws from the task distribution; all randomness comes from `rng`."""
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """As `sample_tasks`, of tasks that it never draws, where the environment sets some aside."""
+        """Draw from the tasks set aside for tests, which `sample_tasks` never draws; else as `sample_tasks`."""
         return self.sample_tasks(num_tasks, rng)
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
@@ -228,7 +228,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         infos.update({f"_{name}": alive.copy() for name in infos})
         return observations, rewards, terminated, truncated, infos
 
-    # --- what a subclass says ----------------------------------------------------------------------------------
+    # --- what a subclass defines ----------------------------------------------------------------------------------
 
     def _seed_row(self, row: int, seed: int | None) -> None:
         """Give the sub-environment a new generator, or with None let it go on with the one it has."""
@@ -236,7 +236,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
             self.generators[row] = seeding.np_random(seed)[0]
 
     def _generator(self, row: int) -> np.random.Generator:
-        """The sub-environment's own, which `reset` has seen to."""
+        """The sub-environment's own generator; there is one after `reset`."""
         generator = self.generators[row]
         assert generator is not None
         return generator
@@ -249,7 +249,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     def _step_rows(self, actions: NDArray, alive: NDArray[np.bool_] | None) -> Step:
         """Step the rows that are alive (None: all); return fresh observations, rewards, terminated, truncated, infos.
 
-        What stands in the other rows does not matter. The clock of `horizon` is kept by `step`; `truncated` is for
+        The values in the other rows do not matter. The clock of `horizon` is kept by `step`; `truncated` is for
         reasons beyond it. Each info is an array [n].
         """
 
@@ -301,7 +301,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
         return actions
 
     def _check_choices(self, actions: NDArray, alive: NDArray[np.bool_]) -> None:
-        """Numpy would take -1 for the last action."""
+        """Refuse actions outside the space: numpy would take -1 for the last one."""
         space, chosen = self.single_action_space, actions[alive]
         start: Any
         number: Any
@@ -350,7 +350,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
 
 
 def _hint(name: str, values: NDArray) -> str:
-    """What to look for where an environment returned something that is not finite."""
+    """The end of a message about a number that is not finite: what to look for."""
     if name == "action":
         return ""
     beyond = ", or for numbers beyond 3.4e38, the largest in 32 bits" if values.dtype == np.float32 else ""

@@ -1,4 +1,4 @@
-"""What robots are asked to do: tasks, how often each is drawn, and how progress is measured."""
+"""Tasks for robots: the target of each, how often it is drawn, and how progress is measured."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Goal:
-    """Where to go."""
+    """Go to this place."""
 
     x: float  # [m]
     y: float  # [m]
@@ -49,7 +49,7 @@ class Goal:
 
 
 class Motion(NamedTuple):
-    """What robots did in one step, as far as tasks look at it."""
+    """The motion of robots in one step, as far as tasks look at it."""
 
     x_velocity: NDArray[np.float64]  # [n] forward, [m/s]
     position: NDArray[np.float64]  # [n, 2] x and y after the step, [n, 1] for robots that cannot leave a plane, [m]
@@ -63,7 +63,7 @@ class TaskDistribution(ABC):
 
     @property
     def task_range(self) -> tuple[float, float] | None:
-        """What a task's numbers are uniform in; None for tasks that are drawn from no range."""
+        """The range in which a task's numbers are uniform; None for tasks that are drawn from no range."""
         return None
 
     def within(self, task_range: tuple[float, float]) -> TaskDistribution:
@@ -80,7 +80,7 @@ class TaskDistribution(ABC):
 
     @abstractmethod
     def progress(self, motion: Motion, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the motion is worth [n] under each row's task, before costs. rows: [n, numbers]."""
+        """The value of the motion [n] under each row's task, before costs. rows: [n, numbers]."""
 
     def rows(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
         return np.array([self.numbers(task) for task in tasks], dtype=np.float64)

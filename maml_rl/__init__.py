@@ -1,8 +1,57 @@
-"""Meta-learning that runs: MAML and its kin, in reinforcement learning and at H = 1."""
+"""Meta-learning that you can run, trust and build on: MAML and its kin, in reinforcement learning and at H = 1.
+
+run = maml_rl.train("Navigation2D", num_iterations=15)
+agent = run.agent().adapt(env)
+action = agent.act(observation)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from maml_rl.runtime import prepare_process
 from maml_rl.version import __version__
 
+if TYPE_CHECKING:
+    from maml_rl.api.agent import Agent, AgentError, load_agent
+    from maml_rl.api.classifier import FewShotClassifier
+    from maml_rl.api.run import Run, load
+    from maml_rl.api.train import train
+    from maml_rl.experiments.table import register
+
 prepare_process()
 
-__all__ = ["__version__"]
+_HOMES = {
+    "Agent": "maml_rl.api.agent",
+    "AgentError": "maml_rl.api.agent",
+    "load_agent": "maml_rl.api.agent",
+    "FewShotClassifier": "maml_rl.api.classifier",
+    "Run": "maml_rl.api.run",
+    "load": "maml_rl.api.run",
+    "train": "maml_rl.api.train",
+    "register": "maml_rl.experiments.table",
+}
+"""Public names and their modules, which take seconds to import and so are imported only when first used."""
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "FewShotClassifier",
+    "Run",
+    "__version__",
+    "load",
+    "load_agent",
+    "register",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module maml_rl has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

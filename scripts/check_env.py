@@ -1,4 +1,4 @@
-"""Say what a task environment lacks, and how to mend it: `python scripts/check_env.py my_module:MyEnv`."""
+"""Check a task environment: `python scripts/check_env.py my_module:MyEnv`."""
 
 import sys
 
@@ -6,6 +6,6 @@ from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c()  # before the imports, which take seconds
-    from maml_rl.cli_check_env import check_env
+    from maml_rl.commands.check_env import check_env
 
     sys.exit(check_env())

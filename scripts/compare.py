@@ -6,6 +6,6 @@ from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c()  # before the imports, which take seconds
-    from maml_rl.cli_compare import compare
+    from maml_rl.commands.compare import compare
 
     sys.exit(compare())

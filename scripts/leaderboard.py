@@ -6,6 +6,6 @@ from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c()  # before the imports, which take seconds
-    from maml_rl.cli_leaderboard import leaderboard
+    from maml_rl.commands.leaderboard import leaderboard
 
     sys.exit(leaderboard())

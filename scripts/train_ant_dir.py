@@ -6,7 +6,6 @@ from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c()  # before the imports, which take seconds
-    from maml_rl.cli import train
-    from maml_rl.presets import PRESETS
+    from maml_rl.commands.train import train
 
-    sys.exit(train(PRESETS["maml/AntDir-rllab-v0"]))
+    sys.exit(train("maml/AntDir-rllab-v0"))

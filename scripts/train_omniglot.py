@@ -6,6 +6,6 @@ from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c()  # before the imports, which take seconds
-    from maml_rl.cli import train_omniglot
+    from maml_rl.commands.train import train_omniglot
 
     sys.exit(train_omniglot())

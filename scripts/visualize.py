@@ -6,9 +6,9 @@ from maml_rl.training.interrupts import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c()
-    from maml_rl.drawing import choose_backend
+    from maml_rl.pictures.backend import choose_backend
 
     backend = choose_backend()  # MuJoCo reads MUJOCO_GL when it is first imported, which the next line does
-    from maml_rl.cli_visualize import visualize
+    from maml_rl.commands.visualize import visualize
 
     sys.exit(visualize(backend))

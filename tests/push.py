@@ -1,4 +1,4 @@
-"""Worlds with one action, for tests: push a mass along a line towards a place that only the reward tells."""
+"""Environments with one action, for tests: push a mass along a line towards a place that only the reward tells."""
 
 from dataclasses import dataclass
 
@@ -54,6 +54,14 @@ class ReachVectorEnv(PushVectorEnv):
         return *step, {"success": np.abs(self._state[:, 0] - self._place) < 0.5}
 
 
+class EdgeVectorEnv(PushVectorEnv):
+    """An episode ends where the mass is more than 1 m from the origin, often at its first step."""
+
+    def _step_rows(self, actions, alive):
+        observations, rewards, _, truncated, infos = super()._step_rows(actions, alive)
+        return observations, rewards, np.abs(self._state[:, 0]) > 1.0, truncated, infos
+
+
 class FragileVectorEnv(PushVectorEnv):
     """Fails far to the right."""
 
@@ -63,6 +71,8 @@ class FragileVectorEnv(PushVectorEnv):
         return super()._step_rows(actions, alive)
 
 
-for _name, _world in (("Push", PushVectorEnv), ("Reach", ReachVectorEnv), ("Fragile", FragileVectorEnv)):
+_KINDS = {"Push": PushVectorEnv, "Reach": ReachVectorEnv, "Edge": EdgeVectorEnv, "Fragile": FragileVectorEnv}
+
+for _name, _kind in _KINDS.items():
     if f"test/{_name}-v0" not in gymnasium.registry:
-        gymnasium.register(f"test/{_name}-v0", vector_entry_point=_world)
+        gymnasium.register(f"test/{_name}-v0", vector_entry_point=_kind)

@@ -5,18 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from players import gaussian
 
-from maml_rl.build import build, find_device
-from maml_rl.config import SINUSOID, RunConfig
 from maml_rl.core.inner import InnerConfig
+from maml_rl.core.keys import INITIALISATION, TASKS, TRAINING, Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.maml import OuterConfig
 from maml_rl.core.objective import _Chunk
-from maml_rl.core.protocols import INITIALISATION, TASKS, TRAINING, Key
-from maml_rl.policies import GaussianPolicy, PolicyConfig
-from maml_rl.rl.family import AdvantageConfig, Batch, RLFamily
+from maml_rl.core.outer.choice import OUTER_STEPS
+from maml_rl.core.trees import named
+from maml_rl.experiments.build import build, find_device
+from maml_rl.experiments.config import SINUSOID
+from maml_rl.experiments.presets import default_config
+from maml_rl.rl.model import AdvantageConfig, Batch, PolicyModel
 from maml_rl.sampling.local import SamplingConfig
-from maml_rl.supervised.sinusoid import SinusoidConfig, SinusoidFamily
+from maml_rl.supervised.sinusoid import RegressionModel, SinusoidCollector, SinusoidConfig, SinusoidSource
 from maml_rl.training.trainer import TrainingConfig
 
 META = torch.device("meta")
@@ -24,48 +26,47 @@ META = torch.device("meta")
 
 
 def sinusoid_on_meta(num_tasks):
-    family = SinusoidFamily(SinusoidConfig(), META)
-    tasks = family.sample_tasks(num_tasks, np.random.default_rng(0))
-    return family, family.collect(tasks, {}, Key(0, TRAINING, 0))
+    config = SinusoidConfig()
+    tasks = SinusoidSource(config).sample_tasks(num_tasks, np.random.default_rng(0))
+    data = SinusoidCollector(config, META, Threads(1)).collect(tasks, None, Key(0, TRAINING, 0))
+    return RegressionModel(config, META), data
 
 
 def batches_on_meta(num_tasks, estimator):
-    policy = GaussianPolicy(3, 2, PolicyConfig())
-    family = RLFamily(lambda n, rng: [], None, policy, AdvantageConfig(), estimator, Threads(1), META)
+    model = PolicyModel(gaussian(3, 2), AdvantageConfig(), estimator, Threads(1), META)
 
     def zeros(*shape):
         return torch.zeros(num_tasks, *shape, device=META)
 
-    shapes = {"observations": (4, 5, 3), "actions": (4, 5, 2), "returns": (4,), "explained_variance": ()}
-    shapes["successes"] = (4, 0)
-    return family, Batch(**{name: zeros(*shapes.get(name, (4, 5))) for name in Batch._fields})
+    shapes = {"observations": (4, 5, 3), "actions": (4, 5, 2), "explained_variance": ()}
+    return model, Batch(**{name: zeros(*shapes.get(name, (4, 5))) for name in Batch._fields})
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
 @pytest.mark.parametrize("num_tasks", [1, 3])
 @pytest.mark.parametrize("kind", ["sinusoid", "ratio", "log_prob", "dice"])
 def test_gradient_and_fisher_products_stay_on_the_parameters_device(kind, num_tasks, share):
-    family, data = sinusoid_on_meta(num_tasks) if kind == "sinusoid" else batches_on_meta(num_tasks, kind)
-    theta = family.init_params(Key(0, INITIALISATION, 0))
+    model, data = sinusoid_on_meta(num_tasks) if kind == "sinusoid" else batches_on_meta(num_tasks, kind)
+    theta = model.init_params(Key(0, INITIALISATION, 0))
     inner = InnerConfig(num_steps=2)
-    chunk = _Chunk(family, inner, inner.step_sizes, theta, data, [data, data], share)
+    chunk = _Chunk(model, inner, inner.step_sizes, theta, data, [data, data], share)
     product = chunk.fisher_product(theta)
     assert {chunk.gradient.device, chunk.loss.device, product.device} == {META}
     assert product.shape == chunk.gradient.shape
 
 
 def test_data_left_on_the_cpu_would_be_noticed():
-    family, data = batches_on_meta(1, "ratio")
-    theta = family.init_params(Key(0, INITIALISATION, 0))
+    model, data = batches_on_meta(1, "ratio")
+    theta = model.init_params(Key(0, INITIALISATION, 0))
     stray = data._replace(advantages=torch.zeros(1, 4, 5))
     with pytest.raises(RuntimeError, match="device"):
-        _Chunk(family, InnerConfig(), InnerConfig().step_sizes, theta, stray, [stray], 1.0)
+        _Chunk(model, InnerConfig(), InnerConfig().step_sizes, theta, stray, [stray], 1.0)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "mps", ""])
 def test_unknown_devices_are_refused(name):
     with pytest.raises(ValueError, match="device must be cpu, cuda or cuda:N"):
-        RunConfig(device=name)
+        dataclasses.replace(default_config(SINUSOID, "maml"), device=name)
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_remedy():
@@ -80,9 +81,9 @@ def after_three_iterations(config):
         state = built.learner.init(Key(config.seed, INITIALISATION, 0))
         for iteration in range(3):
             key = Key(config.seed, TRAINING, iteration)
-            tasks = built.family.sample_tasks(config.training.num_tasks, key.rng(TASKS))
+            tasks = built.family.source.sample_tasks(config.training.num_tasks, key.rng(TASKS))
             state, report = built.learner.meta_step(state, tasks, key)
-        return {name: value.cpu() for name, value in state.items()}, report.metrics
+        return {name: value.cpu() for name, value in named(state).items()}, report.metrics
     finally:
         built.close()
 
@@ -92,12 +93,15 @@ def after_three_iterations(config):
 @pytest.mark.parametrize("env", [SINUSOID, "maml/Navigation2D-v0", "maml/HalfCheetahVel-rllab-v0"])
 def test_on_a_gpu_three_iterations_are_the_cpu_s(env, step):
     # Few steps of physics, so that differences in the last bit of an action have not grown.
-    config = RunConfig(
-        env=env,
+    config = default_config(env, "reptile" if step == "reptile" else "maml")
+    config = dataclasses.replace(
+        config,
         training=TrainingConfig(num_tasks=3),
-        sampling=SamplingConfig(episodes_per_task=4, horizon=5),
-        outer=OuterConfig(step=step),
+        method=dataclasses.replace(config.method, outer=OUTER_STEPS[step]()),
     )
+    if env != SINUSOID:
+        sampling = SamplingConfig(episodes_per_task=4, horizon=5)
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, sampling=sampling))
     on_cpu, on_gpu = (after_three_iterations(dataclasses.replace(config, device=d)) for d in ("cpu", "cuda"))
     for name, value in on_cpu[0].items():
         torch.testing.assert_close(on_gpu[0][name], value, rtol=1e-3, atol=1e-4)

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from maml_rl.cli import train
-from maml_rl.cli_check_env import check_env
-from maml_rl.cli_compare import compare
-from maml_rl.cli_evaluate import evaluate
-from maml_rl.cli_visualize import visualize
-from maml_rl.config import RunConfig
+from maml_rl.commands.check_env import check_env
+from maml_rl.commands.compare import compare
+from maml_rl.commands.evaluate import evaluate
+from maml_rl.commands.train import train
+from maml_rl.commands.visualize import visualize
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -76,10 +75,10 @@ def test_the_guide_s_commands_as_a_user_gives_them(guide):
 
 @pytest.mark.parametrize("env", ["my_module:Valley", "my_batch:ValleyVectorEnv"])
 def test_a_run_of_the_guide_s_environment_is_read_again(env, guide):
-    assert train(RunConfig(env=env), TINY) == 0
+    assert train(env, TINY) == 0
     (folder,) = (guide / "runs").iterdir()
     assert folder.name.startswith(f"{env.split(':')[1]}-2")
-    assert train(RunConfig(), ["--resume", str(folder), "--env", env, "--num-iterations", "2"]) == 0
+    assert train(arguments=["--resume", str(folder), "--env", env, "--num-iterations", "2"]) == 0
     assert evaluate([str(folder), "--env", env, "--num-tasks", "2"]) == 0
     assert (
         visualize(None, [str(folder), "--trust-env", "--output-dir", "pictures", "--num-tasks", "2", "--no-film"]) == 0
@@ -93,7 +92,7 @@ def test_the_guide_s_environment_gives_the_same_numbers_in_workers(sampler, guid
         pytest.importorskip("ray")
     flags = [*TINY, "--num-iterations", "3"]
     for name, where in (("here", []), ("there", ["--sampler", sampler, "--num-workers", "2"])):
-        assert train(RunConfig(env="my_module:Valley"), [*flags, *where, "--output-dir", name]) == 0
+        assert train("my_module:Valley", [*flags, *where, "--output-dir", name]) == 0
     for name in ("here", "there"):
         assert (guide / name / "checkpoints" / "latest").read_text().strip() == "iteration-000003"
     here, there = (guide / n / "checkpoints" / "iteration-000003.safetensors" for n in ("here", "there"))
@@ -101,13 +100,13 @@ def test_the_guide_s_environment_gives_the_same_numbers_in_workers(sampler, guid
 
 
 def test_a_run_of_a_module_that_cannot_be_found(guide, tmp_path_factory, monkeypatch, capfd):
-    assert train(RunConfig(env="my_module:Valley"), [*TINY, "--output-dir", "run"]) == 0
+    assert train("my_module:Valley", [*TINY, "--output-dir", "run"]) == 0
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(guide)])
     sys.modules.pop("my_module")
     for again in (
         lambda: evaluate([str(guide / "run"), "--trust-env"]),
-        lambda: train(RunConfig(), ["--resume", str(guide / "run"), *OWN]),
+        lambda: train(arguments=["--resume", str(guide / "run"), *OWN]),
     ):
         assert again() == 2
         assert "'my_module' is neither on sys.path nor in" in capfd.readouterr().err
@@ -121,7 +120,7 @@ def test_the_guide_s_environment_is_compared(guide):
 
 def test_adaptation_finds_the_guide_s_valley(guide):
     flags = ["--num-iterations", "8", "--num-tasks", "10", "--evaluate-every", "8", "--output-dir", "run"]
-    assert train(RunConfig(env="my_module:Valley"), flags) == 0
+    assert train("my_module:Valley", flags) == 0
     with open("run/metrics.csv", newline="") as file:
         row = list(csv.DictReader(file))[-1]
     assert float(row["eval_return_3"]) > 0.8 * float(row["eval_return_0"])  # negative: a fifth of the way is gone
@@ -131,3 +130,35 @@ def test_links_lead_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+ADDING = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "docs" / "adding.md").read_text(), re.DOTALL))
+
+
+@pytest.mark.parametrize("name", ADDING)
+def test_the_examples_of_adding_something_work_and_learn(name, tmp_path):
+    (tmp_path / f"{name}.py").write_text(ADDING[name])
+    done = subprocess.run(
+        [sys.executable, f"{name}.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    errors = json.loads(done.stdout)
+    assert errors[-1] < errors[0]
+
+
+@pytest.mark.slow
+def test_the_guide_to_python_runs_from_top_to_bottom(tmp_path):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    (tmp_path / "guide.py").write_text("\n".join(code))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "guide.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 2" in done.stdout.splitlines()

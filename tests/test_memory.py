@@ -7,21 +7,24 @@ import sys
 import pytest
 
 SCRIPT = """
-import json, os, sys
+import dataclasses, json, os, sys
 from pathlib import Path
-from maml_rl.build import build
-from maml_rl.config import RunConfig
-from maml_rl.core.protocols import INITIALISATION, TASKS, TRAINING, Key
+from maml_rl.core.keys import INITIALISATION, TASKS, TRAINING, Key
+from maml_rl.experiments.build import build
+from maml_rl.experiments.presets import default_config
 from maml_rl.sampling.local import SamplingConfig
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-config = RunConfig(env=sys.argv[1], sampling=SamplingConfig(episodes_per_task=4, horizon=20))
+config = default_config(sys.argv[1], "maml")
+if hasattr(config.task, "sampling"):
+    sampling = SamplingConfig(episodes_per_task=4, horizon=20)
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, sampling=sampling))
 built = build(config)
 state = built.learner.init(Key(0, INITIALISATION, 0))
 resident = {}
 for iteration in range(260):
     key = Key(0, TRAINING, iteration)
-    tasks = built.family.sample_tasks(4, key.rng(TASKS))
+    tasks = built.family.source.sample_tasks(4, key.rng(TASKS))
     state, _ = built.learner.meta_step(state, tasks, key)
     resident[iteration] = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 built.close()

@@ -1,4 +1,4 @@
-"""A world that goes wrong in the ways that worlds do, for tests: workers import it, so it is a module of its own."""
+"""An environment that goes wrong in the ways that environments do, for tests: a module, since workers import it."""
 
 import os
 import signal

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from maml_rl.core.lift import Threads, chunk_tasks
+from maml_rl.core.contracts import Model
+from maml_rl.core.lift import Threads
 from maml_rl.core.output_map import LossAtOutputs, OutputMap
-from maml_rl.core.params import Params, concatenate_tasks, take_tasks
-from maml_rl.core.protocols import TaskFamily
+from maml_rl.core.trees import Params, concatenate_tasks, take_tasks
 
 StepSize = float | Params
 
 MAX_STEPS = 10_000
-"""Gradient steps on a task at most: each is kept, or its time, for every task of every iteration."""
+"""The most gradient steps on a task: every task of every iteration takes memory or time for each of them."""
+
+HEAD = "head"
+"""Name of the last layer in `only`, whatever its parameters are called."""
+
+STEP_SIZES = "step_sizes/"
+"""Prefix under which learned step sizes stand beside the parameters, before the parameter's name."""
 
 
 @dataclass(frozen=True)
 class InnerConfig:
-    """How a task is adapted to."""
+    """Settings of adaptation to a task."""
 
     num_steps: int = 1  # Gradient steps per task, each on its own support data.
     step_size: float = 0.1  # Size of a gradient step: alpha of Finn et al. 2017.
+    test_step_size: float | None = None  # Size of a gradient step at test; by default as in training.
+    later_ratio: float = 1.0  # Later steps at test as a share of the first; 0.5 in the paper.
     first_order: bool = False  # Leave out the derivative of the inner gradient (FOMAML).
-    estimator: Literal["log_prob", "ratio", "dice"] = "log_prob"
-    """Inner policy-gradient loss: log-prob x advantage (Finn et al. 2017), likelihood ratio pi / stop(pi) (Rothfuss et
-    al. 2019), or DiCE (Foerster et al. 2018). Same first derivative, different second."""
     only: tuple[str, ...] = ()
-    """Beginnings of the names of the parameters that adapt; by default all do. ANIL (Raghu et al. 2020): head"""
+    """Prefixes of the names of the parameters that adapt; by default all do. head: the last layer (ANIL, Raghu et al.
+    2020)."""
     learn_step_sizes: bool = False
-    """Meta-SGD (Li et al. 2017): each number of the parameters has a step size of its own, which is learned with them
-    and begins at step_size."""
+    """Meta-SGD (Li et al. 2017): each number of the parameters has its own step size, which is learned with them and
+    begins at step_size."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 0:
@@ -40,20 +46,35 @@ class InnerConfig:
             raise ValueError(f"inner.num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
         if not 0.0 < self.step_size < float("inf"):
             raise ValueError(f"inner.step_size must be positive and finite, got {self.step_size}")
+        for name, size in (("test_step_size", self.test_step_size), ("later_ratio", self.later_ratio)):
+            if size is not None and not 0.0 < size < float("inf"):
+                raise ValueError(f"inner.{name} must be positive and finite, got {size}")
 
     @property
     def step_sizes(self) -> tuple[float, ...]:
         return (self.step_size,) * self.num_steps
 
-    def sizes_for(self, params: Params, step_sizes: Sequence[float]) -> Sequence[StepSize]:
-        """The same sizes, as trees with 0 for the parameters that do not adapt, if only some do.
+    def test_step_sizes(self, num_steps: int) -> tuple[float, ...]:
+        """The sizes of the first `num_steps` steps at test."""
+        return tuple(self.test_step_size_at(step) for step in range(num_steps))
 
+    def test_step_size_at(self, num_steps: int) -> float:
+        """The size at test of the gradient step that follows `num_steps` others."""
+        first = self.step_size if self.test_step_size is None else self.test_step_size
+        return first if num_steps == 0 else first * self.later_ratio
+
+    def sizes_for(self, params: Params, step_sizes: Sequence[float], head: tuple[str, ...]) -> Sequence[StepSize]:
+        """The step sizes, as trees with 0 for the parameters that do not adapt, if only some do.
+
+        Args:
+            head: prefixes of the names of the last layer's parameters.
         Raises:
-            ValueError: if none does.
+            ValueError: if no parameter adapts.
         """
         if not self.only:
             return step_sizes
-        adapts = {name: name.startswith(self.only) for name in params}
+        only = tuple(name for each in self.only for name in (head if each == HEAD else (each,)))
+        adapts = {name: name.startswith(only) for name in params}
         if not any(adapts.values()):
             raise ValueError(f"inner.only must name some of the parameters {list(params)}, got {list(self.only)}")
         return [
@@ -81,6 +102,17 @@ def adapt(
     return params
 
 
+def split_step_sizes(params: Params) -> tuple[Params, Params]:
+    """Split what is learned into theta and the learned step sizes, by the names of theta; empty if none are learned."""
+    sizes = {name.removeprefix(STEP_SIZES): value for name, value in params.items() if name.startswith(STEP_SIZES)}
+    return {name: value for name, value in params.items() if not name.startswith(STEP_SIZES)}, sizes
+
+
+def join_step_sizes(theta: Params, sizes: Params) -> Params:
+    """The inverse of `split_step_sizes`."""
+    return theta | {f"{STEP_SIZES}{name}": value for name, value in sizes.items()}
+
+
 def scale(tree: Params, step_size: StepSize) -> Params:
     if isinstance(step_size, dict):
         return {name: value * step_size[name] for name, value in tree.items()}
@@ -94,9 +126,9 @@ def subtract(tree: Params, other: Params) -> Params:
 class InnerStep:
     """The inner loss around one point: its gradient and, on request, products with its Hessian. Stacked tasks."""
 
-    def __init__(self, family: TaskFamily, params: Params, support: Any, with_hessian: bool):
-        self._map: OutputMap = family.linearize(params, support)
-        self._loss = LossAtOutputs(family.inner_loss_at, self._map.outputs, support)
+    def __init__(self, model: Model, params: Params, support: Any, with_hessian: bool):
+        self._map: OutputMap = model.linearize(params, support)
+        self._loss = LossAtOutputs(model.inner_loss_at, self._map.outputs, support)
         pull = self._map.fix_cotangent if with_hessian else self._map.pull
         self.gradient = pull(self._loss.slope)
 
@@ -106,13 +138,13 @@ class InnerStep:
         return self._map.pull_change(direction, self._loss.curve)
 
 
-def inner_gradient(family: TaskFamily) -> Callable[[Params, Any], Params]:
-    """The gradient of the family's inner loss, for `adapt`."""
-    return lambda params, support: InnerStep(family, params, support, with_hessian=False).gradient
+def inner_gradient(model: Model) -> Callable[[Params, Any], Params]:
+    """The gradient of the model's inner loss, for `adapt`."""
+    return lambda params, support: InnerStep(model, params, support, with_hessian=False).gradient
 
 
 def adapt_tasks(
-    family: TaskFamily,
+    model: Model,
     params: Params,
     supports: Sequence[Any],
     step_sizes: Sequence[StepSize],
@@ -129,6 +161,6 @@ def adapt_tasks(
 
     def one_chunk(start: int, stop: int) -> Params:
         own = take_tasks(params, start, stop)
-        return adapt(inner_gradient(family), own, [take_tasks(s, start, stop) for s in supports], step_sizes)
+        return adapt(inner_gradient(model), own, [take_tasks(s, start, stop) for s in supports], step_sizes)
 
-    return concatenate_tasks(threads.map(one_chunk, *zip(*chunk_tasks(supports[0]), strict=True)))
+    return concatenate_tasks(threads.over_chunks(one_chunk, supports[0]))

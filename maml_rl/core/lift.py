@@ -20,21 +20,21 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from maml_rl.core.params import device_of, num_tasks, take_task
+from maml_rl.core.trees import device_of, num_tasks, take_task
 
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 CHUNK_ELEMENTS = 40_000
 """Numbers of support data that one chunk may hold. Many small tasks share a chunk and run as one batched product; a
-task with thousands of steps is a chunk of its own, so that its activations stay in the cache."""
+task with thousands of steps is a chunk by itself, so that its activations stay in the cache."""
 
 CHUNK_ELEMENTS_GPU = 5_000_000
-"""The same where products are large or not worth starting: some forty tasks of thousands of steps each."""
+"""The same on GPUs, where small products are not worth launching: about forty tasks of thousands of steps each."""
 
 
 def takes_stacked(function: Function) -> Function:
-    """Mark a function that takes stacked trees as well as those of one task, and is faster than lifting it."""
+    """Mark a function that takes stacked trees as well as one task's, faster than lifting it would be."""
     function.takes_stacked = True  # type: ignore[attr-defined]
     return function
 
@@ -57,13 +57,19 @@ def lift(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lifted
 
 
-def chunk_tasks(data: Any) -> list[tuple[int, int]]:
-    """Half-open ranges of tasks that are computed together, as equal as can be, so that no thread waits for a longer
-    one: a function of the data's shape, and on GPUs another, but never of the number of threads."""
+def chunk_tasks(data: Any, max_elements: int | None) -> list[tuple[int, int]]:
+    """Half-open ranges of tasks to compute together, as equal as possible, so that no thread waits for a longer one.
+
+    They depend on the data's shape and on whether it is on a GPU, but never on the number of threads.
+
+    Args:
+        max_elements: numbers of data that one chunk may hold; None for what suits the device.
+    """
     count = num_tasks(data)
     elements = sum(leaf[0].numel() for leaf in pytree.tree_leaves(data))
-    limit = CHUNK_ELEMENTS if device_of(data).type == "cpu" else CHUNK_ELEMENTS_GPU
-    num_chunks = math.ceil(count / max(1, limit // max(1, elements)))
+    if max_elements is None:
+        max_elements = CHUNK_ELEMENTS if device_of(data).type == "cpu" else CHUNK_ELEMENTS_GPU
+    num_chunks = math.ceil(count / max(1, max_elements // max(1, elements)))
     edges = [i * count // num_chunks for i in range(num_chunks + 1)]
     return list(itertools.pairwise(edges))
 
@@ -91,12 +97,17 @@ class Threads:
     and the pool is never closed; a SimpleQueue has no such point.
     """
 
-    def __init__(self, num_threads: int):
+    def __init__(self, num_threads: int, chunk_elements: int | None = None):
+        """
+        Args:
+            num_threads: 0 for one per core.
+            chunk_elements: numbers of data that one chunk of tasks may hold; by default what suits the device.
+        """
         if num_threads < 0:
             raise ValueError(f"num_threads must be at least 1, or 0 for one per core, got {num_threads}")
         self.num_threads = num_threads or available_cores()
-        # One product must not be split over several threads: that would change its last bits with their number.
-        torch.set_num_threads(1)
+        self._chunk_elements = chunk_elements
+        _share_no_product()
         self._work: _Work = SimpleQueue()
         num_helpers = self.num_threads if self.num_threads > 1 else 0
         self._helpers = [threading.Thread(target=_help, args=(self._work,), daemon=True) for _ in range(num_helpers)]
@@ -105,8 +116,10 @@ class Threads:
         self._dismiss = weakref.finalize(self, _dismiss, self._work, num_helpers)
 
     def map(self, function: Callable[..., Result], *arguments: Any) -> list[Result]:
-        """Raises:
-        Exception: the error of the first piece in order that failed, when those under way have ended.
+        """Results of the function for each piece of work, in order.
+
+        Raises:
+            Exception: the error of the first piece in order that failed, when those under way have ended.
         """
         pieces = list(zip(*arguments, strict=True))
         if not self._helpers:
@@ -124,17 +137,27 @@ class Threads:
                 raise error
         return [result for _, result, _ in answers]
 
+    def chunks(self, data: Any) -> list[tuple[int, int]]:
+        """Half-open ranges of the stacked data's tasks that are computed together."""
+        return chunk_tasks(data, self._chunk_elements)
+
+    def over_chunks(self, function: Callable[[int, int], Result], data: Any) -> list[Result]:
+        """`function(start, stop)` for the chunks of the stacked data's tasks."""
+        return self.map(function, *zip(*self.chunks(data), strict=True))
+
     @contextmanager
     def inside_products(self) -> Iterator[None]:
-        """Spread every single product over the threads, for work that is not many small pieces. Its last bits depend on
-        their number then."""
+        """Spread every single product over the threads, for work that is not many small pieces. The last bits then
+        depend on the number of threads."""
+        before = torch.get_num_threads()
         torch.set_num_threads(self.num_threads)
         try:
             yield
         finally:
-            torch.set_num_threads(1)
+            torch.set_num_threads(before)
 
     def close(self) -> None:
+        """End the threads; PyTorch again uses as many for one product as before. A pool of one thread still works."""
         self._dismiss()
         for helper in self._helpers:
             helper.join()
@@ -144,17 +167,27 @@ _Work = SimpleQueue[tuple[_Call, int, tuple[Any, ...]] | None]
 
 
 def _help(work: _Work) -> None:
-    """Do one piece of work after the other until dismissed."""
+    """Do one piece of work after another until told to stop."""
     torch.set_num_threads(1)
     while (piece := work.get()) is not None:
         call, index, arguments = piece
         call.answer(index, arguments)
-        del piece, call, arguments  # or they would live on until the next piece comes
+        del piece, call, arguments  # otherwise they would be kept until the next piece arrives
 
 
 def _dismiss(work: _Work, num_helpers: int) -> None:
     for _ in range(num_helpers):
         work.put(None)
+    torch.set_num_threads(_before.pop())
+
+
+_before: list[int] = []  # PyTorch's threads for one product before each of the open pools
+
+
+def _share_no_product() -> None:
+    """Have PyTorch use one thread per product: split over more, the last bits would depend on their number."""
+    _before.append(torch.get_num_threads())
+    torch.set_num_threads(1)
 
 
 def available_cores() -> int:

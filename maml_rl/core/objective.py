@@ -8,11 +8,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, inner_gradient, scale, subtract
-from maml_rl.core.lift import Threads, chunk_tasks, lift
+from maml_rl.core.contracts import Model
+from maml_rl.core.inner import (
+    InnerConfig,
+    InnerStep,
+    StepSize,
+    adapt,
+    inner_gradient,
+    scale,
+    split_step_sizes,
+    subtract,
+)
+from maml_rl.core.lift import Threads, lift
 from maml_rl.core.output_map import LossAtOutputs, OutputMap
-from maml_rl.core.params import Params, concatenate_tasks, flatten, num_tasks, stack, take_tasks, unflatten
-from maml_rl.core.protocols import TaskFamily
+from maml_rl.core.trees import Params, concatenate_tasks, flatten, num_tasks, stack, take_tasks, unflatten
 
 
 class Evaluation(NamedTuple):
@@ -24,21 +33,23 @@ class Linearization(NamedTuple):
     """The meta-objective to first order, and its Fisher matrix, around one theta."""
 
     loss: float
-    gradient: Tensor  # [P]
-    fisher_product: Callable[[Tensor], Tensor]  # [P] -> [P]
-    adapted: Params  # theta' [task, ...]
-    step_size_gradient: Tensor | None  # [P], if step sizes are learned: one for each parameter, the same in every step
+    gradient: Tensor  # [P], or [2 P] where step sizes are learned: theta's, then theirs, the same size in every step
+    gradient_norm: float  # of theta's part
+    fisher_product: Callable[[Tensor], Tensor]  # [P] -> [P], in theta
 
 
 class MetaObjective:
-    """One iteration's data, seen as a function of theta.
+    """The meta-loss of one iteration's data as a function of all that is learned: theta, and learned step_sizes/...
 
     Every evaluation adapts anew from the candidate theta: the trust region lies around the adapted policies.
+
+    Attributes:
+        adapted: theta' [task, ...] at the parameters of the last linearisation; None before the first.
     """
 
     def __init__(
         self,
-        family: TaskFamily,
+        model: Model,
         inner: InnerConfig,
         supports: Sequence[Any],
         query: Any,
@@ -47,43 +58,45 @@ class MetaObjective:
     ):
         """
         Args:
-            step_sizes: numbers or trees, one for each support; by default those of `inner`.
+            step_sizes: numbers or trees, one for each support, if none are learned; by default those of `inner`.
         """
-        self._family, self._inner, self._threads = family, inner, threads
+        self.adapted: Params | None = None
+        self._model, self._inner, self._threads = model, inner, threads
         self._step_sizes = inner.step_sizes if step_sizes is None else step_sizes
         self._num_tasks = num_tasks(query)
         self._data = [
             (take_tasks(query, *chunk), [take_tasks(support, *chunk) for support in supports])
-            for chunk in chunk_tasks(query)
+            for chunk in threads.chunks(query)
         ]
         self._old_outputs: list[Tensor] = []
 
-    def evaluate(self, theta: Params) -> Evaluation:
-        """Loss at a candidate, and its divergence from the theta that was last linearised at."""
-        family = self._family
+    def evaluate(self, params: Params) -> Evaluation:
+        """Loss at a candidate, and its divergence from the parameters of the last linearisation."""
+        model, (theta, step_sizes) = self._model, self._split(params)
         assert self._old_outputs, "linearize comes first: it sets the outputs that the divergence is measured from"
 
         def one_chunk(data: tuple[Any, list[Any]], old_outputs: Tensor) -> tuple[Tensor, Tensor]:
             query, supports = data
             start = stack(theta, num_tasks(query))
-            adapted = adapt(inner_gradient(family), start, supports, self._step_sizes)
+            adapted = adapt(inner_gradient(model), start, supports, step_sizes)
             with torch.no_grad():
-                outputs = family.linearize(adapted, query).outputs
-                loss = lift(family.outer_loss_at)(outputs, query)
-                return loss, lift(family.divergence)(old_outputs, outputs, query)
+                outputs = model.linearize(adapted, query).outputs
+                loss = lift(model.outer_loss_at)(outputs, query)
+                return loss, lift(model.divergence)(old_outputs, outputs, query)
 
         pieces = self._threads.map(one_chunk, self._data, self._old_outputs)
         losses, divergences = (torch.cat(column).double() for column in zip(*pieces, strict=True))
         return Evaluation(losses.mean().item(), divergences.mean().item())
 
-    def linearize(self, theta: Params, fisher_share: float) -> Linearization:
-        """Value and gradient at theta, and Fisher products that rest on a share of each task's data.
+    def linearize(self, params: Params, fisher_share: float) -> Linearization:
+        """Value and gradient at the parameters, and Fisher products that rest on a share of each task's data.
 
         Args:
             fisher_share: 1 for the exact matrix, 0 for none.
         """
+        theta, step_sizes = self._split(params)
         chunks = self._threads.map(
-            lambda data: _Chunk(self._family, self._inner, self._step_sizes, theta, data[0], data[1], fisher_share),
+            lambda data: _Chunk(self._model, self._inner, step_sizes, theta, data[0], data[1], fisher_share),
             self._data,
         )
         self._old_outputs = [chunk.old_outputs for chunk in chunks]
@@ -94,12 +107,19 @@ class MetaObjective:
 
         loss = self._mean([chunk.loss for chunk in chunks])
         gradient = self._mean([chunk.gradient for chunk in chunks])
-        adapted = concatenate_tasks([chunk.adapted for chunk in chunks])
-        sizes = [chunk.step_size_gradient for chunk in chunks if chunk.step_size_gradient is not None]
-        return Linearization(loss.item(), gradient, fisher_product, adapted, self._mean(sizes) if sizes else None)
+        gradient_norm = gradient.norm().item()
+        self.adapted = concatenate_tasks([chunk.adapted for chunk in chunks])
+        slopes = [chunk.step_size_gradient for chunk in chunks if chunk.step_size_gradient is not None]
+        if slopes:
+            gradient = torch.cat([gradient, self._mean(slopes)])
+        return Linearization(loss.item(), gradient, gradient_norm, fisher_product)
+
+    def _split(self, params: Params) -> tuple[Params, Sequence[StepSize]]:
+        theta, learned = split_step_sizes(params)
+        return theta, [learned] * len(self._step_sizes) if learned else self._step_sizes
 
     def _mean(self, sums: Sequence[Tensor]) -> Tensor:
-        """From sums over chunks to the mean over tasks, added in double precision in the order of the tasks."""
+        """The mean over tasks from sums over chunks, added in double precision in the order of the tasks."""
         total = sums[0].double()
         for each in sums[1:]:
             total = total + each.double()
@@ -140,7 +160,7 @@ class _Path:
         return pulled
 
     def step_size_slopes(self, pulled: Sequence[Params]) -> list[Params]:
-        """From `pulls` of a loss's slope, that loss's derivative in the sizes of the last step, the one before, ...
+        """A loss's derivative in the sizes of the last step, the one before, ..., from `pulls` of the loss's slope.
 
         theta'' = theta' - alpha * g depends on alpha by -g."""
         befores = pulled[: len(self._inner_steps)] if self._steps else [pulled[0]] * len(self._inner_steps)
@@ -157,7 +177,7 @@ class _Chunk:
 
     def __init__(
         self,
-        family: TaskFamily,
+        model: Model,
         inner: InnerConfig,
         step_sizes: Sequence[StepSize],
         theta: Params,
@@ -171,15 +191,15 @@ class _Chunk:
 
         def recorded_gradient(params: Params, support: Any) -> Params:
             points.append(params)
-            steps.append(InnerStep(family, params, support, with_hessian=not inner.first_order))
+            steps.append(InnerStep(model, params, support, with_hessian=not inner.first_order))
             return steps[-1].gradient
 
         adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, step_sizes)
         self.adapted = adapted
-        outputs = family.linearize(adapted, query)
+        outputs = model.linearize(adapted, query)
         self._path = _Path(inner, steps, step_sizes, outputs)
         self.old_outputs = outputs.outputs.detach()
-        outer = LossAtOutputs(family.outer_loss_at, self.old_outputs, query)
+        outer = LossAtOutputs(model.outer_loss_at, self.old_outputs, query)
         self.loss = outer.values.sum()
         pulled = self._path.pulls(outer.slope)
         self.gradient = self._sum(pulled[-1])
@@ -187,23 +207,23 @@ class _Chunk:
         if inner.learn_step_sizes:
             slopes = [self._sum(slope) for slope in self._path.step_size_slopes(pulled)]
             self.step_size_gradient = torch.stack(slopes).sum(dim=0)
-        if 0.0 < fisher_share < 1.0:  # about the same points: theta' itself rests on all data
-            query = family.part(query, fisher_share)
-            parts = [family.part(support, fisher_share) for support in supports]
-            steps = [InnerStep(family, p, s, not inner.first_order) for p, s in zip(points, parts, strict=True)]
-            outputs = family.linearize(adapted, query)
+        if 0.0 < fisher_share < 1.0:  # around the same points: theta' itself uses all data
+            query = model.part(query, fisher_share)
+            parts = [model.part(support, fisher_share) for support in supports]
+            steps = [InnerStep(model, p, s, not inner.first_order) for p, s in zip(points, parts, strict=True)]
+            outputs = model.linearize(adapted, query)
             self._path = _Path(inner, steps, step_sizes, outputs)
         if fisher_share > 0.0:
             old = outputs.outputs.detach()
             self._divergence = LossAtOutputs(
-                lambda outputs, data: family.divergence(data[0], outputs, data[1]), old, (old, query)
+                lambda outputs, data: model.divergence(data[0], outputs, data[1]), old, (old, query)
             )
 
     def fisher_product(self, direction: Params) -> Tensor:
-        """sum_i J_i' F_i J_i direction: [P]."""
+        """The product sum_i J_i' F_i J_i direction: [P]."""
         pushed = self._path.push(stack(direction, self._num_tasks))
         return self._sum(self._path.pull(self._divergence.curve(pushed)))
 
     def _sum(self, tree: Params) -> Tensor:
-        """Over tasks: [n, ...] to [P]."""
+        """The sum over tasks: [n, ...] to [P]."""
         return flatten({name: tree[name].sum(dim=0) for name in self._names})

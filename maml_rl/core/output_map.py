@@ -2,7 +2,7 @@
 
 A task's losses depend on the parameters through the outputs alone (a policy's distributions, a network's predictions).
 So the derivatives split into those of the map, which are costly and the same for every loss, and those of the loss in
-its outputs, which are cheap. `AutogradMap` serves any function; networks may bring a faster one of their own.
+its outputs, which are cheap. `AutogradMap` works for any function; a network may bring its own faster one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.lift import lift
-from maml_rl.core.params import Params, as_leaves
+from maml_rl.core.trees import Params, as_leaves
 
 
 class OutputMap(Protocol):
-    """outputs(params) for n tasks at once, linearised at one point. J is its Jacobian there.
+    """The outputs of n tasks as a function of parameters, linearised at one point. J is its Jacobian there.
 
     Parameters and directions are stacked [n, ...]; outputs, cotangents and pushed directions are [n, B, width].
     """
@@ -26,16 +26,16 @@ class OutputMap(Protocol):
     outputs: Tensor
 
     def push(self, direction: Params) -> Tensor:
-        """J direction."""
+        """The product J direction."""
 
     def pull(self, cotangent: Tensor) -> Params:
-        """J' cotangent."""
+        """The product J' cotangent."""
 
     def fix_cotangent(self, cotangent: Tensor) -> Params:
-        """`pull`, remembering what `pull_change` needs."""
+        """Do a `pull`, and remember what `pull_change` needs."""
 
     def pull_change(self, direction: Params, change: Callable[[Tensor], Tensor]) -> Params:
-        """How J' c changes as the parameters move in `direction`, for the cotangent c that was fixed.
+        """The change of J' c as the parameters move in `direction`, for the cotangent c that was fixed.
 
         Args:
             change: the pushed direction -> the accompanying change of c.
@@ -45,7 +45,7 @@ class OutputMap(Protocol):
 
 
 class _Following(torch.autograd.Function):
-    """A cotangent as a function of the outputs: one backward pass then finds both how J' c bends and how c changes."""
+    """A cotangent as a function of the outputs, so that one backward pass gives both the change of J' and that of c."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, cotangent: Tensor, change: list[Callable[[Tensor], Tensor]]) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 OBSERVATION_BOUND = 10.0
-"""Observations are clipped to +- this before they become features."""
+"""Bound to which observations are clipped before they become features."""
 
 BLOCK = 512
-"""Numbers of an observation that are turned into features at once, where there are many."""
+"""The most numbers of an observation that are turned into features at once."""
 
 
 def features(observations: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ def num_features(observation_size: int) -> int:
 
 
 def working_bytes(num_steps: int, num_features: int) -> int:
-    """Memory that a fit to so many steps takes at least: the matrix of the smaller system, and with its multiple of the
-    identity added. [bytes]"""
+    """The least memory that a fit to `num_steps` steps takes: the matrix of the smaller system, and a copy of it with
+    the multiple of the identity added. [bytes]"""
     return 2 * 8 * min(num_steps, num_features) ** 2
 
 
@@ -50,20 +50,21 @@ def fitted_values(observations: Tensor, returns: Tensor, mask: Tensor, ridge: fl
     target = returns.double().flatten() * weights
     if len(target) < num_features(observations.shape[-1]):
         # X (X'X + r I)^-1 X'y = X X' (X X' + r I)^-1 y: with fewer steps than features the smaller system
-        gram = _gram_of_steps(observations, weights)
+        gram = gram_of_steps(observations, weights, BLOCK)
         return (gram @ _solved(gram, target, ridge)).view_as(returns).to(returns.dtype)
     inputs = features(observations) * weights.unsqueeze(-1)
     coefficients = _solved(inputs.T @ inputs, inputs.T @ target, ridge)
     return (inputs @ coefficients).view_as(returns).to(returns.dtype)
 
 
-def _gram_of_steps(observations: Tensor, weights: Tensor) -> Tensor:
-    """X X' of the weighted features X, [E * T, E * T], without ever holding all of X."""
+def gram_of_steps(observations: Tensor, weights: Tensor, block: int) -> Tensor:
+    """X X' of the weighted features X, [E * T, E * T], without ever holding all of X: only `block` numbers of an
+    observation are turned into features at once."""
     shape = (*observations.shape[:2], 0)
     time = features(observations.new_empty(shape)) * weights.unsqueeze(-1)
     gram = time @ time.T
-    for block in observations.split(BLOCK, dim=-1):
-        columns = features(block)[:, : 2 * block.shape[-1]] * weights.unsqueeze(-1)
+    for part in observations.split(block, dim=-1):
+        columns = features(part)[:, : 2 * part.shape[-1]] * weights.unsqueeze(-1)
         gram.addmm_(columns, columns.T)
     return gram
 

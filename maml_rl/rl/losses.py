@@ -48,7 +48,7 @@ def dice_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
 
 
 def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    """-mean(pi / pi_old * A): what the trust region lowers.
+    """-mean(pi / pi_old * A): the loss that the trust region minimises.
 
     Args:
         old_log_probs: [E, T] of the policy that collected the data, a constant.

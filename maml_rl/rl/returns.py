@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 LARGE_OFFSET = 100.0
-"""Standard deviations of the rewards from which on their mean hides them: a baseline of smooth features misses more of
-its sum over the remaining steps than the rewards vary, and float32 rounds them away."""
+"""Mean of the rewards, in standard deviations, above which it hides their differences: a baseline of smooth features
+misses more of the mean's sum over the remaining steps than the rewards vary, and float32 rounds them away."""
 
 
 def without_offset(rewards: Tensor, mask: Tensor) -> Tensor:
-    """The rewards of one task less their mean, if that is large beside what they vary by and no episode ends early.
+    """The rewards of one task minus their mean, if that is large beside their spread and no episode ends early.
 
-    What is taken off adds the same to the returns of all episodes at the same step, so it is a baseline that depends on
-    time only, and no gradient is biased. Where an episode can end early, living longer is worth the offset: it stays.
+    The mean contributes the same to the returns of all episodes at the same step, so it is a baseline that depends on
+    time only, and no gradient is biased. Where episodes can end early, a longer life earns the offset: it stays.
 
     Args:
         rewards, mask: [E, T].
@@ -49,8 +49,8 @@ def gae(rewards: Tensor, values: Tensor, discount: float, gae_lambda: float) -> 
 
     Args:
         rewards: [..., T] received on leaving step t; zero after the end.
-        values: [..., T + 1]; zero from an episode's end on, be it the world's or the clock's: the published practice
-            with finite horizons, consistent because the baseline knows the time.
+        values: [..., T + 1]; zero from an episode's end on, be it the environment's or the clock's: the published
+            practice with finite horizons, consistent because the baseline knows the time.
         gae_lambda: in [0, 1]; 0 gives one-step errors, 1 gives returns minus values.
     Returns:
         [..., T] advantages, in units of reward.

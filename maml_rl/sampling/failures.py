@@ -1,4 +1,4 @@
-"""What is told when tasks cannot be played: where it happened, what makes it happen again, the traceback."""
+"""Turn an environment's exception into a SamplingError with task, seeds and traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from maml_rl.core.protocols import Key
+from maml_rl.core.keys import Key
 from maml_rl.sampling.trajectory import SamplingError
 
 
@@ -17,7 +17,7 @@ def said(error: BaseException) -> str:
 
 
 def named(tasks: Sequence[Any], first_task: int, key: Key) -> str:
-    """Consecutive tasks, as one reads of them in a message and can play them again."""
+    """Consecutive tasks for a message, with all that it takes to play them again."""
     if len(tasks) > 1:
         return f"tasks {first_task} to {first_task + len(tasks) - 1} under {key}"
     text = repr(tasks[0])
@@ -27,12 +27,12 @@ def named(tasks: Sequence[Any], first_task: int, key: Key) -> str:
 def as_sampling_error(
     error: BaseException, tasks: Sequence[Any], first_task: int, key: Key, reset_seeds: Sequence[int], where: str
 ) -> SamplingError:
-    """What an environment raised while it played these tasks, as the error that ends the sampling. To be called while
-    it is handled.
+    """Turn an environment's exception into a SamplingError with task, seeds and traceback. Call it while the exception
+    is handled.
 
     Args:
         reset_seeds: of all episodes, task-major.
-        where: this was played: "in a worker".
+        where: the tasks were played, such as "in a worker".
     Returns:
         The error itself, if it says where it happened; whatever an environment is to blame for has a note with the
         tasks, the seeds of their episodes and the traceback.

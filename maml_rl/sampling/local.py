@@ -1,4 +1,4 @@
-"""The in-process sampler: threads, each with an environment and a block of the tasks of its own.
+"""The in-process sampler: threads, each with its own environment and block of tasks.
 
 Physics steps without Python's lock, so one thread's policy overlaps with another's physics.
 """
@@ -10,23 +10,26 @@ import itertools
 import math
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maml_rl.core.contracts import Actor, Memory
+from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.params import Params, take_tasks
-from maml_rl.core.protocols import Key
-from maml_rl.policies import Policy
+from maml_rl.core.trees import concatenate_tasks
 from maml_rl.sampling.failures import as_sampling_error
-from maml_rl.sampling.rollout import VectorWorld, rollout
+from maml_rl.sampling.recipe import Recipe
+from maml_rl.sampling.rollout import VectorEnvironment, rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import Trajectory, blank_trajectory
+from maml_rl.sampling.trajectory import BY_EPISODE, Trajectory, blank_trajectory
 
-MAX_WORKERS = 10_000  # threads, or processes: more than any machine or cluster that this has been thought for
+MAX_WORKERS = 10_000
+"""Threads or processes at most: no machine has as many processors."""
+
 MAX_COPIES = 400
 """Most copies at a time of an environment that is copied for each episode: each may hold files and memory, and many
 systems let a process open 1024 files. With far fewer, a policy's steps would be slow beside those of a quick one."""
@@ -34,11 +37,10 @@ systems let a process open 1024 files. With far fewer, a policy's steps would be
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How trajectories are collected."""
+    """Collection of trajectories."""
 
     episodes_per_task: int = 20  # Episodes of each task for each gradient step, and again for the outer step.
     horizon: int | None = None  # Steps of an episode at most; by default the environment's own number, or else 200.
-    num_threads: int = 0  # Threads for sampling and learning; 0 takes every core. Results do not depend on it.
     sampler: Literal["local", "processes", "ray"] = "local"
     """In this process, in others on this machine, or on a Ray cluster. Results do not depend on it."""
     num_workers: int | None = None  # Processes, or tasks at once on Ray; by default one per core or CPU.
@@ -50,10 +52,6 @@ class SamplingConfig:
             raise ValueError(f"episodes_per_task must be at least 1, got {self.episodes_per_task}")
         if self.horizon is not None and self.horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
-        if self.num_threads < 0:
-            raise ValueError(f"num_threads must be at least 1, or 0 for one per core, got {self.num_threads}")
-        if self.num_threads > MAX_WORKERS:
-            raise ValueError(f"num_threads must be at most {MAX_WORKERS}, got {self.num_threads}")
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, or left out for one per core, got {self.num_workers}")
         if self.num_workers is not None and self.num_workers > MAX_WORKERS:
@@ -67,54 +65,39 @@ class SamplingConfig:
 class LocalSampler:
     """Samples whole tasks on this process's threads. Equal keys give equal trajectories for any number of them."""
 
-    def __init__(
-        self,
-        make_env: Callable[[int], VectorWorld],
-        policy: Policy,
-        num_episodes: int,
-        horizon: int,
-        threads: Threads,
-        reports_success: bool = False,
-        max_envs: int | None = None,
-    ):
+    def __init__(self, recipe: Recipe, threads: Threads, max_envs: int | None = None):
         """
         Args:
-            make_env: number of sub-environments -> a vector environment on one thread.
-            num_episodes: E, per task.
-            horizon: T, steps after which the environment truncates.
-            reports_success: whether the environment does.
             max_envs: sub-environments that may exist at the same time, but at least those of one task; None for as many
                 as there are episodes.
         """
-        self._make_env, self._policy = make_env, policy
-        self._num_episodes, self._horizon, self._reports_success = num_episodes, horizon, reports_success
-        self._is_bounded = max_envs is not None
+        self._recipe, self._is_bounded = recipe, max_envs is not None
         self._threads, self._max_tasks = threads, math.inf  # side by side on one thread
         self._own_threads: Threads | None = None
         if max_envs is not None:
-            if max_envs < threads.num_threads * num_episodes:
-                self._threads = self._own_threads = Threads(max(1, max_envs // num_episodes))
-            self._max_tasks = max(1, max_envs // (self._threads.num_threads * num_episodes))
+            if max_envs < threads.num_threads * recipe.at_once:
+                self._threads = self._own_threads = Threads(max(1, max_envs // recipe.at_once))
+            self._max_tasks = max(1, max_envs // (self._threads.num_threads * recipe.at_once))
         self._own = threading.local()  # environments of the present thread, by size
-        self._all_envs: list[VectorWorld] = []
+        self._all_envs: list[VectorEnvironment] = []
         self._adding = threading.Lock()
 
-    def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
-        """E episodes of every task, each under its own parameters (stacked: [N, ...]).
+    def sample(self, tasks: Sequence[Any], actor: Actor, key: Key) -> Trajectory:
+        """E episodes of every task, each under its own parameters.
 
         Raises:
             SamplingError: naming the task, or those that were played together; the traceback is among its notes.
         """
-        n, e, t = len(tasks), self._num_episodes, self._horizon
-        policy = self._policy
-        trajectory = blank_trajectory(n, e, t, policy, self._reports_success)
+        recipe = self._recipe
+        trajectory = blank_trajectory(len(tasks), recipe.shape)
 
-        def one_block(start: int, stop: int) -> None:
-            noise = episode_noise(key, start, stop - start, e, t, policy)
+        def one_block(start: int, stop: int) -> Memory:
+            noise = episode_noise(key, start, stop - start, recipe.shape, recipe.actions)
             own = tasks[start:stop]
-            out = take_tasks(trajectory, start, stop)
+            out = trajectory._replace(**{name: getattr(trajectory, name)[start:stop] for name in BY_EPISODE})
             try:
-                rollout(self._env((stop - start) * e), policy, take_tasks(params, start, stop), own, noise, out, start)
+                stage = recipe.stage(self._env((stop - start) * recipe.at_once))
+                return rollout(stage, actor.take_tasks(start, stop), own, noise, out, start)
             except Exception as error:
                 self._discard()  # it failed in the midst of an episode
                 told = as_sampling_error(error, own, start, key, noise.reset_seeds, "in this process")
@@ -122,8 +105,8 @@ class LocalSampler:
                     raise
                 raise told from error
 
-        self._threads.map(one_block, *zip(*self._blocks(n), strict=True))
-        return trajectory
+        memories = self._threads.map(one_block, *zip(*self._blocks(len(tasks)), strict=True))
+        return trajectory._replace(memory=concatenate_tasks(memories))
 
     def close(self) -> None:
         if self._own_threads is not None:
@@ -140,7 +123,7 @@ class LocalSampler:
         edges = [round(i * num_tasks / count) for i in range(count + 1)]
         return list(itertools.pairwise(edges))
 
-    def _env(self, num_envs: int) -> VectorWorld:
+    def _env(self, num_envs: int) -> VectorEnvironment:
         """An environment of this size on this thread, which keeps one for each size, or, where copies are bounded, the
         largest alone."""
         envs = self._envs_of_thread()
@@ -149,12 +132,12 @@ class LocalSampler:
                 return _FirstRows(envs[max(envs)], num_envs)
             if self._is_bounded:
                 self._discard()
-            envs[num_envs] = self._make_env(num_envs)
+            envs[num_envs] = self._recipe.make_env(num_envs)
             with self._adding:
                 self._all_envs.append(envs[num_envs])
         return envs[num_envs]
 
-    def _envs_of_thread(self) -> dict[int, VectorWorld]:
+    def _envs_of_thread(self) -> dict[int, VectorEnvironment]:
         if not hasattr(self._own, "envs"):
             self._own.envs = {}
         return self._own.envs
@@ -173,7 +156,7 @@ class LocalSampler:
 class _FirstRows:
     """The first sub-environments of a larger vector environment; the others stand still."""
 
-    def __init__(self, env: VectorWorld, num_envs: int):
+    def __init__(self, env: VectorEnvironment, num_envs: int):
         self._env, self.num_envs, self.single_action_space = env, num_envs, env.single_action_space
         self._mask = np.arange(env.num_envs) < num_envs
 
@@ -193,7 +176,7 @@ class _FirstRows:
         return (*(array[: self.num_envs] for array in arrays), {k: v[: self.num_envs] for k, v in infos.items()})
 
     def close(self) -> None:
-        """The larger one lives on."""
+        """Leave the larger one open."""
 
     def _filled(self, values: Sequence[Any], value: Any) -> list[Any]:
         return [*values, *[value] * (self._env.num_envs - self.num_envs)]

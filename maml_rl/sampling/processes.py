@@ -1,4 +1,4 @@
-"""Sampling in processes of their own, on this machine: for environments that are slow in Python.
+"""Sampling in separate processes on this machine: for environments that are slow in Python.
 
 Each worker is spawned, never forked, keeps its environment, and plays one task at a time. One that dies is replaced
 and its task played again; one that takes too long is killed, which makes it one that died. Workers end when the
@@ -27,6 +27,7 @@ import cloudpickle
 
 from maml_rl.core.lift import available_cores
 from maml_rl.sampling.failures import said
+from maml_rl.sampling.recipe import Recipe
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import (
     MAX_ATTEMPTS,
@@ -34,7 +35,6 @@ from maml_rl.sampling.work import (
     Lost,
     Outcome,
     ParamArrays,
-    Recipe,
     Work,
     Workbench,
     arrays_of_task,
@@ -129,7 +129,7 @@ class ProcessCrew:
         self._workers.remove(worker)
 
     def _hear(self, worker: _Worker) -> Outcome | None:
-        """What became of a worker's task; None from one that had yet to start."""
+        """The outcome of a worker's task; None from one that had yet to start."""
         was_ready = worker.is_ready
         try:
             outcome = worker.answer()
@@ -192,7 +192,7 @@ class _Worker:
             _send(self.connection, (work, params))
 
     def answer(self) -> Any:
-        """What it has sent: its greeting, or its work.
+        """The message that it has sent: its greeting, or its work.
 
         Raises:
             EOFError, OSError: if it is dead and has not.
@@ -218,7 +218,7 @@ class _Worker:
         self.process.join()
 
     def fate(self) -> str:
-        """How it ended, in words."""
+        """The way it ended, in words."""
         if self._overdue_after is not None:
             return f"did not answer within {self._overdue_after:g} s and was killed"
         code = self.process.exitcode or 0
@@ -275,7 +275,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _fresh_start() -> Iterator[None]:
-    """What a process spawned in here begins with: one BLAS thread, Ctrl-C blocked until it is ignored, no main.
+    """Give processes spawned in here a clean start: one BLAS thread, Ctrl-C blocked until it is ignored, no main.
 
     A spawned process would run the main program once more, if it is a file, and look for one if it came from a pipe.
     There is no need: cloudpickle sends what main defines by value.

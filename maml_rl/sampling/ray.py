@@ -42,7 +42,7 @@ SECONDS_UNWATCHED = 1.0  # between two looks at whether Ray still runs
 SECONDS_TO_START = 300.0  # for the first worker to be placed, to import and to make its environment
 
 Introduction = tuple[bytes, tuple[str, ...]]
-"""What a worker is told once: the pickled recipe, and where the driver looks for modules."""
+"""The pickled recipe, and the folders in which the driver looks for modules: sent to each worker once."""
 
 
 class RayCrew:
@@ -122,7 +122,7 @@ class RayCrew:
         self._is_own = False
 
     def _require_going(self) -> None:
-        """Ray ends this process, with no word of where training stands, if it is asked for anything after its own end.
+        """Raise if Ray has ended: if asked for anything, it would end this process and not say where training stands.
 
         Raises:
             SamplingError: if it has ended.
@@ -182,7 +182,7 @@ def _introduce(introduction: Introduction) -> Failure | None:
 
 
 def _play(introduction: Introduction, params: ParamArrays, work: Work) -> Played | Failure:
-    """In a worker: what Ray's store hands over comes as values."""
+    """Play one task in a worker, where Ray passes what lies in its store as values."""
     failure = _introduce(introduction)
     return failure or _bench(introduction).play(work, arrays_of_task(params, work.task_index))
 
@@ -239,7 +239,7 @@ def _start(ray: Any, **settings: Any) -> None:
     """A Ray of this machine alone, which listens on the loopback interface only: no other machine reaches it.
 
     Ray takes 127.0.0.1 for its address on macOS and Windows; on Linux it replaces it by the machine's own, and then
-    listens on all interfaces, unless it is told to leave clusters out while it starts.
+    listens on all interfaces, unless clusters are switched off while it starts.
     """
     constants: Any = importlib.import_module("ray._private.ray_constants")
     allowed = getattr(constants, "ENABLE_RAY_CLUSTER", True)
@@ -271,5 +271,5 @@ def _where(address: str) -> str:
 
 
 def _last_line(error: BaseException) -> str:
-    """Ray puts a worker's whole traceback into the message; what was raised stands at its end."""
+    """The last line of a message: Ray puts a worker's whole traceback into it, with the error itself at the end."""
     return str(error).strip().rpartition("\n")[2]

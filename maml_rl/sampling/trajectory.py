@@ -1,4 +1,4 @@
-"""What a sampler hands over."""
+"""Trajectories: what a sampler returns."""
 
 from __future__ import annotations
 
@@ -7,33 +7,51 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.policies import Policy
+from maml_rl.core.contracts import Memory
 
 
 class Trajectory(NamedTuple):
     """Episodes of N tasks: E episodes a task, T steps at most. After an episode's end its rows are zero and masked."""
 
-    observations: Tensor  # [N, E, T, O] float32, seen before acting, as the policy sees them
-    actions: Tensor  # [N, E, T, A] float32, as the policy drew them: neither clipped nor scaled
+    observations: Tensor  # [N, E, T, O] float32, seen before acting, as the actor sees them
+    actions: Tensor  # [N, E, T, A] float32, as drawn: neither clipped nor scaled
     rewards: Tensor  # [N, E, T] float64: a small difference beside a large offset is a signal, too
     mask: Tensor  # [N, E, T] float32: 1 where a step was taken
-    terminated: Tensor  # [N, E] bool: the world ended the episode (otherwise the clock did)
-    successes: Tensor  # [N, E, 1] bool: the task was done at some step; [N, E, 0] in worlds that do not report it
+    last_observations: Tensor  # [N, E, O] float32: seen after the last step
+    terminated: Tensor  # [N, E] bool: the environment ended the episode
+    truncated: Tensor  # [N, E] bool: the clock did
+    successes: Tensor  # [N, E, 1] bool: the task was done at some step; [N, E, 0] where that is not reported
+    memory: Memory  # the actor's after its last step: [N, ...]; () for a feed-forward one
 
 
-def blank_trajectory(
-    num_tasks: int, num_episodes: int, horizon: int, policy: Policy, reports_success: bool
-) -> Trajectory:
+BY_EPISODE = tuple(name for name in Trajectory._fields if name != "memory")
+"""The fields with an axis of episodes."""
+
+
+class Shape(NamedTuple):
+    """The size of one task's experience."""
+
+    num_episodes: int  # E
+    horizon: int  # T, steps after which the environment truncates
+    observation_size: int  # O
+    action_width: int  # A
+    reports_success: bool  # whether the environment does
+
+
+def blank_trajectory(num_tasks: int, shape: Shape) -> Trajectory:
     """A trajectory in which no step has been taken yet, for `rollout` to write into."""
-    episodes = (num_tasks, num_episodes)
-    steps = (*episodes, horizon)
+    episodes = (num_tasks, shape.num_episodes)
+    steps = (*episodes, shape.horizon)
     return Trajectory(
-        torch.zeros(*steps, policy.observation_size),
-        torch.zeros(*steps, policy.action_width),
+        torch.zeros(*steps, shape.observation_size),
+        torch.zeros(*steps, shape.action_width),
         torch.zeros(steps, dtype=torch.float64),
         torch.zeros(steps),
+        torch.zeros(*episodes, shape.observation_size),
         torch.zeros(episodes, dtype=torch.bool),
-        torch.zeros(*episodes, int(reports_success), dtype=torch.bool),
+        torch.zeros(episodes, dtype=torch.bool),
+        torch.zeros(*episodes, int(shape.reports_success), dtype=torch.bool),
+        (),
     )
 
 

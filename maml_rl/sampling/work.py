@@ -1,6 +1,6 @@
-"""Whole tasks as work for other processes: what a piece of work is, how it is played, how all of them get done.
+"""Whole tasks as work for other processes: pieces of work, how one is played, and how all of them get done.
 
-A task's episodes are a pure function of (task, its parameters, key, index): who plays them, and how often, shows in no
+A task's episodes are a pure function of (task, its parameters, key, index): who plays them, and how often, changes no
 bit. What is lost with a worker is therefore played again; an error of the environment would come again, and ends it.
 """
 
@@ -9,41 +9,28 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
 import torch
 from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
 
-from maml_rl.core.params import Params
-from maml_rl.core.protocols import Key
-from maml_rl.policies import Policy
+from maml_rl.core.contracts import Actor, Network
+from maml_rl.core.keys import Key
+from maml_rl.core.trees import Params
 from maml_rl.sampling.failures import as_sampling_error, named, said
-from maml_rl.sampling.rollout import VectorWorld, rollout
+from maml_rl.sampling.recipe import Recipe
+from maml_rl.sampling.rollout import VectorEnvironment, rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import SamplingError, Trajectory, blank_trajectory
+from maml_rl.sampling.trajectory import BY_EPISODE, SamplingError, Trajectory, blank_trajectory
 
 MAX_ATTEMPTS = 3
-"""How often a task is begun at most, if workers are lost over it: it may be what kills them."""
+"""The most times that a task is begun if workers are lost over it: it may be what kills them."""
 
 ParamArrays = dict[str, NDArray]
 """Parameters stacked over tasks, [N, ...], or [1, ...] where all tasks share them."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a worker is told once."""
-
-    make_env: Callable[[int], VectorWorld]  # number of sub-environments -> a vector environment
-    policy: Policy
-    num_episodes: int  # E, per task
-    horizon: int  # T, steps after which the environment truncates
-    reports_success: bool = False  # whether the environment does
-
-    def blank_trajectory(self, num_tasks: int) -> Trajectory:
-        return blank_trajectory(num_tasks, self.num_episodes, self.horizon, self.policy, self.reports_success)
 
 
 class Work(NamedTuple):
@@ -51,13 +38,15 @@ class Work(NamedTuple):
 
     task_index: int  # among the iteration's tasks
     task: bytes  # pickled
+    network: bytes  # pickled: the actor's, whose parameters travel as arrays
     key: Key
 
 
 class Played(NamedTuple):
     """Work that is done."""
 
-    arrays: tuple[NDArray, ...]  # the fields of a Trajectory, without the axis of tasks
+    arrays: tuple[NDArray, ...]  # the fields of a Trajectory but the memory, without the axis of tasks
+    memory: Any  # the actor's after the last step: a tree of arrays, likewise
     seconds: float  # in the worker, from the task to its trajectory
 
 
@@ -111,29 +100,32 @@ class WorkSampler:
         self._crew, self._recipe = crew, recipe
         self.worker_seconds = 0.0
 
-    def sample(self, tasks: Sequence[Any], params: Params, key: Key) -> Trajectory:
-        """E episodes of every task, each under its own parameters (stacked: [N, ...]).
+    def sample(self, tasks: Sequence[Any], actor: Actor, key: Key) -> Trajectory:
+        """E episodes of every task, each under its own parameters.
 
         Raises:
             SamplingError: naming the task; a worker's own traceback is among its notes.
         """
-        work = [Work(index, _pickled_task(task, index), key) for index, task in enumerate(tasks)]
-        trajectory = self._recipe.blank_trajectory(len(tasks))
+        network = pickled(actor.network, "the actor's network")
+        work = [Work(index, _pickled_task(task, index), network, key) for index, task in enumerate(tasks)]
+        trajectory = blank_trajectory(len(tasks), self._recipe.shape)
         self.worker_seconds = 0.0
         try:
-            self._crew.begin(shared_arrays(params))
-            self._gather(work, trajectory)
+            self._crew.begin(shared_arrays(actor.params))
+            memories = self._gather(work, trajectory)
         except BaseException:
             self._crew.abandon()
             raise
-        return trajectory
+        memory = pytree.tree_map(lambda *each: torch.stack([torch.from_numpy(array) for array in each]), *memories)
+        return trajectory._replace(memory=memory)
 
     def close(self) -> None:
         self._crew.close()
 
-    def _gather(self, work: Sequence[Work], trajectory: Trajectory) -> None:
-        """Have every piece of work done and put it where it belongs."""
+    def _gather(self, work: Sequence[Work], trajectory: Trajectory) -> list[Any]:
+        """Have every piece of work done and put it where it belongs; returns the memories, task by task."""
         to_do, num_done = deque(work), 0
+        memories: list[Any] = [()] * len(work)
         attempts = [0] * len(work)
         while num_done < len(work):
             while to_do and self._crew.has_room():
@@ -144,10 +136,12 @@ class WorkSampler:
                     to_do.append(_once_more(work[index], attempts[index], outcome))
                     continue
                 played = _require_played(work[index], outcome)
-                for whole, part in zip(trajectory, played.arrays, strict=True):
-                    whole[index].numpy()[...] = part
+                for name, part in zip(BY_EPISODE, played.arrays, strict=True):
+                    getattr(trajectory, name)[index].numpy()[...] = part
+                memories[index] = played.memory
                 self.worker_seconds += played.seconds
                 num_done += 1
+        return memories
 
 
 class Workbench:
@@ -156,42 +150,51 @@ class Workbench:
     def __init__(self, recipe: Recipe):
         torch.set_num_threads(1)  # another number would change the last bits of a product
         self._recipe = recipe
-        self._env: VectorWorld | None = recipe.make_env(recipe.num_episodes)
+        self._env: VectorEnvironment | None = recipe.make_env(recipe.at_once)
+        self._network: tuple[bytes, Network] | None = None  # as it came, and unpickled
 
     def play(self, work: Work, params: ParamArrays) -> Played | Failure:
         """Every episode of one task under its parameters (without the axis of tasks)."""
         recipe, begun = self._recipe, time.perf_counter()
-        noise = episode_noise(work.key, work.task_index, 1, recipe.num_episodes, recipe.horizon, recipe.policy)
+        noise = episode_noise(work.key, work.task_index, 1, recipe.shape, recipe.actions)
         task = None
         try:
             task = cloudpickle.loads(work.task)
-            out = recipe.blank_trajectory(1)
+            out = blank_trajectory(1, recipe.shape)
             # copied: aligned, and writable as torch wants it
             stacked = {name: torch.tensor(array).unsqueeze(0) for name, array in params.items()}
-            rollout(self._environment(), recipe.policy, stacked, [task], noise, out, work.task_index)
-            return Played(tuple(part[0].numpy() for part in out), time.perf_counter() - begun)
+            actor = Actor(self._network_of(work), stacked)
+            memory = rollout(recipe.stage(self._environment()), actor, [task], noise, out, work.task_index)
+            arrays = tuple(getattr(out, name)[0].numpy() for name in BY_EPISODE)
+            lasting = pytree.tree_map(lambda value: value[0].cpu().numpy(), memory)
+            return Played(arrays, lasting, time.perf_counter() - begun)
         except (Exception, SystemExit) as error:
             self._discard()
             told = as_sampling_error(error, [task], work.task_index, work.key, noise.reset_seeds, "in a worker")
             return Failure(str(told), told.episode, "\n".join(getattr(told, "__notes__", [])))
+
+    def _network_of(self, work: Work) -> Network:
+        if self._network is None or self._network[0] != work.network:
+            self._network = work.network, cloudpickle.loads(work.network)
+        return self._network[1]
 
     def close(self) -> None:
         if self._env is not None:
             self._env.close()
         self._env = None
 
-    def _environment(self) -> VectorWorld:
+    def _environment(self) -> VectorEnvironment:
         if self._env is None:
-            self._env = self._recipe.make_env(self._recipe.num_episodes)
+            self._env = self._recipe.make_env(self._recipe.at_once)
         return self._env
 
     def _discard(self) -> None:
-        """The environment failed in the midst of an episode; the next task gets a new one."""
+        """Give up the environment, which failed in the midst of an episode: the next task gets a new one."""
         self._env = None
 
 
 def pickled(value: Any, name: str) -> bytes:
-    """For another process, which may be on another machine.
+    """Pickle a value for another process, which may be on another machine.
 
     Raises:
         ValueError: saying what cannot be pickled.

@@ -59,7 +59,7 @@ def _decoded(image: Image.Image) -> Image.Image:
 
 
 def _with_8_bits(image: Image.Image) -> Image.Image:
-    """The same in a mode of 8 bits per channel or fewer."""
+    """The image in a mode of at most 8 bits per channel."""
     if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
         return image
     pixels = np.asarray(image)
@@ -78,7 +78,7 @@ def _with_8_bits(image: Image.Image) -> Image.Image:
 
 
 def as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """0..255 for black to white.
+    """Scale pixels to 0..255 for black to white.
 
     Raises:
         ValueError: if floats lie outside 0..1, or integers that are not uint16 outside 0..255.

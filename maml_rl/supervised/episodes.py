@@ -17,7 +17,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_rl.convnet import ConvConfig
+from maml_rl.networks.convnet import NormPolicy
 from maml_rl.supervised.images import (
     DataError,
     ImageConfig,
@@ -40,7 +40,7 @@ NUM_ROTATIONS = 4  # by 0, 90, 180, 270 degrees
 
 @dataclass(frozen=True)
 class EpisodeConfig:
-    """Which pictures, and how many of them in an episode."""
+    """The choice of pictures, and how many of them make an episode."""
 
     data_root: str | None = None
     """The folder that holds omniglot/; by default $MAML_RL_DATA, or else a download. With --env images: the folder that
@@ -51,7 +51,7 @@ class EpisodeConfig:
     parts."""
     train_on: Literal["train", "trainval"] = "train"
     """Classes to train on. trainval: the validation classes, too, for final results; evaluation during training then
-    asks the test classes."""
+    uses the test classes."""
     rotations: Rotations = "classes"
     """Rotations in training. classes: a picture turned by a quarter is of another class. random: each class of an
     episode is turned by a random number of quarters. none: as drawn. The defaults are classes for Omniglot, whose
@@ -80,8 +80,8 @@ class EpisodeConfig:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
     evaluate_on: Part = "validation"
-    """Classes that evaluation during training asks. Results are made on the test classes, by scripts/evaluate.py."""
-    fingerprint: tyro.conf.SuppressFixed[str | None] = None
+    """Classes that evaluation during training uses. Results are made on the test classes, by scripts/evaluate.py."""
+    fingerprint: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
     """Fingerprint of the user's own pictures that the run learns from; training fills it in."""
 
     @property
@@ -93,13 +93,13 @@ class EpisodeConfig:
         return EpisodeSize(self.ways, self.shots, self.test_queries)
 
     def asking(self, ways: int | None, shots: int | None, test_queries: int | None) -> EpisodeConfig:
-        """The same training; test episodes of another size, where one is given."""
+        """These settings with test episodes of another size, where one is given."""
         given = {"ways": ways, "shots": shots, "test_queries": test_queries}
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(self, train_ways=self.training.ways, train_shots=self.training.shots, **asked)
 
     def found_in(self, data_root: str | None) -> EpisodeConfig:
-        """The run's own pictures or, where a folder is named, those in it, whatever they are."""
+        """These settings or, if a folder is named, the same with its pictures, whatever they are."""
         return self if data_root is None else dataclasses.replace(self, data_root=data_root, fingerprint=None)
 
 
@@ -128,6 +128,14 @@ class Examples(NamedTuple):
     images: Tensor  # [N, B, H, W, C] in [0, 1]
     labels: Tensor  # [N, B] int64
     context: Tensor  # [N, S, H, W, C]: the support pictures that queries were presented with; S = 0 for none
+
+
+def together(support: Examples, more: Examples) -> Examples:
+    """A support with more pictures in it."""
+    if not support.labels.shape[1]:  # nor has it a size or channels of pictures
+        return more
+    images, labels = (torch.cat([a, b], dim=1) for a, b in zip(support[:2], more[:2], strict=True))
+    return support._replace(images=images, labels=labels)
 
 
 class EpisodeStream:
@@ -192,12 +200,12 @@ def gather(data: ImageSet, episodes: list[Episode], part: Literal["support", "qu
 
 
 def as_input(images: NDArray[np.uint8]) -> Tensor:
-    """What networks get: float in [0, 1]."""
+    """Pictures as networks get them: float in [0, 1]."""
     return torch.from_numpy(images).float().div_(255.0)
 
 
 def rotated_class(episode: Episode) -> list[int]:
-    """[ways]: a number of its own for every class in each of its four rotations."""
+    """[ways]: a different number for every class in each of its four rotations."""
     return [NUM_ROTATIONS * c + r for c, r in zip(episode.classes, episode.rotations, strict=True)]
 
 
@@ -249,7 +257,8 @@ def make_streams(config: EpisodeConfig, is_omniglot: bool) -> Streams:
 
 
 def _parts(split: Split, train_on: Literal["train", "trainval"]) -> Split:
-    """The classes to learn from, to watch and to judge by; the last two are the same where none are set aside."""
+    """The classes for training, for evaluation during it, and for results; the last two are the same without validation
+    classes."""
     train, validation, test = split
     if train_on == "trainval":
         return Split(np.concatenate([train, validation]), test, test)
@@ -307,19 +316,19 @@ def _in_words(part: Path, data: ImageSet) -> str:
 
 
 def _num_blank(images: NDArray[np.uint8]) -> int:
-    """How many of [M, H, W, C] are of one colour, but for a few levels in 255."""
+    """The number of pictures [M, H, W, C] that are of one colour, but for a few levels in 255."""
     low, high = images.min(axis=(1, 2)), images.max(axis=(1, 2))
     return int((high - low < BLANK_RANGE).all(axis=-1).sum())
 
 
 @functools.cache
 def _say_once(root: Path, text: str) -> None:
-    """To people; a program builds a run's episodes more than once."""
+    """Print `text` the first time only: a program builds a run's episodes more than once."""
     print(text, file=sys.stderr)
 
 
 class Supply(NamedTuple):
-    """How much there is to make episodes from."""
+    """The amount of pictures to make episodes from."""
 
     num_classes: int
     fewest: int  # pictures of a class
@@ -329,7 +338,7 @@ class Supply(NamedTuple):
 
 
 def supplies(config: EpisodeConfig) -> tuple[Supply, Supply]:
-    """What the user's folder has to train on, and to evaluate on: the less of validation and test.
+    """The supply in the user's folder to train on, and to evaluate on: the smaller of validation and test.
 
     Raises:
         DataError: if the folder is missing or has no pictures.
@@ -348,8 +357,8 @@ def _split_by_folder(names: tuple[str, ...]) -> Split:
     return Split(*(np.flatnonzero(top == wanted) for wanted in ("train", "val", "test")))
 
 
-def one_shot_examples(run: OneShotRun, network: ConvConfig) -> tuple[Examples, Examples]:
+def one_shot_examples(run: OneShotRun, norm: NormPolicy) -> tuple[Examples, Examples]:
     """Support and query of one of Lake's runs, as one episode."""
     support, query = as_input(run.support)[None], as_input(run.query)[None]
-    labels, context = torch.arange(len(run.support))[None], support if network.norm == "support" else support[:, :0]
+    labels, context = torch.arange(len(run.support))[None], support if norm == "support" else support[:, :0]
     return Examples(support, labels, support[:, :0]), Examples(query, torch.from_numpy(run.labels)[None], context)

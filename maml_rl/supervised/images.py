@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 
-from maml_rl.memory import Part, require_memory
+from maml_rl.core.memory import Part, require_memory
 from maml_rl.supervised.decoding import Picture, UnreadablePicture, on_white_paper
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -55,7 +55,7 @@ class ImageSet(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What becomes of a picture."""
+    """Preparation of the pictures."""
 
     image_size: int = 28  # Height and width after resizing [pixels].
     resize: Resize = "nearest"
@@ -179,13 +179,13 @@ def _in_classes(folder: Path, name: PurePath, is_class: bool, seen: set[Path]) -
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """Tells one state of some files from another, by their names, sizes and times of change."""
+    """A hash of some files' names, sizes and times of change, which differs once a file has changed."""
     text = "\n".join(f"{path} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in paths)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def content_fingerprint(name: str, state: str, files: Sequence[ImageFile]) -> str:
-    """The same for what is in the files, wherever they lie and whenever they were copied: classes, names and bytes.
+    """A hash of what is in the files, wherever these lie and whenever they were copied: classes, names and bytes.
 
     Read once for each state of the files, and kept in the cache.
 
@@ -208,7 +208,7 @@ def content_fingerprint(name: str, state: str, files: Sequence[ImageFile]) -> st
 
 
 def cache_folder() -> Path:
-    """Where decoded pictures and downloads are kept: $MAML_RL_CACHE, else maml_rl in the user's cache folder."""
+    """The folder for decoded pictures and downloads: $MAML_RL_CACHE, else maml_rl in the user's cache folder."""
     if own := os.environ.get("MAML_RL_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maml_rl"

@@ -35,7 +35,7 @@ MD5 = {
     "images_background": "68d2efa1b9178cc56df9314c21c6e718",
     "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
 }
-"""Of the official archives; a copy that was packed anew has others and is taken as it is."""
+"""Checksums of the official archives; a copy that was packed anew has others and is taken as it is."""
 
 ONE_SHOT_RUNS = "one-shot-classification/all_runs"
 
@@ -124,7 +124,7 @@ def _downloaded(name: str) -> Path:
             "omniglot/ and name the folder above it by --data-root or MAML_RL_DATA"
         ) from error
     if name in MD5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5[name]:
-        raise DataError(f"{address} has not the data set's checksum, so the download was cut or altered: try again")
+        raise DataError(f"{address} does not match the data set's checksum, so it was cut or altered: try again")
     put_aside(path, data)
     return path
 
@@ -168,7 +168,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def split_classes(names: Sequence[str], split: SplitName) -> Split:
-    """Which classes are for training, validation and test.
+    """Split the classes into training, validation and test.
 
     vinyals: the published one. random-1200: 1,100, 100 and 423 characters drawn from all alphabets, as in the published
     code of MAML. background-evaluation: by the data set's two parts, without validation.

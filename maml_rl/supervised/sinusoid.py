@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_rl.core.acting import Answered, FeedForward, answer
+from maml_rl.core.contracts import Actor, Previous
+from maml_rl.core.keys import Key
+from maml_rl.core.lift import Threads
 from maml_rl.core.output_map import OutputMap
-from maml_rl.core.params import Params, device_of, to_device
-from maml_rl.core.protocols import Key, Predictor
-from maml_rl.networks import LinearizedMLP, init_mlp, mlp, truncated_normal
+from maml_rl.core.trees import Params, to_device
+from maml_rl.networks.mlp import LinearizedMLP, init_mlp, mlp, truncated_normal
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,11 @@ class Examples(NamedTuple):
     targets: Tensor  # [N, K, 1]
 
 
-class SinusoidFamily:
-    """Mean squared error of a small network; the "action" is the prediction and there is no transition."""
+class SinusoidSource:
+    """p(T): amplitude and phase are uniform."""
 
-    metric = "mse"
-    higher_is_better = False
-    resamples = False
-
-    def __init__(self, config: SinusoidConfig, device: torch.device):
-        self._config, self._device = config, device
+    def __init__(self, config: SinusoidConfig):
+        self._config = config
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Sinusoid]:
         amplitudes = rng.uniform(*self._config.amplitude_range, num_tasks)
@@ -80,56 +79,97 @@ class SinusoidFamily:
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Sinusoid]:
         return self.sample_tasks(num_tasks, rng)
 
-    def init_params(self, key: Key) -> Params:
-        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
-        params = init_mlp((1, *self._config.hidden_sizes, 1), truncated_normal(generator, self._config.init_std))
-        return to_device(params, self._device)
 
-    def collect(self, tasks: Sequence[Sinusoid], params: Params, key: Key) -> Examples:
-        """K fresh examples of each task; they depend on the key, not on the parameters."""
+class SinusoidCollector:
+    """K examples of every task: they depend on the key, not on who acts."""
+
+    resamples = False
+
+    def __init__(self, config: SinusoidConfig, device: torch.device, threads: Threads):
+        self._config, self._device, self._threads = config, device, threads
+
+    def collect(self, tasks: Sequence[Sinusoid], actor: Actor | None, key: Key) -> Examples | Answered:
         low, high = self._config.input_range
         inputs = np.stack([key.rng(i).uniform(low, high, self._config.num_examples) for i in range(len(tasks))])
         amplitudes = np.array([[task.amplitude] for task in tasks])
         phases = np.array([[task.phase] for task in tasks])
         targets = amplitudes * np.sin(inputs - phases)
-        return Examples(*(torch.from_numpy(a).float().unsqueeze(-1).to(self._device) for a in (inputs, targets)))
+        columns = (torch.from_numpy(a).float().unsqueeze(-1).to(self._device) for a in (inputs, targets))
+        examples = Examples(*columns)
+        return examples if actor is None else answer(actor, examples, self._threads)
 
-    def part(self, data: Examples, share: float) -> Examples:
-        count = max(1, round(share * data.inputs.shape[1]))
-        return Examples(data.inputs[:, :count], data.targets[:, :count])
 
-    def outputs(self, params: Params, data: Examples) -> Tensor:
-        return mlp(params, data.inputs, "relu")
+class SquaredError:
+    """The measure of regression: (prediction - target)^2."""
 
-    def linearize(self, params: Params, data: Examples) -> OutputMap:
-        return LinearizedMLP(params, data.inputs, "relu")
+    metric = "mse"
+    higher_is_better = False
 
-    def inner_loss_at(self, outputs: Tensor, data: Examples) -> Tensor:
-        return (outputs - data.targets).square().mean()
+    def score(self, data: Answered) -> Tensor:
+        """[N, K]"""
+        return (data.outputs - data.examples.targets).square().squeeze(-1)
 
-    def outer_loss_at(self, outputs: Tensor, data: Examples) -> Tensor:
-        return self.inner_loss_at(outputs, data)
-
-    def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Examples) -> Tensor:
-        """KL between Gaussians of unit variance around the predictions."""
-        return 0.5 * (old_outputs - outputs).square().sum(dim=-1).mean()
-
-    def score(self, params: Params, data: Examples) -> Tensor:
-        """[K] squared errors."""
-        return (self.outputs(params, data) - data.targets).square().squeeze(-1)
-
-    def further_scores(self, params: Params, data: Examples) -> dict[str, Tensor]:
+    def further_scores(self, data: Answered) -> dict[str, Tensor]:
         return {}
 
-    def predictor(self, params: Params) -> Predictor:
-        """Inputs [..., 1] to predictions [..., 1]."""
+    def describe(self, experience: Sequence[Any]) -> dict[str, float]:
+        return {}
 
-        def predict(inputs: Tensor) -> Tensor:
-            with torch.no_grad():
-                rows = inputs.reshape(-1, 1).float().to(device_of(params))
-                return mlp(params, rows, "relu").view(inputs.shape).to(inputs.device)
 
-        return predict
+@dataclass(frozen=True)
+class RegressionNetwork(FeedForward):
+    """A multilayer perceptron from inputs to predictions."""
+
+    def step(
+        self, params: Params, memory: tuple[()], observation: Examples, previous: Previous | None
+    ) -> tuple[Tensor, tuple[()]]:
+        """Predictions [N, K, 1] at the inputs of the examples."""
+        return torch.vmap(_predict)(params, observation.inputs), ()
+
+
+def _predict(params: Params, inputs: Tensor) -> Tensor:
+    return mlp(params, inputs, "relu")
+
+
+class RegressionModel:
+    """Mean squared error of a small network; the action is the prediction and there is no transition."""
+
+    network = RegressionNetwork()
+
+    def __init__(self, config: SinusoidConfig, device: torch.device):
+        self._config, self._device = config, device
+        self.head: tuple[str, ...] = (f"{len(config.hidden_sizes)}.",)
+
+    def init_params(self, key: Key) -> Params:
+        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        params = init_mlp((1, *self._config.hidden_sizes, 1), truncated_normal(generator, self._config.init_std))
+        return to_device(params, self._device)
+
+    def prepare(self, params: Params, data: Examples) -> Examples:
+        return data
+
+    def trim(self, params: Params, batch: Examples) -> Params:
+        return params
+
+    def part(self, batch: Examples, share: float) -> Examples:
+        count = max(1, round(share * batch.inputs.shape[1]))
+        return Examples(batch.inputs[:, :count], batch.targets[:, :count])
+
+    def outputs(self, params: Params, batch: Examples) -> Tensor:
+        return mlp(params, batch.inputs, "relu")
+
+    def linearize(self, params: Params, batch: Examples) -> OutputMap:
+        return LinearizedMLP(params, batch.inputs, "relu")
+
+    def inner_loss_at(self, outputs: Tensor, batch: Examples) -> Tensor:
+        return (outputs - batch.targets).square().mean()
+
+    def outer_loss_at(self, outputs: Tensor, batch: Examples) -> Tensor:
+        return self.inner_loss_at(outputs, batch)
+
+    def divergence(self, old_outputs: Tensor, outputs: Tensor, batch: Examples) -> Tensor:
+        """KL between Gaussians of unit variance around the predictions."""
+        return 0.5 * (old_outputs - outputs).square().sum(dim=-1).mean()
 
     def describe(self, batches: Sequence[Examples]) -> dict[str, float]:
         return {}

@@ -1,4 +1,4 @@
-"""Progress for people, on stderr: a live table on a terminal, one plain line per iteration elsewhere."""
+"""Display of progress on stderr: a live table on a terminal, one plain line per iteration elsewhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Display(Protocol):
         """Show what the run is doing from now on."""
 
     def show(self, row: Mapping[str, float], evaluation: Mapping[str, float]) -> None:
-        """Show an iteration that is done; `row` has its "iteration", and `evaluation` is empty in most."""
+        """Show a finished iteration; `row` has its "iteration", and `evaluation` is empty in most of them."""
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -51,9 +51,9 @@ def make_display(progress: Progress, title: str, headline: Sequence[str]) -> Dis
 
 
 class Progress:
-    """How far a run is, how long it has taken, and how long it still takes by the mean pace of this process.
+    """The progress of a run: how far it is, how long it has taken, and how long it will still take at its mean pace.
 
-    Earlier parts of a resumed run count in `elapsed` and in `max_seconds`.
+    The pace is that of this process. Earlier parts of a resumed run count in `elapsed` and in `max_seconds`.
     """
 
     def __init__(self, iteration: int, num_iterations: int, seconds: float, max_seconds: float | None):

@@ -1,5 +1,5 @@
-"""SIGINT, SIGTERM and SIGHUP as an exception that comes only where it can do no harm; elsewhere, Ctrl-C as a quiet
-end."""
+"""SIGINT, SIGTERM and SIGHUP as an exception that is raised only where it does no harm; outside of training, Ctrl-C
+ends the process quietly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end."""
+    """The exception for a signal that asks the run to end."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -21,9 +21,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Within the `with` block, a signal raises `Interrupted` inside `allowed()` and waits for it elsewhere.
+    """A `with` block in which a signal raises `Interrupted` inside `allowed()`, and elsewhere waits for that.
 
-    It raises once; later signals are noted only, so that a second Ctrl-C cannot break into the clean-up.
+    It raises once; later signals are only recorded, so that a second Ctrl-C cannot break into the clean-up.
     Outside the main thread, where Python cannot handle signals, it does nothing. A signal that the process
     was started to ignore stays ignored.
     """
@@ -69,16 +69,16 @@ class Interrupts:
 
 
 def exit_on_ctrl_c() -> None:
-    """Have Ctrl-C end this process with one sentence and status 130 wherever no `Interrupts` decides.
+    """Have Ctrl-C end this process with one sentence and status 130 wherever no `Interrupts` is active.
 
     A program calls it first. An exception would end its imports, which take seconds, with a traceback, or would be
     swallowed by them. There is nothing to clean up: files are whole at any moment, and workers end with their parent.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored, or another's
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, or handled already
         signal.signal(signal.SIGINT, _exit)
 
 
 def _exit(signum: int, frame: FrameType | None) -> None:
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # nobody is reading it
         os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
     os._exit(128 + signum)

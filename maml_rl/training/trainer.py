@@ -1,7 +1,8 @@
-"""The loop: sample tasks, let the learner take a meta-step, log, save; stop and go on without a trace."""
+"""The training loop: sample tasks, take a meta-step, log, save; a stopped run resumes as if it had never stopped."""
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,36 +12,39 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from maml_rl.core.protocols import INITIALISATION, TASKS, TRAINING, Key, Learner, State
+from maml_rl.core.contracts import Learner, State
+from maml_rl.core.keys import INITIALISATION, TASKS, TRAINING, Key
+from maml_rl.core.trees import from_names, named
 from maml_rl.sampling.failures import said
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.training import checkpoint as checkpoints
-from maml_rl.training.checkpoint import Checkpoint, CheckpointError
+from maml_rl.storage import checkpoint as checkpoints
+from maml_rl.storage.checkpoint import Checkpoint, CheckpointError
+from maml_rl.storage.events import Film
+from maml_rl.storage.log import MetricsLog, has_rows, require_rows
+from maml_rl.storage.run_folder import RunFolder, RunFolderError
 from maml_rl.training.display import Display, Progress, make_display
-from maml_rl.training.events import Film
 from maml_rl.training.interrupts import Interrupted, Interrupts
-from maml_rl.training.log import MetricsLog, has_rows, require_rows
-from maml_rl.training.run_folder import RunFolder, RunFolderError
 
 MANY_REJECTIONS = 10  # outer steps in a row
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: a number is not finite, or the learner does not report what it must."""
+    """Failure of training: a number is not finite, or the learner does not report what it must."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long to train, and what to keep."""
+    """Settings of how long to train, and what to keep."""
 
-    num_iterations: int = 500  # Outer updates in all.
+    num_iterations: int = 500  # Outer updates in total.
     num_tasks: int = 40  # Tasks in each outer update.
     evaluate_every: int = 10  # Iterations between evaluations; 0 for none.
     checkpoint_every: int = 1  # Iterations between checkpoints.
-    keep_checkpoints: int = 5  # How many of the last checkpoints stay; the best one stays, too.
+    keep_checkpoints: int = 5  # Number of latest checkpoints to keep; the best one is kept, too.
     max_minutes: float | None = None
-    """Begin no iteration after so many minutes, evaluations and earlier parts of the run included."""
+    """Minutes after which no iteration begins, with evaluations and earlier parts of the run; by default no limit."""
 
     def __post_init__(self) -> None:
         least = {"num_iterations": 0, "num_tasks": 1, "evaluate_every": 0}
@@ -52,33 +56,34 @@ class TrainingConfig:
             raise ValueError(f"max_minutes must be positive and finite, got {self.max_minutes}")
 
     def is_over(self, reached: Checkpoint) -> bool:
-        """Whether a run that has come so far is done."""
+        """Check whether a run that has reached this checkpoint is done."""
         late = self.max_minutes is not None and reached.counters["wall_seconds"] >= 60.0 * self.max_minutes
         return late or reached.iteration >= self.num_iterations
 
     def progress(self, reached: Checkpoint) -> Progress:
-        """A clock for people, of a run that goes on from `reached`."""
+        """The progress to display for a run that continues from `reached`."""
         max_seconds = None if self.max_minutes is None else 60.0 * self.max_minutes
         return Progress(reached.iteration, self.num_iterations, reached.counters["wall_seconds"], max_seconds)
 
 
 class TrainingResult(NamedTuple):
-    """How a run, or this part of it, ended."""
+    """The end of a run, or of this part of it."""
 
-    iteration: int  # completed in all
+    iteration: int  # completed in total
     interrupted_by: int | None  # the signal's number
     metrics: dict[str, float]  # the last row of metrics.csv
 
 
 class Filming(NamedTuple):
-    """A film every so many iterations."""
+    """Settings for a film at regular intervals."""
 
     shoot: Callable[[State, int], Film]  # (state, iteration) -> film
     every: int  # iterations
+    close: Callable[[], None] = lambda: None
 
 
 class _Step(NamedTuple):
-    """One iteration, computed but not yet written."""
+    """An iteration that is computed but not yet written."""
 
     before: Checkpoint
     after: Checkpoint
@@ -90,13 +95,13 @@ class _Step(NamedTuple):
 
 
 class _Rejections:
-    """Outer steps that were rejected one after the other; says so once, when they are many."""
+    """A count of outer steps rejected in a row, which gives one warning when there are many."""
 
     def __init__(self) -> None:
         self._in_a_row, self._is_said = 0, False
 
     def remark(self, metrics: Mapping[str, float]) -> str | None:
-        """What is to be said after an iteration with these metrics."""
+        """The warning to show after an iteration with these metrics, if any."""
         self._in_a_row = self._in_a_row + 1 if metrics.get("accepted") == 0.0 else 0
         if self._is_said or self._in_a_row < MANY_REJECTIONS:
             return None
@@ -109,7 +114,7 @@ class _Rejections:
 
 
 class Trainer:
-    """Runs a learner in a run folder.
+    """The loop that trains a learner in a run folder.
 
     Everything random in iteration i comes from Key(seed, TRAINING, i), and the state is handed on in the
     memory layout of a loaded one, so a resumed run computes what an uninterrupted one would. An iteration is
@@ -135,15 +140,16 @@ class Trainer:
         begin: Callable[[Checkpoint], Checkpoint] | None = None,
         device: str = "cpu",
     ):
-        """Args:
-        folder: locked; it stays so after `run`.
-        learner: its state must keep its names, shapes and dtypes.
-        best_metric: the metric that the learner reports by which the best checkpoint is chosen.
-        evaluate: (state, iteration) -> columns; called after every `evaluate_every` iterations.
-        headline: columns to display.
-        film: shows in TensorBoard what the learner does; changes nothing else.
-        begin: makes of the learner's own initialisation what a new run begins with.
-        device: to display.
+        """
+        Args:
+            folder: locked; it stays so after `run`.
+            learner: its state must keep its names, shapes and dtypes.
+            best_metric: the learner's metric by which the best checkpoint is chosen.
+            evaluate: (state, iteration) -> columns; called after every `evaluate_every` iterations.
+            headline: columns to display.
+            film: shows in TensorBoard what the learner does; changes nothing else.
+            begin: turns the learner's own initialisation into the checkpoint that a new run begins with.
+            device: to display.
         """
         self._folder, self._learner, self._sample_tasks = folder, learner, sample_tasks
         self._config, self._seed = config, seed
@@ -185,6 +191,11 @@ class Trainer:
                     return TrainingResult(current.iteration, interruption.signum, log.last)
                 return TrainingResult(current.iteration, None, log.last)
 
+    @functools.cached_property
+    def _template(self) -> State:
+        """A state of the learner, as a template for the form of all its states."""
+        return self._learner.init(Key(self._seed, INITIALISATION, 0))
+
     def _first(self) -> Checkpoint:
         initial = first_checkpoint(self._learner, self._seed)
         return self._begin_with(initial) if self._begin_with else initial
@@ -202,23 +213,23 @@ class Trainer:
         return saved
 
     def _compute(self, current: Checkpoint, started: float, display: Display) -> _Step:
-        """Iteration number `current.iteration` (from 0); writes nothing."""
+        """Compute iteration number `current.iteration` (from 0); write nothing."""
         display.phase("sampling and learning")
         key = Key(self._seed, TRAINING, current.iteration)
         iteration = current.iteration + 1
         begun = time.perf_counter()
         try:
             tasks = self._sample_tasks(self._config.num_tasks, key.rng(TASKS))
-            state, report = self._learner.meta_step(current.state, tasks, key)
+            after, report = self._learner.meta_step(from_names(self._template, current.state), tasks, key)
         except SamplingError as error:
             raise TrainingError(f"iteration {iteration}, {error}; the checkpoint before it is intact") from error
-        state = checkpoints.plain_state(state)
+        state = checkpoints.plain_state(named(after))
         clock = {**report.clock, "iteration_seconds": time.perf_counter() - begun}
         _require_finite(report.metrics, state, iteration, tasks)
 
         begun = time.perf_counter()
         display.phase("evaluation")
-        evaluation, film, warnings = self._look(state, iteration)
+        evaluation, film, warnings = self._look(from_names(self._template, state), iteration)
         if self._evaluate is not None and self._config.evaluate_every:
             clock["evaluation_seconds"] = time.perf_counter() - begun
         clock["wall_seconds"] = time.perf_counter() - started
@@ -230,8 +241,8 @@ class Trainer:
         return _Step(current, Checkpoint(iteration, state, counters), metrics, evaluation, clock, film, warnings)
 
     def _look(self, state: State, iteration: int) -> tuple[dict[str, float], Film | None, list[str]]:
-        """The evaluation and the film that are due after `iteration`, and warnings in place of those that fail: neither
-        changes what is learned, so neither is worth a run."""
+        """The evaluation and the film that are due after `iteration`. If one fails, there is a warning in its place:
+        neither changes what is learned, so neither is a reason to end the run."""
         evaluation: dict[str, float] = {}
         film, warnings = None, []
         try:
@@ -286,7 +297,7 @@ class Trainer:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether the run in `folder` has a checkpoint or a row, and would lose it by beginning anew.
+    """Check whether the run in `folder` has a checkpoint or a row, which starting over would lose.
 
     One that was killed while it saved its first checkpoint has not.
     """
@@ -295,7 +306,7 @@ def has_begun(folder: Path) -> bool:
 
 
 def require_resumable(folder: Path, learner: Learner, seed: int) -> None:
-    """Check that the run in the locked `folder` can go on with `learner`; changes nothing.
+    """Check that the run in the locked `folder` can go on with `learner`; change nothing.
 
     Raises:
         CheckpointError, LogError: if its checkpoint or its rows are missing, damaged, or another run's.
@@ -313,8 +324,8 @@ def _saved(folder: Path, learner: Learner, seed: int) -> Checkpoint | None:
 
 
 def first_checkpoint(learner: Learner, seed: int) -> Checkpoint:
-    """What a run begins with."""
-    state = learner.init(Key(seed, INITIALISATION, 0))
+    """The checkpoint that a run begins with."""
+    state = named(learner.init(Key(seed, INITIALISATION, 0)))
     return Checkpoint(0, checkpoints.plain_state(state), {"env_steps": 0, "wall_seconds": 0.0})
 
 
@@ -323,13 +334,15 @@ def _is_due(iteration: int, every: int) -> bool:
 
 
 def _failed(what: str, iteration: int, error: Exception) -> list[str]:
-    """Where it failed, if that is known, and a warning."""
+    """The place where it failed, if that is known, and a warning."""
     reason = str(error) if isinstance(error, SamplingError | ValueError) else said(error)
     warning = f"warning: the {what} of iteration {iteration} failed and is left out; training goes on: {reason}"
     return [*getattr(error, "__notes__", []), warning]
 
 
-def _require_finite(metrics: Mapping[str, float], state: State, iteration: int, tasks: Sequence[Any]) -> None:
+def _require_finite(
+    metrics: Mapping[str, float], state: Mapping[str, Tensor], iteration: int, tasks: Sequence[Any]
+) -> None:
     wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
     wrong += [f"state {name!r}" for name, value in state.items() if not torch.isfinite(value).all()]
     if wrong:

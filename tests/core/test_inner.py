@@ -1,10 +1,17 @@
 import pytest
 import torch
 
-from maml_rl.core import lift as lift_module
-from maml_rl.core.inner import InnerConfig, InnerStep, adapt, adapt_tasks, inner_gradient
-from maml_rl.core.lift import Threads, chunk_tasks
-from maml_rl.core.params import flatten, stack, take_task, take_tasks, unflatten
+from maml_rl.core.inner import (
+    InnerConfig,
+    InnerStep,
+    adapt,
+    adapt_tasks,
+    inner_gradient,
+    join_step_sizes,
+    split_step_sizes,
+)
+from maml_rl.core.lift import Threads
+from maml_rl.core.trees import flatten, stack, take_task, take_tasks, unflatten
 
 
 def quadratic_gradient(params, centre):
@@ -37,7 +44,7 @@ def test_a_step_of_size_zero_or_no_step_changes_nothing(make, request):
     problem = request.getfixturevalue(make)(3, 1)
     params = stack(problem.theta, 3)
     for supports, sizes in (problem.supports, [0.0]), ([], []):
-        adapted = adapt_tasks(problem.family, params, supports, sizes, problem.threads)
+        adapted = adapt_tasks(problem.model, params, supports, sizes, problem.threads)
         assert all(torch.equal(adapted[name], params[name]) for name in params)
 
 
@@ -46,7 +53,7 @@ def test_supports_and_step_sizes_must_be_as_many(sinusoid):
     with pytest.raises(ValueError, match="shorter"):
         adapt(quadratic_gradient, {"p": torch.tensor(3.0)}, [1.0, 1.0], [0.5])
     with pytest.raises(ValueError, match="shorter"):
-        adapt_tasks(problem.family, stack(problem.theta, 2), problem.supports, [0.5], problem.threads)
+        adapt_tasks(problem.model, stack(problem.theta, 2), problem.supports, [0.5], problem.threads)
 
 
 @pytest.mark.parametrize("estimator", ["ratio", "log_prob", "dice"])
@@ -67,7 +74,7 @@ def check_inner_step(problem):
     """Gradient and Hessian products of every task against the dense ones of the loss as one function."""
     support = problem.supports[0]
     count = len(support[0])
-    step = InnerStep(problem.family, stack(problem.theta, count), support, with_hessian=True)
+    step = InnerStep(problem.model, stack(problem.theta, count), support, with_hessian=True)
     vector = flatten(problem.theta)
     direction = torch.randn(len(vector), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     product = step.hessian_product(stack(unflatten(direction, problem.theta), count))
@@ -75,7 +82,7 @@ def check_inner_step(problem):
         own = take_task(support, i)
 
         def loss(v, own=own):
-            return problem.family.inner_loss_at(problem.family.outputs(unflatten(v, problem.theta), own), own)
+            return problem.model.inner_loss_at(problem.model.outputs(unflatten(v, problem.theta), own), own)
 
         gradient = torch.autograd.functional.jacobian(loss, vector)
         hessian = torch.autograd.functional.hessian(loss, vector)
@@ -85,29 +92,28 @@ def check_inner_step(problem):
 
 @pytest.mark.parametrize("make", ["sinusoid", "navigation"])
 @pytest.mark.parametrize("tasks_per_chunk", [1, 2, 3, 5])
-def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request, monkeypatch):
+def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request):
     problem = request.getfixturevalue(make)(5, 2)
     elements = sum(leaf[0].numel() for leaf in problem.supports[0])
-    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", tasks_per_chunk * elements)
-    assert max(stop - start for start, stop in chunk_tasks(problem.supports[0])) == tasks_per_chunk
-    family, sizes, params = problem.family, problem.inner.step_sizes, stack(problem.theta, 5)
-    together = adapt_tasks(family, params, problem.supports, sizes, problem.threads)
+    threads = Threads(1, chunk_elements=tasks_per_chunk * elements)
+    assert max(stop - start for start, stop in threads.chunks(problem.supports[0])) == tasks_per_chunk
+    model, sizes, params = problem.model, problem.inner.step_sizes, stack(problem.theta, 5)
+    together = adapt_tasks(model, params, problem.supports, sizes, threads)
     for i in range(5):
         own = [take_tasks(support, i, i + 1) for support in problem.supports]
-        alone = adapt(inner_gradient(family), take_tasks(params, i, i + 1), own, sizes)
+        alone = adapt(inner_gradient(model), take_tasks(params, i, i + 1), own, sizes)
         for name in params:
             torch.testing.assert_close(together[name][i : i + 1], alone[name], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("make", ["sinusoid", "navigation"])
-def test_adapting_is_bit_equal_for_any_number_of_threads(make, request, monkeypatch):
+def test_adapting_is_bit_equal_for_any_number_of_threads(make, request):
     problem = request.getfixturevalue(make)(5, 2)
-    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", 1)  # a chunk for each task
     results = []
     for num_threads in (1, 2, 3):
-        threads = Threads(num_threads)
+        threads = Threads(num_threads, chunk_elements=1)  # a chunk for each task
         params = stack(problem.theta, 5)
-        results.append(adapt_tasks(problem.family, params, problem.supports, problem.inner.step_sizes, threads))
+        results.append(adapt_tasks(problem.model, params, problem.supports, problem.inner.step_sizes, threads))
         threads.close()
     assert all(torch.equal(results[0][name], each[name]) for each in results[1:] for name in each)
 
@@ -124,12 +130,39 @@ def test_settings_are_checked():
 def test_only_the_parameters_named_adapt(sinusoid):
     problem = sinusoid(2, 1)
     config = InnerConfig(step_size=0.05, only=("1.", "2.bias"))
-    sizes = config.sizes_for(problem.theta, config.step_sizes)
+    sizes = config.sizes_for(problem.theta, config.step_sizes, head=("2.",))
     start = stack(problem.theta, 2)
-    found = adapt_tasks(problem.family, start, problem.supports, sizes, problem.threads)
-    every = adapt_tasks(problem.family, start, problem.supports, config.step_sizes, problem.threads)
+    found = adapt_tasks(problem.model, start, problem.supports, sizes, problem.threads)
+    every = adapt_tasks(problem.model, start, problem.supports, config.step_sizes, problem.threads)
     for name, value in found.items():
         expected = every if name.startswith(("1.", "2.bias")) else start
         torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
-    with pytest.raises(ValueError, match=r"inner\.only must name some of the parameters .*, got \['head'\]"):
-        InnerConfig(only=("head",)).sizes_for(problem.theta, (0.1,))
+    with pytest.raises(ValueError, match=r"inner\.only must name some of the parameters .*, got \['tail'\]"):
+        InnerConfig(only=("tail",)).sizes_for(problem.theta, (0.1,), head=("2.",))
+
+
+def test_head_stands_for_the_last_layer_whatever_its_name(sinusoid):
+    theta = sinusoid(2, 1).theta
+    by_name, by_place = (InnerConfig(only=(only,)).sizes_for(theta, (0.5,), ("2.",)) for only in ("2.", "head"))
+    assert by_name == by_place
+    assert {name: size.item() for name, size in by_place[0].items()} == {
+        name: 0.5 * name.startswith("2.") for name in theta
+    }
+
+
+def test_sizes_at_test_are_those_of_training_unless_others_are_given():
+    assert InnerConfig(step_size=0.2).test_step_sizes(3) == (0.2, 0.2, 0.2)
+    assert InnerConfig(step_size=0.2, later_ratio=0.5).test_step_sizes(3) == (0.2, 0.1, 0.1)
+    assert InnerConfig(step_size=0.2, test_step_size=0.4, later_ratio=0.25).test_step_sizes(2) == (0.4, 0.1)
+    for name in ("test_step_size", "later_ratio"):
+        with pytest.raises(ValueError, match=rf"inner\.{name} must be positive and finite, got 0.0"):
+            InnerConfig(**{name: 0.0})
+
+
+def test_learned_step_sizes_stand_beside_the_parameters(sinusoid):
+    theta = sinusoid(2, 1).theta
+    sizes = {name: torch.full_like(p, 0.1) for name, p in theta.items()}
+    learned = join_step_sizes(theta, sizes)
+    assert list(learned) == [*theta, *(f"step_sizes/{name}" for name in theta)]
+    assert split_step_sizes(learned) == (theta, sizes)
+    assert split_step_sizes(theta) == (theta, {})

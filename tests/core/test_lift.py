@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.core import lift as lift_module
-from maml_rl.core.lift import Threads, available_cores, chunk_tasks, lift, over_tasks, takes_stacked
+from maml_rl.core.lift import Threads, available_cores, lift, over_tasks, takes_stacked
 
 
 class Data(NamedTuple):
@@ -33,10 +32,11 @@ def test_lifted_equals_a_loop(num_tasks):
 
 @pytest.mark.parametrize("limit", [1, 7, 8, 20, 10_000])
 @pytest.mark.parametrize("num_tasks", [1, 2, 5])
-def test_chunks_cover_the_tasks_in_order(monkeypatch, limit, num_tasks):
-    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", limit)
+def test_chunks_cover_the_tasks_in_order(limit, num_tasks):
     data = Data(torch.zeros(num_tasks, 3), torch.zeros(num_tasks, 4))  # 7 numbers a task
-    chunks = chunk_tasks(data)
+    threads = Threads(1, chunk_elements=limit)
+    chunks = threads.chunks(data)
+    assert threads.over_chunks(lambda start, stop: (start, stop), data) == chunks
     assert [task for start, stop in chunks for task in range(start, stop)] == list(range(num_tasks))
     sizes = [stop - start for start, stop in chunks]
     assert all(7 * size <= limit or size == 1 for size in sizes) and max(sizes) - min(sizes) <= 1
@@ -132,6 +132,21 @@ def test_a_signal_at_any_point_leaves_threads_that_can_be_closed():
     # A signal's exception comes when a function is entered or left, and so does a profiler's.
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], timeout=30, check=True, capture_output=True)
     assert int(done.stdout) > 10
+
+
+def test_pytorch_has_its_threads_back_when_the_last_pool_is_closed():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first, second = Threads(1), Threads(2)
+        assert torch.get_num_threads() == 1
+        first.close()
+        assert torch.get_num_threads() == 1
+        second.close()
+        assert torch.get_num_threads() == 3
+        assert first.map(abs, [-1, -2]) == [1, 2]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_zero_threads_stands_for_one_per_core():

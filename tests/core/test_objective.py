@@ -1,47 +1,47 @@
 """The meta-objective's gradient and curvature: closed forms, finite differences, dense matrices."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from maml_rl.core import lift as lift_module
-from maml_rl.core.inner import InnerConfig, scale, subtract
+from maml_rl.core.inner import InnerConfig, join_step_sizes, scale, split_step_sizes, subtract
 from maml_rl.core.lift import Threads
 from maml_rl.core.objective import MetaObjective
-from maml_rl.core.params import flatten, take_task, take_tasks, unflatten
+from maml_rl.core.trees import flatten, take_task, take_tasks, unflatten
 
 
-def meta_gradient(family, data, p, a, num_steps, first_order, threads):
+def meta_gradient(model, data, p, a, num_steps, first_order, threads):
     inner = InnerConfig(num_steps=num_steps, step_size=a, first_order=first_order)
-    objective = MetaObjective(family, inner, [data] * num_steps, data, threads)
+    objective = MetaObjective(model, inner, [data] * num_steps, data, threads)
     at = objective.linearize({"p": torch.tensor([p], dtype=torch.float64)}, fisher_share=0.0)
     return at.loss, at.gradient.item()
 
 
-def test_meta_gradient_of_a_quadratic(power_family, targets, threads):
+def test_meta_gradient_of_a_quadratic(power_model, targets, threads):
     # f(p) = (p - c)^2 / 2 and K steps of size a give p' - c = (1 - a)^K (p - c), so df(p')/dp = (1 - a)^(2K)
     # (p - c); with the inner gradients detached, (1 - a)^K (p - c). Here c = 1, p = 3, a = 0.5.
-    family, data = power_family(power=1, is_square=True), targets(1.0)
+    model, data = power_model(power=1, is_square=True), targets(1.0)
     for num_steps, second, first in (0, 2.0, 2.0), (1, 0.5, 1.0), (2, 0.125, 0.5):
-        assert meta_gradient(family, data, 3.0, 0.5, num_steps, False, threads)[1] == pytest.approx(second)
-        assert meta_gradient(family, data, 3.0, 0.5, num_steps, True, threads)[1] == pytest.approx(first)
+        assert meta_gradient(model, data, 3.0, 0.5, num_steps, False, threads)[1] == pytest.approx(second)
+        assert meta_gradient(model, data, 3.0, 0.5, num_steps, True, threads)[1] == pytest.approx(first)
 
 
-def test_meta_gradient_is_the_mean_over_tasks(power_family, targets, threads):
+def test_meta_gradient_is_the_mean_over_tasks(power_model, targets, threads):
     # As above with c = 1, 2, -3: the mean of (1 - a)^2 (p - c) is 0.25 * (2 + 1 + 6) / 3 = 0.75, and the mean
     # loss is the mean of (1 - a)^2 (p - c)^2 / 2 = 0.25 * (4 + 1 + 36) / 6 = 41 / 24.
-    family, data = power_family(power=1, is_square=True), targets(1.0, 2.0, -3.0)
-    loss, gradient = meta_gradient(family, data, 3.0, 0.5, 1, False, threads)
+    model, data = power_model(power=1, is_square=True), targets(1.0, 2.0, -3.0)
+    loss, gradient = meta_gradient(model, data, 3.0, 0.5, 1, False, threads)
     assert gradient == pytest.approx(0.75)
     assert loss == pytest.approx(41 / 24)
 
 
-def test_meta_gradient_of_a_cubic(power_family, targets, threads):
+def test_meta_gradient_of_a_cubic(power_model, targets, threads):
     # f(p) = p^3: p' = p - 3 a p^2, dp'/dp = 1 - 6 a p, so df(p')/dp = 3 p'^2 (1 - 6 a p), and with two steps
     # 3 p''^2 (1 - 6 a p') (1 - 6 a p). Detached: 3 p'^2 and 3 p''^2. Here p = 1, a = 0.1: p' = 0.7, p'' =
     # 0.553.
-    family, data = power_family(power=3, is_square=False), targets(0.0)
+    model, data = power_model(power=3, is_square=False), targets(0.0)
     expected = {
         (1, False): 3 * 0.7**2 * 0.4,
         (1, True): 3 * 0.7**2,
@@ -49,7 +49,7 @@ def test_meta_gradient_of_a_cubic(power_family, targets, threads):
         (2, True): 3 * 0.553**2,
     }
     for (num_steps, first_order), gradient in expected.items():
-        found = meta_gradient(family, data, 1.0, 0.1, num_steps, first_order, threads)[1]
+        found = meta_gradient(model, data, 1.0, 0.1, num_steps, first_order, threads)[1]
         assert found == pytest.approx(gradient)
 
 
@@ -78,27 +78,27 @@ def test_first_order_is_the_mean_of_the_gradients_at_the_adapted_parameters(sinu
     for i in range(4):
         own = take_task(problem.query, i)
         adapted = adapted_by_autograd(problem, problem.theta, i)
-        gradients.append(flatten(torch.func.grad(loss_of(problem.family.outer_loss_at, problem.family, own))(adapted)))
+        gradients.append(flatten(torch.func.grad(loss_of(problem.model.outer_loss_at, problem.model, own))(adapted)))
     found = problem.objective.linearize(problem.theta, fisher_share=0.0).gradient
     torch.testing.assert_close(found, torch.stack(gradients).mean(dim=0), rtol=1e-10, atol=1e-12)
 
 
-def loss_of(loss_at, family, data):
-    return lambda params: loss_at(family.outputs(params, data), data)
+def loss_of(loss_at, model, data):
+    return lambda params: loss_at(model.outputs(params, data), data)
 
 
 def adapted_by_autograd(problem, theta, i):
     """theta'_i as one differentiable function, without the output maps."""
     for support, step_size in zip(problem.supports, problem.inner.step_sizes, strict=True):
         own = take_task(support, i)
-        gradient = torch.func.grad(loss_of(problem.family.inner_loss_at, problem.family, own))(theta)
+        gradient = torch.func.grad(loss_of(problem.model.inner_loss_at, problem.model, own))(theta)
         theta = subtract(theta, scale(gradient, step_size))
     return theta
 
 
 def adapted_outputs(problem, vector, i):
     params = adapted_by_autograd(problem, unflatten(vector, problem.theta), i)
-    return problem.family.outputs(params, take_task(problem.query, i))
+    return problem.model.outputs(params, take_task(problem.query, i))
 
 
 def dense_fisher(problem):
@@ -110,7 +110,7 @@ def dense_fisher(problem):
         jacobian = torch.func.jacrev(lambda v, i=i: adapted_outputs(problem, v, i))(vector)
 
         def divergence(flat, old=outputs, own=own):
-            return problem.family.divergence(old, flat.view_as(old), own)
+            return problem.model.divergence(old, flat.view_as(old), own)
 
         curvature = torch.autograd.functional.hessian(divergence, outputs.flatten())
         jacobian = jacobian.reshape(-1, len(vector))
@@ -145,28 +145,28 @@ def first_rows(data, count):
 
 def dense_fisher_of_parts(problem, part):
     """As `dense_fisher`, D A_K .. A_1 written out with each factor's own data: theta' on all, derivatives on parts."""
-    family, matrices = problem.family, []
+    model, matrices = problem.model, []
     for i in range(len(problem.query[0])):
         params, jacobian = problem.theta, torch.eye(len(flatten(problem.theta)), dtype=torch.float64)
         for support, step_size in zip(problem.supports, problem.inner.step_sizes, strict=True):
             own = take_task(support, i)
 
             def inner_loss(vector, data):
-                return family.inner_loss_at(family.outputs(unflatten(vector, problem.theta), data), data)
+                return model.inner_loss_at(model.outputs(unflatten(vector, problem.theta), data), data)
 
             vector = flatten(params)
             hessian = torch.func.hessian(inner_loss)(vector, part(own))
             jacobian = jacobian - step_size * hessian @ jacobian
             params = unflatten(vector - step_size * torch.func.grad(inner_loss)(vector, own), problem.theta)
         query = part(take_task(problem.query, i))
-        outputs = family.outputs(params, query)
-        of_outputs = torch.func.jacrev(lambda v, q=query: family.outputs(unflatten(v, problem.theta), q))(
+        outputs = model.outputs(params, query)
+        of_outputs = torch.func.jacrev(lambda v, q=query: model.outputs(unflatten(v, problem.theta), q))(
             flatten(params)
         )
         jacobian = of_outputs.reshape(-1, len(jacobian)) @ jacobian
 
         def divergence(flat, old=outputs, own=query):
-            return family.divergence(old, flat.view_as(old), own)
+            return model.divergence(old, flat.view_as(old), own)
 
         curvature = torch.autograd.functional.hessian(divergence, outputs.flatten())
         matrices.append(jacobian.T @ curvature @ jacobian)
@@ -210,7 +210,7 @@ def test_the_fisher_matrix_is_the_divergence_s_own_hessian_at_theta(make, argume
 
     def divergence(v):
         each = [
-            problem.family.divergence(old[i], adapted_outputs(problem, v, i), take_task(problem.query, i))
+            problem.model.divergence(old[i], adapted_outputs(problem, v, i), take_task(problem.query, i))
             for i in range(count)
         ]
         return torch.stack(each).mean()
@@ -237,14 +237,38 @@ def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
         more = unflatten(shift, problem.theta)
         moved = SimpleNamespace(step_sizes=[{n: s[n] + more[n] for n in s} for s in sizes])
         at = problem._replace(inner=moved)
-        losses = [problem.family.outer_loss_at(adapted_outputs(at, v, i), take_task(at.query, i)) for i in range(3)]
+        losses = [problem.model.outer_loss_at(adapted_outputs(at, v, i), take_task(at.query, i)) for i in range(3)]
         return torch.stack(losses).mean()
 
     theta = flatten(problem.theta)
     gradient, slope = torch.func.grad(meta_loss, argnums=(0, 1))(theta, torch.zeros_like(theta))
     at = problem.objective.linearize(problem.theta, fisher_share=0.0)
+    torch.testing.assert_close(at.gradient, torch.cat([gradient, slope]), rtol=1e-9, atol=1e-12)
+    assert at.gradient_norm == pytest.approx(gradient.norm().item())
+
+
+def test_learned_step_sizes_are_adapted_with_and_have_a_gradient(sinusoid):
+    # the same as above through the front door: one tree of sizes for all steps, among all that is learned
+    plain = sinusoid(3, 2)
+    problem = plain._replace(inner=dataclasses.replace(plain.inner, learn_step_sizes=True))
+    generator = torch.Generator().manual_seed(4)
+    sizes = {name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype) for name, p in plain.theta.items()}
+    learned = join_step_sizes(plain.theta, sizes)
+
+    def meta_loss(v):
+        theta, own = split_step_sizes(unflatten(v, learned))
+        at = problem._replace(inner=SimpleNamespace(step_sizes=[own, own]))
+        losses = [
+            problem.model.outer_loss_at(adapted_outputs(at, flatten(theta), i), take_task(at.query, i))
+            for i in range(3)
+        ]
+        return torch.stack(losses).mean()
+
+    objective = problem.objective
+    at, gradient = objective.linearize(learned, fisher_share=0.0), torch.func.grad(meta_loss)(flatten(learned))
+    assert at.loss == pytest.approx(meta_loss(flatten(learned)).item())
     torch.testing.assert_close(at.gradient, gradient, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(at.step_size_gradient, slope, rtol=1e-9, atol=1e-12)
+    assert objective.evaluate(learned).loss == pytest.approx(at.loss)
 
 
 def test_before_the_step_the_divergence_is_zero_and_the_loss_the_same(problem):
@@ -271,10 +295,10 @@ def test_the_divergence_grows_as_half_the_fisher_form(sinusoid, num_steps):
 
 @pytest.mark.parametrize("make", ["sinusoid", "navigation"])
 @pytest.mark.parametrize("tasks_per_chunk", [1, 2, 5])
-def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request, monkeypatch):
+def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request):
     problem = request.getfixturevalue(make)(5, 2)
     elements = sum(leaf[0].numel() for leaf in problem.query)
-    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", tasks_per_chunk * elements)
+    problem = problem._replace(threads=Threads(1, chunk_elements=tasks_per_chunk * elements))
     at = problem.objective.linearize(problem.theta, fisher_share=1.0)
     direction = torch.randn(len(at.gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     alone = []
@@ -290,12 +314,11 @@ def test_tasks_together_equal_tasks_one_by_one(make, tasks_per_chunk, request, m
 
 
 @pytest.mark.parametrize("make", ["sinusoid", "navigation"])
-def test_bit_equal_for_any_number_of_threads(make, request, monkeypatch):
+def test_bit_equal_for_any_number_of_threads(make, request):
     problem = request.getfixturevalue(make)(5, 2)
-    monkeypatch.setattr(lift_module, "CHUNK_ELEMENTS", 1)  # a chunk for each task
     results = []
     for num_threads in (1, 2, 3):
-        threads = Threads(num_threads)
+        threads = Threads(num_threads, chunk_elements=1)  # a chunk for each task
         objective = problem._replace(threads=threads).objective
         at = objective.linearize(problem.theta, fisher_share=1.0)
         moved = unflatten(flatten(problem.theta) - 0.1 * at.gradient, problem.theta)
@@ -313,10 +336,10 @@ def test_bit_equal_for_any_number_of_threads(make, request, monkeypatch):
 
 def test_without_inner_steps_it_is_the_plain_mean_loss(sinusoid):
     problem = sinusoid(3, 0)
-    family = problem.family
+    model = problem.model
 
     def mean_loss(params):
-        losses = [loss_of(family.outer_loss_at, family, take_task(problem.query, i))(params) for i in range(3)]
+        losses = [loss_of(model.outer_loss_at, model, take_task(problem.query, i))(params) for i in range(3)]
         return torch.stack(losses).mean()
 
     at = problem.objective.linearize(problem.theta, fisher_share=0.0)

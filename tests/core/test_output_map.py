@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from maml_rl.core.output_map import AutogradMap, LossAtOutputs
-from maml_rl.core.params import flatten, take_task, unflatten
-from maml_rl.networks import LinearizedMLP, init_mlp, mlp
+from maml_rl.core.trees import flatten, take_task, unflatten
+from maml_rl.networks.mlp import LinearizedMLP, init_mlp, mlp
 
 NUM_TASKS, BATCH, WIDTH = 3, 5, 2
 

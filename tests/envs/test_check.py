@@ -318,8 +318,8 @@ FAULTS = [
         {"observation_space": Box(-1e9, 1e9, (1,)), "seen": lambda self: np.float32([1e6])},
         "observations_are_of_unit_size",
         "warning",
-        "observations is 1e+06, far from 1, and hardly anything is learned from such: divide them by their size in the "
-        "environment, or train with --observations normalised",
+        "observations is 1e+06, far from 1, and hardly anything is learned from such numbers: divide them by their "
+        "size in the environment, or train with --observations normalised",
     ),
     (
         {"seen": lambda self: np.float32([1e-4])},

@@ -79,10 +79,15 @@ def test_a_heavy_ridge_shrinks_the_values_to_zero(ridge):
     assert values.abs().max() < 1e3 * returns.abs().max() / ridge
 
 
-@pytest.mark.parametrize("block", [2, 512])
-def test_with_fewer_steps_than_features_the_smaller_system_gives_the_same_values(block, monkeypatch):
+@pytest.mark.parametrize("block", [2, 7, 512])
+def test_products_of_steps_are_the_same_for_any_block_of_an_observation(block):
+    observations, weights = random(len(LENGTHS), HORIZON, 30), MASK.flatten()
+    inputs = features(observations) * weights.unsqueeze(-1)
+    torch.testing.assert_close(baseline.gram_of_steps(observations, weights, block), inputs @ inputs.T)
+
+
+def test_with_fewer_steps_than_features_the_smaller_system_gives_the_same_values():
     # As ridge regression by plain least squares, with sqrt(ridge) I below X and zeros below y.
-    monkeypatch.setattr(baseline, "BLOCK", block)
     observations, ridge = random(len(LENGTHS), HORIZON, 30), 1e-2
     returns = random(len(LENGTHS), HORIZON, seed=1) * MASK
     rows, targets = unmasked_rows(observations), returns[MASK.bool()].numpy()

@@ -5,16 +5,17 @@ import os
 import signal
 
 import pytest
-import torch
+from players import gaussian, own_params, recipe_for
 from push import Place
 from troubled import MakeTroubled
 
-from maml_rl.core.protocols import TRAINING, Key
-from maml_rl.policies import GaussianPolicy, PolicyConfig
-from maml_rl.sampling.work import Recipe
+from maml_rl.core.contracts import Actor
+from maml_rl.core.keys import TRAINING, Key
+from maml_rl.core.lift import Threads
+from maml_rl.sampling.local import LocalSampler
 
 KEY = Key(6, TRAINING, 4, 1)
-POLICY = GaussianPolicy(3, 1, PolicyConfig((8,)))
+POLICY = gaussian(3, 1)
 NUM_EPISODES, HORIZON = 2, 10
 SECONDS = 400  # for one test on a busy machine
 
@@ -48,7 +49,7 @@ def cluster():
 class Troubles:
     """Recipes for a crew, tasks for it, and what it should make of them."""
 
-    policy, key, num_episodes, horizon = POLICY, KEY, NUM_EPISODES, HORIZON
+    key = KEY
 
     def __init__(self, folder):
         self.folder = folder
@@ -57,17 +58,20 @@ class Troubles:
         return self.with_env(MakeTroubled(trouble, self.folder, places))
 
     def with_env(self, make_env):
-        return Recipe(make_env, POLICY, NUM_EPISODES, HORIZON)
+        return recipe_for(make_env, POLICY, NUM_EPISODES, HORIZON)
 
     @staticmethod
     def tasks(count):
         return [Place(float(i)) for i in range(count)]
 
     @staticmethod
-    def params(count):
+    def actor(count):
         """Other parameters for every task."""
-        each = [POLICY.init(torch.Generator().manual_seed(i)) for i in range(count)]
-        return {name: torch.stack([p[name] for p in each]) for name in each[0]}
+        return Actor(POLICY, own_params(POLICY, count))
+
+    def played_here(self, count):
+        """What a sampler without workers makes of the tasks."""
+        return LocalSampler(self.recipe(), Threads(1)).sample(self.tasks(count), self.actor(count), self.key)
 
 
 @pytest.fixture

@@ -6,124 +6,124 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from players import assert_bit_equal, categorical, gaussian, own_params, recipe_for
 
 import envs  # noqa: F401 - registers the ids
 from envs.adapters import VectorFromSingle
 from envs.oracle import Oracle
+from maml_rl.core.contracts import Actor
+from maml_rl.core.keys import TRAINING, Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.params import take_tasks
-from maml_rl.core.protocols import TRAINING, Key
-from maml_rl.policies import CategoricalPolicy, GaussianPolicy, PolicyConfig
+from maml_rl.core.trees import stack, take_tasks
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.sampling.rollout import rollout
 from maml_rl.sampling.seeds import episode_noise
-from maml_rl.sampling.trajectory import SamplingError, Trajectory
+from maml_rl.sampling.trajectory import SamplingError, blank_trajectory
 
 KEY = Key(6, TRAINING, 4, 1)
 NUM_TASKS, HORIZON = 5, 15
 
 
-class World:
+class Case:
     """A registered environment with a policy of the default size and different parameters for every task."""
 
     def __init__(self, env_id):
         self._env_id = env_id
         probe = self.make_env(1)
         sizes = probe.single_observation_space.shape[0], probe.single_action_space.shape[0]
-        self.policy = GaussianPolicy(*sizes, PolicyConfig())
+        self.policy = gaussian(*sizes, hidden_sizes=(100, 100))
         self.tasks = probe.sample_tasks(NUM_TASKS, np.random.default_rng(0))
-        each = [self.policy.init(torch.Generator().manual_seed(i)) for i in range(NUM_TASKS)]
-        self.params = {name: torch.stack([p[name] for p in each]) for name in each[0]}
+        self.actor = Actor(self.policy, own_params(self.policy, NUM_TASKS))
+
+    def recipe(self, num_episodes):
+        return recipe_for(self.make_env, self.policy, num_episodes, HORIZON)
 
     def make_env(self, num_envs):
         return gymnasium.make_vec(self._env_id, num_envs=num_envs, horizon=HORIZON)
 
     def sample(self, num_threads, num_episodes, key=KEY):
         threads = Threads(num_threads)
-        sampler = LocalSampler(self.make_env, self.policy, num_episodes, HORIZON, threads)
-        trajectory = sampler.sample(self.tasks, self.params, key)
+        sampler = LocalSampler(self.recipe(num_episodes), threads)
+        trajectory = sampler.sample(self.tasks, self.actor, key)
         sampler.close()
         threads.close()
         return trajectory
 
 
 @pytest.fixture(scope="module", params=["maml/Navigation2D-v0", "maml/HalfCheetahVel-gym-v0", "maml/AntDir-gym-v0"])
-def world(request):
-    return World(request.param)
-
-
-def assert_bit_equal(trajectory, other):
-    for name, value, wanted in zip(trajectory._fields, trajectory, other, strict=True):
-        assert torch.equal(value, wanted), name
+def case(request):
+    return Case(request.param)
 
 
 @pytest.mark.parametrize("num_episodes", [1, 3])
-def test_bit_equal_for_any_number_of_threads(world, num_episodes):
-    expected = world.sample(1, num_episodes)
+def test_bit_equal_for_any_number_of_threads(case, num_episodes):
+    expected = case.sample(1, num_episodes)
     assert expected.mask.sum() > 0
     for num_threads in (2, 3):
-        assert_bit_equal(world.sample(num_threads, num_episodes), expected)
+        assert_bit_equal(case.sample(num_threads, num_episodes), expected)
 
 
 @pytest.mark.parametrize("num_episodes", [1, 3])
-def test_bit_equal_to_one_task_at_a_time(world, num_episodes):
-    together = world.sample(1, num_episodes)
+def test_bit_equal_to_one_task_at_a_time(case, num_episodes):
+    together, recipe = case.sample(1, num_episodes), case.recipe(num_episodes)
     for i in range(NUM_TASKS):
-        alone = Trajectory(*(torch.zeros_like(part[i : i + 1]) for part in together))
-        noise = episode_noise(KEY, i, 1, num_episodes, HORIZON, world.policy)
-        params = take_tasks(world.params, i, i + 1)
-        env = world.make_env(num_episodes)
-        rollout(env, world.policy, params, world.tasks[i : i + 1], noise, alone, i)
-        assert_bit_equal(alone, take_tasks(together, i, i + 1))
+        alone = blank_trajectory(1, recipe.shape)
+        noise = episode_noise(KEY, i, 1, recipe.shape, recipe.actions)
+        stage = recipe.stage(case.make_env(num_episodes))
+        memory = rollout(stage, case.actor.take_tasks(i, i + 1), case.tasks[i : i + 1], noise, alone, i)
+        assert_bit_equal(alone._replace(memory=memory), take_tasks(together, i, i + 1))
 
 
-def test_a_sampler_remembers_nothing(world):
+def test_a_sampler_remembers_nothing(case):
     threads = Threads(2)
-    sampler = LocalSampler(world.make_env, world.policy, 2, HORIZON, threads)
-    first = sampler.sample(world.tasks, world.params, KEY)
-    sampler.sample(world.tasks[::-1], world.params, KEY.at_phase(2))
-    assert_bit_equal(sampler.sample(world.tasks, world.params, KEY), first)
+    sampler = LocalSampler(case.recipe(2), threads)
+    first = sampler.sample(case.tasks, case.actor, KEY)
+    sampler.sample(case.tasks[::-1], case.actor, KEY.at_phase(2))
+    assert_bit_equal(sampler.sample(case.tasks, case.actor, KEY), first)
     sampler.close()
     threads.close()
 
 
-def test_shapes_and_types(world):
-    trajectory = world.sample(1, 3)
+def test_shapes_and_types(case):
+    trajectory = case.sample(1, 3)
     shape = (NUM_TASKS, 3, HORIZON)
-    assert trajectory.observations.shape == (*shape, world.policy.observation_size)
-    assert trajectory.actions.shape == (*shape, world.policy.action_size)
+    assert trajectory.observations.shape == (*shape, case.policy.spec.observation_size)
+    assert trajectory.actions.shape == (*shape, case.policy.spec.distribution.num_actions)
     assert trajectory.rewards.shape == trajectory.mask.shape == shape
-    assert trajectory.terminated.shape == shape[:2] and trajectory.terminated.dtype == torch.bool
+    assert trajectory.last_observations.shape == (*shape[:2], case.policy.spec.observation_size)
+    for ended in (trajectory.terminated, trajectory.truncated):
+        assert ended.shape == shape[:2] and ended.dtype == torch.bool
+    assert trajectory.memory == ()
     assert [part.dtype for part in trajectory[:4]] == [torch.float32, torch.float32, torch.float64, torch.float32]
     assert ((trajectory.mask == 0) | (trajectory.mask == 1)).all()
 
 
-def test_another_key_gives_other_trajectories(world):
-    first, second = world.sample(1, 2), world.sample(1, 2, KEY._replace(iteration=5))
+def test_another_key_gives_other_trajectories(case):
+    first, second = case.sample(1, 2), case.sample(1, 2, KEY._replace(iteration=5))
     assert not torch.equal(first.actions, second.actions)
 
 
-def test_fewer_tasks_than_threads(world):
+def test_fewer_tasks_than_threads(case):
     threads = Threads(3)
-    sampler = LocalSampler(world.make_env, world.policy, 2, HORIZON, threads)
-    alone = sampler.sample(world.tasks[:1], take_tasks(world.params, 0, 1), KEY)
+    sampler = LocalSampler(case.recipe(2), threads)
+    alone = sampler.sample(case.tasks[:1], case.actor.take_tasks(0, 1), KEY)
     sampler.close()
     threads.close()
-    assert_bit_equal(alone, take_tasks(world.sample(1, 2), 0, 1))
+    assert_bit_equal(alone, take_tasks(case.sample(1, 2), 0, 1))
 
 
-def test_closing_closes_every_environment(world):
+def test_closing_closes_every_environment(case):
     closed = []
 
     def make_env(num_envs):
-        env = world.make_env(num_envs)
+        env = case.make_env(num_envs)
         close = env.close
         env.close = lambda: (closed.append(env), close())
         return env
 
     threads = Threads(2)
-    sampler = LocalSampler(make_env, world.policy, 1, HORIZON, threads)
-    sampler.sample(world.tasks, world.params, KEY)
+    sampler = LocalSampler(recipe_for(make_env, case.policy, 1, HORIZON), threads)
+    sampler.sample(case.tasks, case.actor, KEY)
     made = len(sampler._all_envs)
     sampler.close()
     sampler.close()
@@ -155,13 +155,13 @@ class Slippery(gymnasium.Env):
 
 
 def test_an_error_of_an_environment_says_what_makes_it_happen_again():
-    policy = GaussianPolicy(1, 1, PolicyConfig())
-    params = {name: p.expand(5, *p.shape) for name, p in policy.init(torch.Generator()).items()}
-    sampler = LocalSampler(lambda n: VectorFromSingle(Slippery, n), policy, 2, 5, Threads(1))
+    policy = gaussian(1, 1)
+    recipe = recipe_for(lambda n: VectorFromSingle(Slippery, n), policy, 2, 5)
+    sampler = LocalSampler(recipe, Threads(1))
     with pytest.raises(SamplingError, match=r"^task 3, episode 0, step 1: ZeroDivisionError: no friction") as caught:
-        sampler.sample(range(5), params, KEY)
+        sampler.sample(range(5), Actor(policy, own_params(policy, 5)), KEY)
     (note,) = caught.value.__notes__
-    seeds = episode_noise(KEY, 3, 1, 2, 5, policy).reset_seeds
+    seeds = episode_noise(KEY, 3, 1, recipe.shape, recipe.actions).reset_seeds
     assert note.startswith(f"in this process, task 3 (3) under {KEY}; episodes were reset with the seeds {seeds}:\n")
     assert 'raise ZeroDivisionError("no friction")' in note
 
@@ -215,14 +215,12 @@ def count():
 
 def sample_copies(numbers_of_tasks, num_threads, max_envs, is_oracle=False, num_episodes=3):
     """Trajectories of so many tasks, one sampling after the other, by one sampler."""
-    policy = CategoricalPolicy(2 + is_oracle, 3, PolicyConfig((8,)))
+    policy = categorical(2 + is_oracle, 3)
     tasks = np.random.default_rng(1).normal(size=max(numbers_of_tasks)).tolist()
-    each = [policy.init(torch.Generator().manual_seed(i)) for i in range(len(tasks))]
-    params = {name: torch.stack([p[name] for p in each]) for name in each[0]}
-    threads = Threads(num_threads)
-    make_env = functools.partial(copies, is_oracle=is_oracle)
-    sampler = LocalSampler(make_env, policy, num_episodes, 7, threads, max_envs=max_envs)
-    found = [sampler.sample(tasks[:n], take_tasks(params, 0, n), KEY) for n in numbers_of_tasks]
+    actor, threads = Actor(policy, own_params(policy, len(tasks))), Threads(num_threads)
+    recipe = recipe_for(functools.partial(copies, is_oracle=is_oracle), policy, num_episodes, 7)
+    sampler = LocalSampler(recipe, threads, max_envs=max_envs)
+    found = [sampler.sample(tasks[:n], actor.take_tasks(0, n), KEY) for n in numbers_of_tasks]
     sampler.close()
     threads.close()
     return found
@@ -251,7 +249,7 @@ def test_without_a_bound_there_are_as_many_copies_as_episodes(count):
 @pytest.mark.parametrize(("num_threads", "max_envs"), [(2, 12), (2, 13), (3, 30), (4, 12)])
 def test_blocks_are_as_equal_as_can_be_and_within_the_bound(num_threads, max_envs):
     threads = Threads(num_threads)
-    sampler = LocalSampler(copies, CategoricalPolicy(2, 3, PolicyConfig()), 3, 7, threads, max_envs=max_envs)
+    sampler = LocalSampler(recipe_for(copies, categorical(2, 3), 3, 7), threads, max_envs=max_envs)
     for num_tasks in range(1, 50):
         blocks = sampler._blocks(num_tasks)
         sizes = [stop - start for start, stop in blocks]
@@ -263,17 +261,17 @@ def test_blocks_are_as_equal_as_can_be_and_within_the_bound(num_threads, max_env
 
 
 def test_after_an_error_the_environment_is_made_anew(count, monkeypatch):
-    policy = CategoricalPolicy(2, 3, PolicyConfig((8,)))
-    params = {name: p.expand(4, *p.shape) for name, p in policy.init(torch.Generator().manual_seed(0)).items()}
-    sampler = LocalSampler(copies, policy, 2, 7, Threads(1), max_envs=8)
-    wanted = sampler.sample([0.0] * 4, params, KEY)
+    policy = categorical(2, 3)
+    actor = Actor(policy, stack(policy.init(torch.Generator().manual_seed(0)), 4))
+    sampler = LocalSampler(recipe_for(copies, policy, 2, 7), Threads(1), max_envs=8)
+    wanted = sampler.sample([0.0] * 4, actor, KEY)
     first = list(sampler._all_envs)
     with monkeypatch.context() as patch:
         patch.setattr(Wandering, "step", lambda self, action: 1 / 0)
         with pytest.raises(SamplingError, match="ZeroDivisionError"):
-            sampler.sample([0.0] * 4, params, KEY)
+            sampler.sample([0.0] * 4, actor, KEY)
     assert count.alive == 0
-    assert_bit_equal(sampler.sample([0.0] * 4, params, KEY), wanted)
+    assert_bit_equal(sampler.sample([0.0] * 4, actor, KEY), wanted)
     assert sampler._all_envs[0] is not first[0]
     sampler.close()
 
@@ -283,7 +281,6 @@ def test_after_an_error_the_environment_is_made_anew(count, monkeypatch):
     [
         ({"episodes_per_task": 0}, "episodes_per_task must be at least 1, got 0"),
         ({"horizon": 0}, "horizon must be at least 1 step, got 0"),
-        ({"num_threads": -1}, "num_threads must be at least 1, or 0 for one per core, got -1"),
         ({"num_workers": 0}, "num_workers must be at least 1, or left out for one per core, got 0"),
         ({"task_timeout": float("inf")}, r"task_timeout must be positive and finite \[s\], got inf"),
         ({"ray_address": "head"}, "ray_address must be auto or host:port, got 'head'"),

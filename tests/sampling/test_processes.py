@@ -1,6 +1,5 @@
 """Workers come and go as they should: replaced when they die, gone when they are not needed, silent otherwise."""
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from players import assert_bit_equal, gaussian
 from troubled import Unpicklable, fail_to_make
 
+from maml_rl.core.contracts import Actor
 from maml_rl.core.lift import Threads
-from maml_rl.policies import GaussianPolicy, PolicyConfig
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.trajectory import SamplingError
@@ -23,18 +23,6 @@ from maml_rl.sampling.work import MAX_ATTEMPTS, WorkSampler
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 100.0  # more than any task here needs
-
-
-def expected(troubles, count):
-    """What a sampler without workers makes of the tasks."""
-    recipe = troubles.recipe()
-    sampler = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, Threads(1))
-    return sampler.sample(troubles.tasks(count), troubles.params(count), troubles.key)
-
-
-def assert_bit_equal(trajectory, other):
-    for name, value, wanted in zip(trajectory._fields, trajectory, other, strict=True):
-        assert torch.equal(value, wanted), name
 
 
 def is_running(pid):
@@ -66,13 +54,13 @@ class Sampling:
         self.sampler.close()
 
     def sample(self, troubles, count):
-        return self.sampler.sample(troubles.tasks(count), troubles.params(count), troubles.key)
+        return self.sampler.sample(troubles.tasks(count), troubles.actor(count), troubles.key)
 
 
 def test_a_worker_killed_at_work_is_replaced_and_its_task_played_again(troubles, caplog):
     with Sampling(troubles.recipe("killed", (0.0, 2.0, 3.0))) as sampling:
         before = set(sampling.crew.pids)
-        assert_bit_equal(sampling.sample(troubles, 5), expected(troubles, 5))
+        assert_bit_equal(sampling.sample(troubles, 5), troubles.played_here(5))
         assert len(sampling.crew.pids) == 2 and not before & set(sampling.crew.pids)
     assert len(list(troubles.folder.iterdir())) == 3
     said = [record.message for record in caplog.records]
@@ -82,7 +70,7 @@ def test_a_worker_killed_at_work_is_replaced_and_its_task_played_again(troubles,
 @pytest.mark.slow
 def test_twenty_kills_show_in_no_bit(troubles):
     with Sampling(troubles.recipe("killed", tuple(map(float, range(20))))) as sampling:
-        assert_bit_equal(sampling.sample(troubles, 30), expected(troubles, 30))
+        assert_bit_equal(sampling.sample(troubles, 30), troubles.played_here(30))
     assert len(list(troubles.folder.iterdir())) == 20
 
 
@@ -91,12 +79,12 @@ def test_a_worker_that_died_idle_is_replaced(troubles):
         for pid in sampling.crew.pids:
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda pid=pid: not is_running(pid))
-        assert_bit_equal(sampling.sample(troubles, 3), expected(troubles, 3))
+        assert_bit_equal(sampling.sample(troubles, 3), troubles.played_here(3))
 
 
 def test_a_worker_that_hangs_is_killed_and_its_task_played_again(troubles, caplog):
     with Sampling(troubles.recipe("hung", (1.0,)), task_timeout=3.0) as sampling:
-        assert_bit_equal(sampling.sample(troubles, 3), expected(troubles, 3))
+        assert_bit_equal(sampling.sample(troubles, 3), troubles.played_here(3))
     assert [r.message for r in caplog.records] == [
         "task 1 is played again: its worker did not answer within 3 s and was killed"
     ]
@@ -104,13 +92,13 @@ def test_a_worker_that_hangs_is_killed_and_its_task_played_again(troubles, caplo
 
 def test_a_worker_that_reads_only_half_a_message_is_killed(troubles):
     # Megabytes do not fit between two processes: the parent waits for the other end, and only its clock ends that.
-    policy = GaussianPolicy(3, 1, PolicyConfig((1000, 1000)))
-    recipe = dataclasses.replace(troubles.recipe(), policy=policy)
+    policy = gaussian(3, 1, (1000, 1000))
+    recipe = troubles.recipe()
     params = {name: p.unsqueeze(0) for name, p in policy.init(torch.Generator()).items()}
     with Sampling(recipe, num_workers=1, task_timeout=3.0) as sampling:
         stopped = sampling.crew.pids
         os.kill(stopped[0], signal.SIGSTOP)
-        assert sampling.sampler.sample(troubles.tasks(1), params, troubles.key).mask.all()
+        assert sampling.sampler.sample(troubles.tasks(1), Actor(policy, params), troubles.key).mask.all()
         assert sampling.crew.pids != stopped
 
 
@@ -131,7 +119,7 @@ def test_an_error_of_the_environment_comes_back_whole_and_is_not_tried_again(tro
         assert "in _get_into_trouble" in note and "Key(seed=6, stream=0, iteration=4, phase=1)" in note
         assert not caplog.records
         # and the sampler goes on with other tasks
-        assert_bit_equal(sampling.sample(troubles, 2), expected(troubles, 2))
+        assert_bit_equal(sampling.sample(troubles, 2), troubles.played_here(2))
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +129,12 @@ def untroubled(calm):
 
 
 def test_numbers_that_are_not_finite_are_told_as_by_the_local_sampler(calm, untroubled):
-    params, recipe = calm.params(2), calm.recipe()
-    params["log_std"][1] = float("nan")
-    messages = []
-    local = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, Threads(1))
+    actor, messages = calm.actor(2), []
+    actor.params["log_std"][1] = float("nan")
+    local = LocalSampler(calm.recipe(), Threads(1))
     for sampler in (local, untroubled.sampler):
         with pytest.raises(SamplingError) as caught:
-            sampler.sample(calm.tasks(2), params, calm.key)
+            sampler.sample(calm.tasks(2), actor, calm.key)
         messages.append((str(caught.value), caught.value.task, caught.value.episode))
     assert messages[0] == messages[1]
 
@@ -191,7 +178,7 @@ def test_an_environment_that_reaches_no_worker_is_refused_at_once(troubles, make
 
 def test_a_task_that_cannot_be_pickled_is_named(calm, untroubled):
     with pytest.raises(SamplingError, match="task 0 must be picklable to reach a worker, but lock is not"):
-        untroubled.sampler.sample([threading.Lock()], calm.params(1), calm.key)
+        untroubled.sampler.sample([threading.Lock()], calm.actor(1), calm.key)
 
 
 # --- as programs ---------------------------------------------------------------------------------------------------
@@ -199,12 +186,14 @@ def test_a_task_that_cannot_be_pickled_is_named(calm, untroubled):
 PROGRAM = """
 import os, sys
 sys.path.insert(0, {tests!r})
-import numpy as np, torch
+import torch
 from push import PushVectorEnv, Place
-from maml_rl.core.protocols import TRAINING, Key
-from maml_rl.policies import GaussianPolicy, PolicyConfig
+from players import gaussian, recipe_for
+from maml_rl.core.contracts import Actor
+from maml_rl.core.keys import TRAINING, Key
+from maml_rl.core.trees import stack
 from maml_rl.sampling.processes import ProcessCrew
-from maml_rl.sampling.work import Recipe, WorkSampler
+from maml_rl.sampling.work import WorkSampler
 
 class Mine(PushVectorEnv):
     def _step_rows(self, actions, alive):
@@ -212,13 +201,12 @@ class Mine(PushVectorEnv):
         return super()._step_rows(actions, alive)
 
 def main():
-    policy = GaussianPolicy(3, 1, PolicyConfig((8,)))
-    recipe = Recipe(Mine, policy, 2, 10)
+    policy = gaussian(3, 1)
+    recipe = recipe_for(Mine, policy, 2, 10)
     crew = ProcessCrew(recipe, 2, 100.0)
     print(*crew.pids, flush=True)
-    params = policy.init(torch.Generator().manual_seed(0))
-    stacked = {{name: p.expand(3, *p.shape) for name, p in params.items()}}
-    out = WorkSampler(crew, recipe).sample([Place(1.0)] * 3, stacked, Key(0, TRAINING, 0))
+    actor = Actor(policy, stack(policy.init(torch.Generator().manual_seed(0)), 3))
+    out = WorkSampler(crew, recipe).sample([Place(1.0)] * 3, actor, Key(0, TRAINING, 0))
     print(out.rewards.sum().item(), flush=True)
 
 main()
@@ -302,7 +290,7 @@ def test_workers_outlive_the_thread_that_started_them(troubles):
         sampling = pool.submit(Sampling, troubles.recipe()).result()
     with sampling:
         pids = sampling.crew.pids
-        assert_bit_equal(sampling.sample(troubles, 3), expected(troubles, 3))
+        assert_bit_equal(sampling.sample(troubles, 3), troubles.played_here(3))
         assert sampling.crew.pids == pids
 
 

@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from players import assert_bit_equal
 from troubled import Unpicklable, fail_to_make
 
-from maml_rl.core.lift import Threads
-from maml_rl.sampling.local import LocalSampler
 from maml_rl.sampling.ray import RayCrew
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import WorkSampler
@@ -20,16 +18,10 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 100.0  # more than any task here needs
 
 
-def expected(troubles, count):
-    recipe = troubles.recipe()
-    sampler = LocalSampler(recipe.make_env, recipe.policy, recipe.num_episodes, recipe.horizon, Threads(1))
-    return sampler.sample(troubles.tasks(count), troubles.params(count), troubles.key)
-
-
 def sample(troubles, recipe, count, task_timeout=SECONDS):
     sampler = WorkSampler(RayCrew(recipe, None, None, task_timeout), recipe)
     try:
-        return sampler.sample(troubles.tasks(count), troubles.params(count), troubles.key)
+        return sampler.sample(troubles.tasks(count), troubles.actor(count), troubles.key)
     finally:
         sampler.close()
 
@@ -37,8 +29,7 @@ def sample(troubles, recipe, count, task_timeout=SECONDS):
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_killed_at_work_loses_no_task(troubles, caplog):
     found = sample(troubles, troubles.recipe("killed", (0.0, 2.0, 3.0)), 5)
-    for name, value, wanted in zip(found._fields, found, expected(troubles, 5), strict=True):
-        assert torch.equal(value, wanted), name
+    assert_bit_equal(found, troubles.played_here(5))
     lost = [record.message for record in caplog.records if record.name.startswith("maml_rl")]
     assert sorted(lost) == [
         f"task {i} is played again: its worker or node was lost (WorkerCrashedError)" for i in (0, 2, 3)
@@ -48,7 +39,7 @@ def test_a_worker_killed_at_work_loses_no_task(troubles, caplog):
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_hangs_is_left_behind_at_its_deadline(troubles, caplog):
     found = sample(troubles, troubles.recipe("hung", (1.0,)), 3, task_timeout=20.0)
-    assert all(map(torch.equal, found, expected(troubles, 3)))
+    assert_bit_equal(found, troubles.played_here(3))
     assert "task 1 is played again: it was not done within 20 s" in [record.message for record in caplog.records]
 
 
@@ -83,24 +74,26 @@ PROGRAM = """
 import logging, sys, threading, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import numpy as np, torch
+import torch
 from troubled import MakeTroubled
 from push import Place
+from players import assert_bit_equal, gaussian, recipe_for
+from maml_rl.core.contracts import Actor
 from maml_rl.core.lift import Threads
-from maml_rl.core.protocols import TRAINING, Key
-from maml_rl.policies import GaussianPolicy, PolicyConfig
+from maml_rl.core.keys import TRAINING, Key
+from maml_rl.core.trees import stack
 from maml_rl.sampling.local import LocalSampler
 from maml_rl.sampling.ray import RayCrew
-from maml_rl.sampling.work import Recipe, WorkSampler
+from maml_rl.sampling.work import WorkSampler
 
-policy = GaussianPolicy(3, 1, PolicyConfig((8,)))
+policy = gaussian(3, 1)
 params = policy.init(torch.Generator().manual_seed(0))
 
-def stacked(count):
-    return {{name: p.expand(count, *p.shape) for name, p in params.items()}}
+def played_by(sampler, count):
+    return sampler.sample([Place(float(i)) for i in range(count)], Actor(policy, stack(params, count)), KEY)
 
 def sample(crew, count):
-    return WorkSampler(crew, recipe).sample([Place(float(i)) for i in range(count)], stacked(count), KEY)
+    return played_by(WorkSampler(crew, recipe), count)
 
 KEY = Key(0, TRAINING, 0)
 {body}
@@ -122,7 +115,7 @@ def test_an_address_at_which_nobody_answers_is_refused_at_once(troubles):
     with socket.socket() as taken:  # and not listening
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        body = f"RayCrew(Recipe(MakeTroubled('', '.'), policy, 2, 10), {address!r}, None, 9.0)"
+        body = f"RayCrew(recipe_for(MakeTroubled('', '.'), policy, 2, 10), {address!r}, None, 9.0)"
         done = run(body, troubles.folder)
     assert done.returncode == 1
     assert (
@@ -137,7 +130,7 @@ def test_nothing_is_asked_of_a_ray_that_has_ended(troubles, monkeypatch):
     try:
         monkeypatch.setattr("maml_rl.sampling.ray._ended", lambda ray: "raylet")
         with pytest.raises(SamplingError, match="Ray's raylet on this machine has ended"):
-            WorkSampler(crew, recipe).sample(troubles.tasks(2), troubles.params(2), troubles.key)
+            WorkSampler(crew, recipe).sample(troubles.tasks(2), troubles.actor(2), troubles.key)
     finally:
         monkeypatch.undo()
         crew.close()
@@ -148,7 +141,7 @@ def test_nothing_is_asked_of_a_ray_that_has_ended(troubles, monkeypatch):
 def test_a_ray_that_is_killed_ends_sampling_with_a_sentence(name, troubles):
     body = f"""
 import os, ray, threading
-recipe = Recipe(MakeTroubled('', '.'), policy, 2, 10)
+recipe = recipe_for(MakeTroubled('', '.'), policy, 2, 10)
 crew = RayCrew(recipe, None, 2, 100.0)
 (process,) = ray._private.worker._global_node.all_processes[{name!r}]
 threading.Timer(1.0, lambda: os.kill(process.process.pid, 9)).start()
@@ -165,7 +158,7 @@ finally:
 @pytest.mark.slow
 def test_a_ray_of_its_own_is_silent_and_ends_with_the_crew(troubles):
     body = """
-recipe = Recipe(MakeTroubled('', '.'), policy, 2, 10)
+recipe = recipe_for(MakeTroubled('', '.'), policy, 2, 10)
 crew = RayCrew(recipe, None, 2, 100.0)
 assert sample(crew, 3).mask.all()
 crew.close()
@@ -181,7 +174,7 @@ assert not ray.is_initialized()
 def test_a_ray_of_its_own_listens_on_the_loopback_interface_only(troubles):
     body = """
 import os
-recipe = Recipe(MakeTroubled('', '.'), policy, 2, 10)
+recipe = recipe_for(MakeTroubled('', '.'), policy, 2, 10)
 crew = RayCrew(recipe, None, 2, 100.0)
 assert sample(crew, 3).mask.all()
 family, sockets, parents = {str(os.getpid())}, set(), {}
@@ -224,15 +217,14 @@ cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=2, include_
 node = cluster.add_node(num_cpus=2)
 cluster.wait_for_nodes()
 ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-recipe = Recipe(Slow(), policy, 2, 10)
+recipe = recipe_for(Slow(), policy, 2, 10)
 crew = RayCrew(recipe, None, None, 100.0)
 sample(crew, 8)  # all four workers have started
 threading.Timer(4.0, lambda: cluster.remove_node(node, allow_graceful=False)).start()
 found = sample(crew, 16)
-env = MakeTroubled('', '.')
-wanted = LocalSampler(env, policy, 2, 10, Threads(1)).sample([Place(float(i)) for i in range(16)], stacked(16), KEY)
+wanted = played_by(LocalSampler(recipe_for(MakeTroubled('', '.'), policy, 2, 10), Threads(1)), 16)
 assert len([n for n in ray.nodes() if n['Alive']]) == 1
-assert all(map(torch.equal, found, wanted))
+assert_bit_equal(found, wanted)
 ray.shutdown()
 cluster.shutdown()
 print("equal")

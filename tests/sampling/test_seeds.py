@@ -1,17 +1,19 @@
 import numpy as np
 import pytest
 
-from maml_rl.core.protocols import EVALUATION, TRAINING, Key
-from maml_rl.policies import GaussianPolicy, PolicyConfig
+from maml_rl.core.keys import EVALUATION, TRAINING, Key
+from maml_rl.policies.gaussian import Gaussian
 from maml_rl.sampling.seeds import episode_noise
+from maml_rl.sampling.trajectory import Shape
 
-POLICY = GaussianPolicy(3, 2, PolicyConfig())
+ACTIONS = Gaussian(2, init_std=1.0, min_std=1e-6)
 KEY = Key(seed=4, stream=TRAINING, iteration=2, phase=1)
 TASKS, EPISODES, HORIZON = 3, 2, 5
 
 
 def noise(key=KEY, first_task=0, num_tasks=TASKS, num_episodes=EPISODES, horizon=HORIZON):
-    return episode_noise(key, first_task, num_tasks, num_episodes, horizon, POLICY)
+    shape = Shape(num_episodes, horizon, observation_size=3, action_width=2, reports_success=False)
+    return episode_noise(key, first_task, num_tasks, shape, ACTIONS)
 
 
 def test_equal_keys_give_equal_noise():
@@ -38,7 +40,7 @@ def test_every_part_of_the_key_matters_to_every_episode(other):
 
 def test_every_episode_of_every_task_has_noise_of_its_own():
     drawn = noise()
-    assert drawn.actions.shape == (HORIZON, TASKS * EPISODES, POLICY.noise_size)
+    assert drawn.actions.shape == (HORIZON, TASKS * EPISODES, ACTIONS.noise_size)
     assert len(set(drawn.reset_seeds)) == TASKS * EPISODES
     assert len(np.unique(drawn.actions)) == drawn.actions.size
 

@@ -136,7 +136,7 @@ def test_a_download_is_checked_and_kept_whole(tmp_path, own_cache, monkeypatch):
     served = {f"{omniglot.ADDRESS}{p.name}": p.read_bytes() for p in (root / "omniglot").glob("*.zip")}
     monkeypatch.setenv("MAML_RL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(urllib.request, "urlopen", lambda address, timeout: Served(served[address]))
-    with pytest.raises(DataError, match=r"images_background\.zip has not the data set's checksum"):
+    with pytest.raises(DataError, match=r"images_background\.zip does not match the data set's checksum"):
         load_omniglot(None, ImageConfig(8))
     assert not list((tmp_path / "cache").rglob("*"))
     for name in omniglot.MD5:

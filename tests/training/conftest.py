@@ -4,21 +4,30 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
 
-from maml_rl.core.protocols import Key, Report, State
-from maml_rl.training import checkpoint as checkpoints
-from maml_rl.training.run_folder import RunFolder
+from maml_rl.core.contracts import Report
+from maml_rl.core.keys import Key
+from maml_rl.storage import checkpoint as checkpoints
+from maml_rl.storage.run_folder import RunFolder
 from maml_rl.training.trainer import Trainer, TrainingConfig, TrainingResult
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from children import exit_status, fork
+
 CLOCK = {"fake_seconds", "iteration_seconds", "evaluation_seconds", "wall_seconds"}
+
+
+class State(NamedTuple):
+    params: dict[str, Tensor]
+    adam: dict[str, Tensor]
 
 
 class QuadraticLearner:
@@ -28,19 +37,16 @@ class QuadraticLearner:
         self.seconds = seconds
 
     def init(self, key: Key) -> State:
-        return {"params/w": _normal(key, 0), "adam/steps": torch.zeros((), dtype=torch.int64)}
+        return State({"w": _normal(key, 0)}, {"steps": torch.zeros((), dtype=torch.int64)})
 
     def meta_step(self, state: State, tasks: Any, key: Key) -> tuple[State, Report]:
         time.sleep(self.seconds)
-        w, target = state["params/w"], float(sum(tasks)) / len(tasks)
+        w, target = state.params["w"], float(sum(tasks)) / len(tasks)
         moved = (w - 0.2 * (w - target) + 0.3 * _normal(key, 1)).flatten()
         loss = float(((w - target) ** 2).mean())
         # views of one vector, as a learner that thinks in vectors returns them
-        new = {"params/w": moved[:6].view(3, 2), "adam/steps": state["adam/steps"] + 1}
+        new = State({"w": moved[:6].view(3, 2)}, {"steps": state.adam["steps"] + 1})
         return new, Report({"loss": loss, "env_steps": 6.0}, {"fake_seconds": self.seconds})
-
-    def adapt(self, state: State, supports: Any) -> Any:
-        raise NotImplementedError
 
 
 def _normal(key: Key, *path: int) -> Tensor:
@@ -60,7 +66,7 @@ def run(path: Path, num_iterations: int, learner: Any = None, **settings: Any) -
             seed=7,
             best_metric="loss",
             higher_is_better=False,
-            evaluate=lambda state, i: {"eval_w": float(state["params/w"].sum()), "eval_at": i},
+            evaluate=lambda state, i: {"eval_w": float(state.params["w"].sum()), "eval_at": i},
             headline=("loss", "env_steps_total"),
         )
         return trainer.run(resume)
@@ -106,23 +112,6 @@ def assert_clean(path: Path) -> None:
     whole = {f"{stem}.{ending}" for stem in stems for ending in ("json", "safetensors")}
     assert names == {"latest", "best"} | whole
     assert all("tfevents" in entry.name for entry in (path / "tensorboard").iterdir())
-
-
-def fork(function: Callable[[], int | None]) -> int:
-    """The id of a child process that runs `function` and exits with what it returns."""
-    child = os.fork()
-    if child == 0:
-        status = 70
-        try:
-            status = function() or 0
-        finally:
-            os._exit(status)
-    return child
-
-
-def exit_status(child: int) -> int:
-    """Waits for a child process; minus n if signal n killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
-from maml_rl.training.events import Film
-from maml_rl.training.log import LogError, MetricsLog, read_columns, require_rows
+from maml_rl.storage.events import Film
+from maml_rl.storage.log import LogError, MetricsLog, read_columns, require_rows
 
 
 def lines(folder: Path) -> list[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from maml_rl.storage.checkpoint import CheckpointError, load_latest
 from maml_rl.training import trainer as trainer_module
-from maml_rl.training.checkpoint import CheckpointError, load_latest
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -83,7 +83,7 @@ def test_a_crash_before_any_file_operation_leaves_a_folder_to_resume(tmp_path, t
 
 def forget_locks(path: Path) -> None:
     """A crash that is only an exception leaves the process, and so its lock, alive."""
-    from maml_rl.training import run_folder
+    from maml_rl.storage import run_folder
 
     run_folder._locked_here.clear()
     (path / "lock").unlink(missing_ok=True)

@@ -7,11 +7,11 @@ import os
 import pytest
 import torch
 
-from maml_rl.core.protocols import Report
-from maml_rl.training import checkpoint as checkpoints
-from maml_rl.training.checkpoint import CheckpointError, load_best, load_latest
-from maml_rl.training.log import LogError
-from maml_rl.training.run_folder import RunFolder, RunFolderError
+from maml_rl.core.contracts import Report
+from maml_rl.storage import checkpoint as checkpoints
+from maml_rl.storage.checkpoint import CheckpointError, load_best, load_latest
+from maml_rl.storage.log import LogError
+from maml_rl.storage.run_folder import RunFolder, RunFolderError
 from maml_rl.training.trainer import Trainer, TrainingConfig, TrainingError
 
 
@@ -104,7 +104,7 @@ class Failing:
 
 
 def infinite_state(state, report):
-    return {**state, "params/w": state["params/w"] / 0}, report
+    return state._replace(params={"w": state.params["w"] / 0}), report
 
 
 def raise_error(state, report):
@@ -159,7 +159,7 @@ def test_a_full_disk_ends_in_one_sentence_and_resumes(tmp_path, tools, monkeypat
 def test_another_learners_checkpoint_is_refused(tmp_path, tools):
     class Wider(tools.QuadraticLearner):
         def init(self, key):
-            return {**super().init(key), "params/w": torch.zeros(4)}
+            return super().init(key)._replace(params={"w": torch.zeros(4)})
 
     tools.run(tmp_path / "run", 2)
     with pytest.raises(CheckpointError, match=r"must fit this learner, but params/w .*another run's"):

@@ -9,9 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maml_rl.core.objective import MetaObjective
+from maml_rl.core.outer.step import Moved
+from maml_rl.core.trees import Params, flatten, unflatten
+
 MAX_CANDIDATES = 1000
-"""Products with the Fisher matrix, and candidates of the line search, at most: each takes about as long as a gradient,
-and a candidate that is nearer still changes nothing in single precision."""
+"""The most products with the Fisher matrix, and the most candidates of the line search: each takes about as long as a
+gradient, and in single precision a candidate that is nearer still changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class TrustRegionConfig:
 
     max_kl: float = 0.01  # Bound on the mean KL(old || new) of the adapted policies [nats].
     cg_iterations: int = 10  # Products with the Fisher matrix for one step.
-    damping: float = 1e-5  # Number added to the Fisher matrix's diagonal.
+    damping: float = 1e-5  # Number added to the diagonal of the Fisher matrix.
     # Share of each task's episodes or examples that the Fisher matrix rests on; below 1 it is faster.
     fisher_share: float = 1.0
     backtrack_ratio: float = 0.8  # Length of each candidate's step as a share of the one before.
@@ -45,6 +49,41 @@ class TrustRegionConfig:
             raise ValueError(f"trust_region.max_backtracks must be at most {MAX_CANDIDATES}, got {self.max_backtracks}")
 
 
+@dataclass(frozen=True)
+class TrustRegion:
+    """TRPO on the meta-loss: natural gradient through the inner steps, within a bound on the adapted policies' KL."""
+
+    config: TrustRegionConfig
+    wants_adapted = False
+    learns_step_sizes = False
+
+    def init(self, params: Params) -> tuple[()]:
+        return ()
+
+    def step(
+        self, objective: MetaObjective, params: Params, adapted: Params, state: tuple[()], iteration: int
+    ) -> Moved[tuple[()]]:
+        at = objective.linearize(params, self.config.fisher_share)
+        found = trust_region_step(
+            flatten(params),
+            at.loss,
+            at.gradient,
+            at.fisher_product,
+            lambda candidate: objective.evaluate(unflatten(candidate, params)),
+            self.config,
+        )
+        metrics = {
+            "surrogate_loss_before": at.loss,
+            "surrogate_loss_after": found.loss,
+            "kl": found.divergence,
+            "accepted": float(found.accepted),
+            "line_search_steps": float(found.num_candidates),
+            "cg_residual": found.cg_residual,
+            "gradient_norm": at.gradient_norm,
+        }
+        return Moved(unflatten(found.theta, params), (), metrics)
+
+
 class ConjugateGradient(NamedTuple):
     solution: Tensor  # [P]
     residual: float  # |b - A x| / |b|
@@ -52,7 +91,7 @@ class ConjugateGradient(NamedTuple):
 
 
 class TrustRegionStep(NamedTuple):
-    theta: Tensor  # [P]; the very tensor that came in if no candidate was accepted
+    theta: Tensor  # [P]; the same tensor that was passed in if no candidate was accepted
     accepted: bool
     loss: float  # at the theta returned
     divergence: float
@@ -63,7 +102,7 @@ class TrustRegionStep(NamedTuple):
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, num_iterations: int, tolerance: float
 ) -> ConjugateGradient:
-    """Solve A x = b for a symmetric positive definite A that is known by its products.
+    """Solve A x = b for a symmetric positive definite A, given as a function that multiplies by A.
 
     Args:
         product: v -> A v, both [P].
@@ -79,7 +118,7 @@ def conjugate_gradient(
             break
         image = product(direction)
         curvature = direction.dot(image)
-        if not curvature > 0:  # flat or, by rounding, negative: nothing more to be had in this direction
+        if not curvature > 0:  # flat or, by rounding, negative: nothing to gain in this direction
             break
         length = squared / curvature
         solution = solution + length * direction

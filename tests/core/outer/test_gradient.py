@@ -1,72 +1,37 @@
-import pytest
+"""Adam on the meta-gradient of a quadratic, theta and step sizes alike."""
+
 import torch
 
-from maml_rl.core.outer.gradient import GradientConfig, gradient_step, init_moments
+from maml_rl.core.adam import AdamConfig, adam_step, init_moments
+from maml_rl.core.inner import InnerConfig, join_step_sizes
+from maml_rl.core.objective import MetaObjective
+from maml_rl.core.outer.gradient import Gradient
+from maml_rl.core.trees import flatten
+
+OUTER = Gradient(AdamConfig(learning_rate=0.1))
 
 
-def vector(*values):
-    return torch.tensor(values, dtype=torch.float64)
+def test_theta_moves_by_adam_on_the_meta_gradient(power_model, targets, threads):
+    # f(p) = (p - 1)^2 / 2 at p = 3 with a step of 0.5: the meta-gradient is 0.25 * 2 = 0.5, the meta-loss 0.5.
+    data, theta = targets(1.0), {"p": torch.tensor([3.0], dtype=torch.float64)}
+    objective = MetaObjective(power_model(1, True), InnerConfig(step_size=0.5), [data], data, threads)
+    before = OUTER.init(theta)
+    moved = OUTER.step(objective, theta, theta, before, iteration=0)
+    expected, moments = adam_step(
+        flatten(theta), torch.tensor([0.5]).double(), init_moments(flatten(theta)), OUTER.config
+    )
+    assert torch.equal(moved.params["p"], expected) and theta["p"].item() == 3.0
+    assert all(map(torch.equal, moved.state.adam, moments)) and before.adam.num_steps == 0
+    assert moved.metrics == {"surrogate_loss_before": 0.5, "gradient_norm": 0.5}
 
 
-def test_the_first_step_has_the_length_of_the_learning_rate():
-    # Unbiased moments after one step are g and g^2, so the step is lr * g / (|g| + eps): lr in every
-    # coordinate.
-    theta, gradient = vector(1, 1, 1), vector(5, -0.01, 0)
-    moved, _ = gradient_step(theta, gradient, init_moments(theta), GradientConfig(learning_rate=0.1))
-    torch.testing.assert_close(moved, vector(0.9, 1.1, 1.0), rtol=0, atol=1e-6)
-
-
-def test_many_steps_equal_torch_s_adam():
-    config = GradientConfig(learning_rate=0.03, beta1=0.8, beta2=0.95, epsilon=1e-6)
-    theta = vector(1, -2, 3)
-    reference = theta.clone().requires_grad_()
-    adam = torch.optim.Adam([reference], lr=0.03, betas=(0.8, 0.95), eps=1e-6)
-    moments = init_moments(theta)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        gradient = torch.randn(3, generator=generator, dtype=torch.float64)
-        theta, moments = gradient_step(theta, gradient, moments, config)
-        reference.grad = gradient
-        adam.step()
-    torch.testing.assert_close(theta, reference.detach(), rtol=1e-12, atol=1e-12)
-    assert moments.num_steps.item() == 20
-
-
-def test_nothing_that_came_in_is_changed():
-    theta, gradient = vector(1, 2), vector(3, 4)
-    moments = init_moments(theta)
-    gradient_step(theta, gradient, moments, GradientConfig())
-    assert theta.tolist() == [1, 2] and gradient.tolist() == [3, 4]
-    assert [m.tolist() for m in moments] == [[0, 0], [0, 0], 0]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"learning_rate": 0.0}, r"gradient\.learning_rate must be positive and finite, got 0.0"),
-        ({"beta1": 1.0}, r"gradient\.beta1 must lie in \[0, 1\), got 1.0"),
-        ({"beta2": -0.1}, r"gradient\.beta2 must lie in \[0, 1\), got -0.1"),
-        ({"epsilon": 0.0}, r"gradient\.epsilon must be positive, got 0.0"),
-    ],
-)
-def test_settings_are_checked(settings, message):
-    with pytest.raises(ValueError, match=message):
-        GradientConfig(**settings)
-
-
-def test_the_learning_rate_decays_as_asked():
-    halved = GradientConfig(learning_rate=0.8, decay="halve", decay_steps=3)
-    assert [halved.rate_after(i) for i in range(7)] == pytest.approx([0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2])
-    cosine = GradientConfig(learning_rate=0.8, decay="cosine", decay_steps=4)
-    assert [cosine.rate_after(i) for i in (0, 2, 4, 9)] == pytest.approx([0.8, 0.4, 0.0, 0.0])
-    assert GradientConfig(learning_rate=0.8).rate_after(10**6) == 0.8
-    with pytest.raises(ValueError, match=r"gradient\.decay_steps must be at least 1, got 0"):
-        GradientConfig(decay_steps=0)
-
-
-def test_a_step_is_taken_at_the_rate_that_is_left():
-    # the second step of a constant gradient is as long as the first, so their ratio is that of the rates
-    config = GradientConfig(learning_rate=0.1, decay="halve", decay_steps=1)
-    first, moments = gradient_step(vector(0.0), vector(2.0), init_moments(vector(0.0)), config)
-    second, _ = gradient_step(first, vector(2.0), moments, config)
-    assert (second - first).item() / first.item() == pytest.approx(0.5)
+def test_step_sizes_move_with_theta(power_model, targets, threads):
+    # p' - c = (1 - a)(p - c), so the meta-loss (1 - a)^2 (p - c)^2 / 2 falls as a grows: by 0.5 * 2^2 = 2.
+    data, theta = targets(1.0), {"p": torch.tensor([3.0], dtype=torch.float64)}
+    learned = join_step_sizes(theta, {"p": torch.tensor([0.5], dtype=torch.float64)})
+    inner = InnerConfig(step_size=0.5, learn_step_sizes=True)
+    objective = MetaObjective(power_model(1, True), inner, [data], data, threads)
+    moved = OUTER.step(objective, learned, theta, OUTER.init(learned), iteration=0)
+    torch.testing.assert_close(moved.state.adam.first, 0.1 * torch.tensor([0.5, -2.0]).double())
+    assert list(moved.params) == list(learned)
+    torch.testing.assert_close(flatten(moved.params), torch.tensor([2.9, 0.6]).double())

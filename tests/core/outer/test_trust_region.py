@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maml_rl.core.outer.trust_region import TrustRegionConfig, conjugate_gradient, trust_region_step
+from maml_rl.core.outer.trust_region import TrustRegion, TrustRegionConfig, conjugate_gradient, trust_region_step
 
 
 def vector(*values):
@@ -175,6 +175,18 @@ def test_an_accepted_step_is_lower_and_inside_the_bound(seed, max_kl):
         assert (step.loss, step.divergence) == evaluate(step.theta)
     else:
         assert step.theta is theta
+
+
+def test_theta_moves_to_where_the_objective_s_step_ends(sinusoid):
+    problem, config = sinusoid(3, 1), TrustRegionConfig(max_kl=0.1)
+    objective, outer = problem.objective, TrustRegion(config)
+    moved = outer.step(objective, problem.theta, {}, outer.init(problem.theta), iteration=0)
+    at = objective.linearize(problem.theta, config.fisher_share)
+    metrics, evaluation = moved.metrics, objective.evaluate(moved.params)
+    assert metrics["accepted"] == 1.0 and moved.state == ()
+    assert (metrics["surrogate_loss_after"], metrics["kl"]) == evaluation
+    assert metrics["surrogate_loss_before"] == at.loss > evaluation.loss
+    assert 0.0 < metrics["kl"] <= 0.1 and metrics["gradient_norm"] == at.gradient_norm
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""Training from Python, with the same runs and folders as the command."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from maml_rl.api.run import Run, load
+from maml_rl.api.settings import with_settings
+from maml_rl.experiments.build import require_learner
+from maml_rl.experiments.config import Physics, RunConfig, forbidden_changes
+from maml_rl.experiments.environments import full_id, remember
+from maml_rl.experiments.flags import changes, require_read
+from maml_rl.experiments.presets import Preset, default_config, require_beginning
+from maml_rl.experiments.runs import read_config
+from maml_rl.experiments.training import Job, note_cluster, prepare, without_cluster
+from maml_rl.experiments.trust import require_trust
+from maml_rl.policies.module import module_name
+
+
+def train(
+    env: str | type[Any] | Callable[[], Any] | None = None,
+    *,
+    learner: str = "maml",
+    preset: Preset = "paper",
+    physics: Physics | None = None,
+    output_dir: str | Path | None = None,
+    resume: str | Path | None = None,
+    network: type[nn.Module] | Callable[..., nn.Module] | str | None = None,
+    film_every: int = 0,
+    quiet: bool = False,
+    **settings: Any,
+) -> Run:
+    """Meta-train, leaving everything about the run in one folder.
+
+    Args:
+        env: an environment id or short name, "sinusoid", "omniglot" or "images"; or an environment class, or a function
+            that makes one; by default HalfCheetahVel.
+        learner: a name in the table of learners.
+        preset: default settings: "paper", "fast" or "warm", as on the command line.
+        physics: of robots, "rllab" or "gym".
+        output_dir: the run's folder, which must not exist yet; by default runs/<task>-<time>.
+        resume: a run's folder to continue, with its environment, learner and settings. If the environment is a class
+            of your own that is not imported yet, name it by env: a saved run has no code imported by itself.
+        network: a torch.nn.Module class or factory, (observation_size, output_size) -> module, in place of the
+            multilayer perceptron; or "module:Class".
+        film_every: iterations from film to film in TensorBoard; 0 for none.
+        quiet: print nothing.
+        settings: any settings by name: num_iterations=15, seed=2, step_size=0.5 or, where several have the name, with
+            its path: inner__step_size=0.5.
+    Returns:
+        The run, trained; or stopped by Ctrl-C, with its last checkpoint.
+    Raises:
+        ValueError: if settings are refused, before anything is made.
+        TrainingError: if training cannot go on; the last checkpoint is intact.
+    """
+    with _silence() if quiet else contextlib.nullcontext():
+        if resume is not None:
+            saved = read_config(Path(resume))
+            named = () if env is None else (_named(env, physics),)
+            if named and named[0] != saved.env:
+                raise ValueError(f"env must be the environment of the run, {saved.env}, got {named[0]}: leave it out")
+            config = with_settings(without_cluster(saved), settings)
+            require_trust(Path(resume), saved, named, lambda _: "import it first, or pass it")
+            note_cluster(saved, config)
+            forbidden = forbidden_changes(saved, config)
+            if forbidden:
+                raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run")
+        else:
+            config = _new_config(env or "HalfCheetahVel", learner, preset, physics, network, settings)
+            require_beginning(preset, config.init_from)
+        require_learner(config)
+        folder = None if output_dir is None else Path(output_dir)
+        prepared = prepare(Job(config, folder, None if resume is None else Path(resume), film_every))
+        try:
+            prepared.train()
+        finally:
+            prepared.close()
+    return load(prepared.folder.path, trust_env=True)
+
+
+def _named(env: str | type[Any] | Callable[[], Any], physics: Physics | None) -> str:
+    return full_id(env, physics) if isinstance(env, str) else remember(env)
+
+
+def _new_config(
+    env: str | type[Any] | Callable[[], Any],
+    learner: str,
+    preset: Preset,
+    physics: Physics | None,
+    network: Any,
+    settings: dict[str, Any],
+) -> RunConfig:
+    name = _named(env, physics)
+    size: dict[str, Any] = {part: settings[part] for part in ("ways", "shots") if part in settings}
+    with_settings(default_config(name, learner), size)  # refuses anything but numbers
+    step: dict[str, Any] = {part: settings[part] for part in ("outer.step", "outer__step") if part in settings}
+    default = with_settings(default_config(name, learner, preset, **size), step)
+    config = with_settings(default, settings)
+    given = {path: new for path, (_, new) in changes(default, config).items()}
+    require_read(config, given, lambda path: ".".join(path[-2:]))
+    if network is not None:
+        config = with_settings(
+            config, {"policy.network": network if isinstance(network, str) else module_name(network)}
+        )
+    return config
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,157 @@
+"""Benchmarks of few-shot learners against plain code for the same computation, in turn in one process."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maml_rl.core.contracts import TaskFamily
+from maml_rl.core.keys import INITIALISATION, TRAINING, Key
+from maml_rl.core.lift import Threads
+from maml_rl.core.trees import Params
+from maml_rl.experiments.build import picture_spec
+from maml_rl.experiments.config import OMNIGLOT, RunConfig
+from maml_rl.experiments.presets import default_config
+from maml_rl.experiments.table import learner_entry
+from maml_rl.learners.entry import Context
+from maml_rl.networks.convnet import EPSILON, NUM_LAYERS, ConvConfig
+from maml_rl.supervised.classification import Accuracy, EpisodeCollector, EpisodeSource
+from maml_rl.supervised.episodes import Episode, EpisodeStream, gather
+from maml_rl.supervised.images import ImageSet
+
+NUM_CLASSES, PER_CLASS, SIDE = 1200, 20, 28  # as Omniglot has for training
+
+
+class _Bench(NamedTuple):
+    """A learner at its start, with episodes of noise: speed does not depend on what is drawn."""
+
+    config: RunConfig
+    stream: EpisodeStream
+    learner: Any
+    state: Any
+
+    def tasks(self, count: int, number: int) -> list[Episode]:
+        return self.stream.sample(count, np.random.default_rng(number))
+
+    def step(self, count: int, number: int) -> None:
+        self.learner.meta_step(self.state, self.tasks(count, number), Key(0, TRAINING, number))
+
+
+def _bench(name: str, threads: Threads) -> _Bench:
+    config = default_config(OMNIGLOT, name)
+    pictures = np.random.default_rng(0).integers(0, 2, (NUM_CLASSES * PER_CLASS, SIDE, SIDE, 1), dtype=np.uint8)
+    pictures *= 255
+    first = np.arange(0, len(pictures) + 1, PER_CLASS)
+    data = ImageSet(pictures, first, tuple(map(str, range(NUM_CLASSES))))
+    stream = EpisodeStream(data, np.arange(NUM_CLASSES), "classes", config.task.training)
+    device = torch.device("cpu")
+    collector = EpisodeCollector(data, config.method.network.norm, device, threads)
+    family = TaskFamily(EpisodeSource(stream, stream), collector, Accuracy())
+    context = Context("pictures", family, config.evaluation.num_steps, threads, device, picture_spec(stream))
+    learner = learner_entry(name, "pictures").build(context, config.method)
+    return _Bench(config, stream, learner, learner.init(Key(0, INITIALISATION, 0)))
+
+
+def meta_batch(num_tasks: int, repeats: int, threads: Threads) -> dict[str, Any]:
+    """Measure MAML's whole second-order meta-step, 5-way 1-shot, against a loop of torch.func.grad over the tasks,
+    which uses the threads inside every product and only computes the gradient."""
+    bench = _bench("maml", threads)
+    theta, step_size = bench.state.params, bench.config.method.inner.step_size
+
+    def load(number: int) -> list[tuple[Tensor, Tensor]]:
+        tasks = bench.tasks(num_tasks, number)
+        return [gather(bench.stream.data, tasks, "support"), gather(bench.stream.data, tasks, "query")]
+
+    def loop(number: int) -> None:
+        support, query = load(number)
+        with threads.inside_products():
+            for batches in zip(*support, *query, strict=True):
+                torch.func.grad(_loss_after_a_step)(theta, *batches, step_size)
+
+    rivals = {"ours": lambda number: bench.step(num_tasks, number), "loop": loop, "loading": load}
+    seconds = _in_turn(rivals, repeats)
+    return {
+        "meta_batch_seconds": statistics.median(seconds["ours"]),
+        "loop_seconds": statistics.median(seconds["loop"]),
+        "tasks_per_s": num_tasks / statistics.median(seconds["ours"]),
+        "loop_tasks_per_s": num_tasks / statistics.median(seconds["loop"]),
+        "speedup_over_loop": _ratio(seconds["loop"], seconds["ours"]),
+        "loading_share": _ratio(seconds["loading"], seconds["ours"]),
+    }
+
+
+def prototypical_episode(repeats: int, threads: Threads) -> dict[str, Any]:
+    """Measure a meta-step of Prototypical Networks, 60-way 1-shot, against forward and backward of torch's own modules
+    on as many pictures."""
+    bench = _bench("prototypical", threads)
+    model = _modules(bench.config.method.network)
+    ways, shots, queries = bench.stream.size
+    images = torch.rand(ways * (shots + queries), 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+    def plain(number: int) -> None:
+        with threads.inside_products():
+            model(images).square().sum().backward()
+
+    seconds = _in_turn({"ours": lambda number: bench.step(1, number), "plain": plain}, repeats)
+    return {
+        "prototypical_episode_seconds": statistics.median(seconds["ours"]),
+        "encoder_seconds": statistics.median(seconds["plain"]),
+        "prototypical_ratio": _ratio(seconds["ours"], seconds["plain"]),
+    }
+
+
+def _in_turn(rivals: Mapping[str, Callable[[int], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each rival, measured `repeats` times after one turn that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(repeats + 1):
+        for name, run in rivals.items():
+            start = perf_counter()
+            run(number)
+            if number:
+                seconds[name].append(perf_counter() - start)
+    return seconds
+
+
+def _ratio(ones: list[float], others: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
+def _plain_logits(params: Params, images: Tensor) -> Tensor:
+    """MAML's strided network in plain PyTorch: pictures [B, H, W, 1]."""
+    hidden = images.permute(0, 3, 1, 2)
+    for layer in range(NUM_LAYERS):
+        hidden = F.conv2d(hidden, params[f"conv{layer}.weight"], params[f"conv{layer}.bias"], 2, padding=1)
+        scale, bias = params[f"norm{layer}.scale"], params[f"norm{layer}.bias"]
+        hidden = F.relu(F.batch_norm(hidden, None, None, scale, bias, training=True, eps=EPSILON))
+    return hidden.mean(dim=(2, 3)) @ params["head.weight"] + params["head.bias"]
+
+
+def _loss_after_a_step(
+    theta: Params, images: Tensor, labels: Tensor, query_images: Tensor, query_labels: Tensor, step_size: float
+) -> Tensor:
+    gradient = torch.func.grad(lambda params: F.cross_entropy(_plain_logits(params, images), labels))(theta)
+    adapted = {name: p if name.startswith("norm") else p - step_size * gradient[name] for name, p in theta.items()}
+    return F.cross_entropy(_plain_logits(adapted, query_images), query_labels)
+
+
+def _modules(config: ConvConfig) -> torch.nn.Sequential:
+    """The pooled encoder, built from torch's modules."""
+    widths = [1, *(config.num_filters,) * NUM_LAYERS]
+    blocks = [
+        torch.nn.Sequential(
+            torch.nn.Conv2d(before, after, 3, padding=1),
+            torch.nn.BatchNorm2d(after),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+        )
+        for before, after in itertools.pairwise(widths)
+    ]
+    return torch.nn.Sequential(*blocks, torch.nn.Flatten())

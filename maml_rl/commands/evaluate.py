@@ -1,0 +1,417 @@
+"""The command line of evaluation: a run's checkpoint on tasks that it has not seen."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from maml_rl.commands.command_line import parse
+from maml_rl.commands.streams import lenient_streams
+from maml_rl.core.contracts import TaskFamily
+from maml_rl.core.keys import EVALUATION, Key
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
+from maml_rl.experiments.config import OMNIGLOT, SINUSOID, RunConfig
+from maml_rl.experiments.environments import full_id
+from maml_rl.experiments.flags import Setting, require_read
+from maml_rl.experiments.runs import (
+    Trained,
+    WhichCheckpoint,
+    load_trained,
+    pictures_as_trained,
+    read_config,
+    warn_of_other_pictures,
+)
+from maml_rl.experiments.table import LEARNERS
+from maml_rl.experiments.trust import trusted_names
+from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.storage.atomic import require_writable, write_atomically
+from maml_rl.supervised.classification import Accuracy, GivenEpisodes
+from maml_rl.supervised.episodes import Part, data_folder, one_shot_examples
+from maml_rl.supervised.images import cache_folder
+from maml_rl.supervised.omniglot import one_shot_runs
+
+EXAMPLES = (
+    "python scripts/evaluate.py runs/mine",
+    "python scripts/evaluate.py runs/mine --num-steps 5 --actions mean --json",
+)
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Score a trained learner on fresh tasks after 0, 1, ... gradient steps."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a training run."""
+    env: str | None = None
+    """The run's environment, if it is one of your own, module:Class: naming it here allows the import of its module."""
+    trust_env: bool = False
+    """Allow the import of whatever module the run names for its environment, without --env."""
+    checkpoint: WhichCheckpoint = "last"
+    """Checkpoint of the run: the best by training score, as the paper chooses, or the last."""
+    num_tasks: int | None = None
+    """Fresh tasks to score on; by default 40, or 600 episodes of few-shot classification."""
+    split: Literal["test", "train"] | None = None
+    """Tasks to score on, where the environment sets some aside; by default as in the run's own evaluation, test."""
+    num_steps: int | None = None
+    """Gradient steps on each task; by default 3 or, in few-shot classification, as in the run's own evaluation."""
+    first_step_size: float | None = None
+    """Size of the first step; by default as in the run's own evaluation."""
+    later_step_size: float | None = None
+    """Size of the steps after it; by default as in the run's own evaluation."""
+    episodes_per_task: int | None = None
+    """Episodes to adapt to and score, for each number of steps; by default as in the run's own evaluation."""
+    actions: Literal["sampled", "mean"] = "sampled"
+    """Actions in the scored episodes. sampled: the policy as it is, as in the paper. mean: without its noise, in other
+    episodes than those adapted to."""
+    task_range: tuple[float, float] | None = None
+    """Range to draw tasks from, in place of the training range: velocities [m/s], coordinates of goals [m],
+    amplitudes."""
+    seed: int = 1
+    """Seed of the evaluation's tasks and episodes."""
+    num_examples: int | None = None
+    """Sinusoid: examples to adapt to, and as many to score on; by default as in training."""
+    norm: Literal["batch", "support"] | None = None
+    """Few-shot classification: normalisation other than in training: batch (transductive) in place of support, or the
+    other way round."""
+    part: Part = "test"
+    """Few-shot classification: classes that episodes are drawn from. train: those the run has learned from, which shows
+    whether it has learned too little or fails only on new classes."""
+    ways: int | None = None
+    """Few-shot classification: classes in an episode; by default as in the run's own evaluation. Learners with a last
+    layer cannot have more classes than in training."""
+    shots: int | None = None
+    """Few-shot classification: pictures of each class to learn from; by default as in the run's own evaluation."""
+    test_queries: int | None = None
+    """Few-shot classification: queries of each class; by default as in the run's own evaluation."""
+    one_shot_runs: bool = False
+    """Omniglot: in place of fresh episodes, the 20 runs of Lake et al. 2015, of 20 classes each."""
+    data_root: str | None = None
+    """Few-shot classification: folder of the pictures; by default the one that the run was trained with or, if that is
+    not known, $MAML_RL_DATA."""
+    device: str = "cpu"
+    """Device for policies and adaptation: cpu, cuda or cuda:N."""
+    num_threads: int = 0
+    """Threads; 0 uses every core, since results do not depend on it."""
+    output: Path | None = None
+    """Path of the results without suffix: OUTPUT.csv, a row per task, and OUTPUT.json; by default evaluation.* in the
+    run's folder, which are replaced."""
+    json: bool = False
+    """Print the result as one JSON line on stdout."""
+
+
+@lenient_streams()
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    """Run the evaluation command; return the exit status: 0, 1 if an episode fails, or 2 if refused."""
+    command = parse(EvaluateCommand, EXAMPLES, arguments)
+    output = command.output or command.run / "evaluation"
+    try:
+        config = evaluation_config(command)
+        _require_writable(output)
+        named = trusted_names(config, command.env and full_id(command.env, None), command.trust_env)
+        has_mean_actions = command.actions == "mean"
+        trained = load_trained(command.run, config, command.checkpoint, command.task_range, has_mean_actions, named)
+        warn_of_other_pictures(command.run, trained.built)
+        curve = _curve(command, trained)
+        described = _described(command, curve, trained)
+        _print_table(curve, trained, described["episodes"], command.task_range)
+        _write(output, curve, described)
+    except SamplingError as error:
+        return _fail(error, 1)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    if command.json:
+        print(json.dumps(described, allow_nan=False))
+    return 0
+
+
+def evaluation_config(command: EvaluateCommand) -> RunConfig:
+    """The run's settings with the command's in place of those they override."""
+    saved = read_config(command.run)
+    task, method = saved.task, saved.method
+    _require_kind(command, saved)
+    names = ("num_tasks", "split", "num_steps", "episodes_per_task")
+    given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+    read: dict[Setting, Any] = {("evaluation", name): value for name, value in given.items()}
+    if saved.kind == "pictures":
+        task, method = _few_shot_settings(command, saved)
+    if command.first_step_size is not None or command.later_step_size is not None:
+        method = _with_step_sizes(command, saved, method)
+        read[("method", "inner", "test_step_size")] = command.first_step_size or command.later_step_size
+    require_read(saved, read, lambda path: _flag(FLAGS.get(path[-1], path[-1])))
+    own: dict[str, Any] = {"num_tasks": 600 if saved.kind == "pictures" else 40, "seed": command.seed}
+    own |= given if saved.kind == "pictures" else {"num_steps": 3} | given
+    if command.num_examples is not None:
+        task = dataclasses.replace(task, num_examples=command.num_examples)
+    if saved.kind == "reinforcement":
+        task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, sampler="local"))
+    return dataclasses.replace(
+        saved,
+        device=command.device,
+        num_threads=command.num_threads,
+        evaluation=dataclasses.replace(saved.evaluation, **own),
+        task=task,
+        method=method,
+    )
+
+
+FLAGS = {"test_step_size": "first_step_size"}
+"""Flags whose names differ from those of their settings."""
+
+
+def _require_kind(command: EvaluateCommand, saved: RunConfig) -> None:
+    """Refuse flags for other kinds of tasks.
+
+    Raises:
+        ValueError: if a flag is for another kind of tasks.
+    """
+    for name in ("split", "episodes_per_task"):
+        value = getattr(command, name)
+        if value is None or saved.kind == "reinforcement":
+            continue
+        if saved.kind == "pictures":
+            raise ValueError(f"{name} does not apply to {saved.env}: choose episodes by --part and --test-queries")
+        raise ValueError(f"{_flag(name)} {value} applies to task environments, not to --env {saved.env}: leave it out")
+    if command.num_examples is not None and saved.env != SINUSOID:
+        raise ValueError(f"num_examples applies to {SINUSOID} alone, but the run's environment is {saved.env}")
+    if saved.kind == "pictures":
+        return
+    names = ("norm", "ways", "shots", "test_queries", "data_root")
+    given = [name for name in names if getattr(command, name) is not None]
+    given += ["one_shot_runs"] if command.one_shot_runs else []
+    given += ["part"] if command.part != "test" else []
+    if given:
+        raise ValueError(
+            f"{given[0]} applies to few-shot classification alone, but the run's environment is {saved.env}"
+        )
+
+
+def _with_step_sizes(command: EvaluateCommand, saved: RunConfig, method: Any) -> Any:
+    """The learner's settings with other step sizes at test.
+
+    Raises:
+        ValueError: if the learner takes no steps, or none of such a size can be taken.
+    """
+    for name in ("first_step_size", "later_step_size"):
+        size = getattr(command, name)
+        if size is not None and not hasattr(method, "inner"):
+            raise ValueError(
+                f"{_flag(name)} {size} applies to learners that take gradient steps on a task, not to --learner "
+                f"{saved.learner}: leave it out"
+            )
+        if size is not None and not 0.0 < size < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, got {size}")
+    inner = method.inner
+    first = inner.test_step_size_at(0) if command.first_step_size is None else command.first_step_size
+    later = inner.test_step_size_at(1) if command.later_step_size is None else command.later_step_size
+    inner = dataclasses.replace(inner, test_step_size=first, later_ratio=later / first)
+    return dataclasses.replace(method, inner=inner)
+
+
+def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> tuple[Any, Any]:
+    """Task and learner of few-shot classification with the settings that the command overrides."""
+    network = getattr(saved.method, "network", None)
+    if command.norm is not None and (network is None or network.norm not in ("batch", "support")):
+        found = "none" if network is None else network.norm
+        raise ValueError(f"norm must stay {found}, with which the run was trained, got {command.norm}")
+    if command.one_shot_runs:
+        _require_one_shot(command, saved)
+    episodes = saved.task.asking(command.ways, command.shots, command.test_queries)
+    method = saved.method
+    if command.norm is not None and network is not None:
+        method = dataclasses.replace(method, network=dataclasses.replace(network, norm=command.norm))
+    return dataclasses.replace(episodes.found_in(command.data_root), evaluate_on=command.part), method
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _require_one_shot(command: EvaluateCommand, saved: RunConfig) -> None:
+    """Refuse what does not fit the one-shot runs: 20 characters of the second part, which the learner must not have
+    seen."""
+    if saved.env != OMNIGLOT or saved.task.split != "background-evaluation":
+        raise ValueError(
+            "one_shot_runs needs a run trained with --env omniglot --split background-evaluation, got "
+            f"{saved.env} with {saved.task.split}: others have seen characters of these runs"
+        )
+    if not LEARNERS[saved.learner].any_ways and saved.task.ways != 20:
+        ways = saved.task.ways
+        raise ValueError(f"one_shot_runs needs --ways 20 in training with learner {saved.learner}, got {ways}")
+    for name in ("num_tasks", "ways", "shots", "test_queries", "part"):
+        if (value := getattr(command, name)) not in (None, "test"):
+            raise ValueError(f"{_flag(name)} {value} must be left out with --one-shot-runs, whose episodes are given")
+
+
+def _curve(command: EvaluateCommand, trained: Trained) -> AdaptationCurve:
+    built, config = trained.built, trained.config
+    try:
+        if not command.one_shot_runs:
+            return built.curve(trained.state, trained.checkpoint.iteration)
+        runs = one_shot_runs(config.task.data_root, config.task.images)
+        pairs = [one_shot_examples(run, _norm(config)) for run in runs]
+        names = [f"run{number:02}" for number in range(1, len(runs) + 1)]
+        collector = GivenEpisodes(dict(zip(names, pairs, strict=True)), built.device, built.threads)
+        family = TaskFamily(built.family.source, collector, Accuracy())
+        given = dataclasses.replace(built.evaluation, family=family, block_size=1)
+        return given.curve(built.learner, trained.state, names, Key(command.seed, EVALUATION, 0))
+    finally:
+        built.close()
+
+
+def _norm(config: RunConfig) -> Any:
+    network = getattr(config.method, "network", None)
+    return "none" if network is None else network.norm
+
+
+def data_in_words(config: RunConfig, is_judged: bool) -> str:
+    """A phrase for the episodes or examples behind each score."""
+    if config.kind == "pictures":
+        return f"{config.task.test_queries} queries of each class, the same for every step"
+    if config.kind == "regression":
+        count = config.task.num_examples
+        return f"{count} query examples per task, the same for every step; adapted on {count} others, in every step"
+    fresh = f"{config.task.sampling.episodes_per_task} new episodes per task for every step"
+    if is_judged:
+        return f"{fresh}, with mean actions; adapted on as many others, with sampled actions, new for every step"
+    return f"{fresh}, with sampled actions; the next step adapts on the same ones"
+
+
+def step_sizes(config: RunConfig) -> list[float]:
+    """The sizes of gradient steps at test; none for learners that take none."""
+    inner = getattr(config.method, "inner", None)
+    return [] if inner is None else list(inner.test_step_sizes(config.evaluation.num_steps))
+
+
+def _print_table(
+    curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
+) -> None:
+    evaluation, config = trained.config.evaluation, trained.config
+    part = config.task.evaluate_on if config.kind == "pictures" else getattr(evaluation, "split", "test")
+    kind = "tasks of training" if part == "train" else "fresh tasks"
+    title = f"{config.env}, iteration {trained.checkpoint.iteration}, {len(curve.tasks)} {kind}"
+    if config.kind == "pictures":
+        size = config.task.test
+        title += f": {size.ways}-way {size.shots}-shot, {config.learner}, norm {_norm(config)}"
+    if task_range is not None:
+        title += f" from {task_range[0]:g} to {task_range[1]:g}"
+    table = Table(title=title, caption=f"Each number rests on {episodes}.", box=SIMPLE_HEAD, padding=0)
+    own = ("gradient steps", "used", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse")
+    others = curve.measures[1:]
+    for name in own:
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+    for other in others:
+        table.add_column(other.metric, justify="right", no_wrap=True)
+    sizes = ["", *(f"{size:g}" for size in step_sizes(config))]
+    sizes = [sizes[step] if step < len(sizes) else "" for step in curve.gradient_steps]
+    spread = curve.per_task.std(dim=1, correction=0).tolist()
+    gains = curve.gain.mean(dim=1).tolist()
+    columns = (sizes, curve.mean, (plus_minus(half, ".3g") for half in curve.ci95), spread, gains, curve.share_worse)
+    for index, row in enumerate(zip(*columns, strict=True)):
+        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.used[index] and index else ("", "")
+        more = [f"{other.mean[index]:.3g} {plus_minus(other.ci95[index], '.2g')}" for other in others]
+        table.add_row(
+            str(curve.gradient_steps[index]),
+            str(curve.used[index]),
+            row[0],
+            f"{row[1]:.4g}",
+            row[2],
+            f"{row[3]:.3g}",
+            *change,
+            *more,
+        )
+    Console(stderr=True).print(table)
+
+
+def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Trained) -> dict[str, Any]:
+    """The results as JSON; the score of a task that diverged is null."""
+    evaluation, checkpoint = trained.config.evaluation, trained.checkpoint
+    return {
+        "metric": curve.metric,
+        "mean": or_null(curve.mean),
+        "ci95": or_null(curve.ci95),
+        "steps": list(curve.steps),
+        "gradient_steps": list(curve.gradient_steps),
+        "used": list(curve.used),
+        "further": {
+            each.metric: {"mean": or_null(each.mean), "ci95": or_null(each.ci95)} for each in curve.measures[1:]
+        },
+        "num_tasks": len(curve.tasks),
+        "gain": or_null(curve.gain.mean(dim=1).tolist()),
+        "share_worse": curve.share_worse,
+        "step_sizes": step_sizes(trained.config),
+        "episodes": data_in_words(trained.config, trained.built.evaluation.judge is not None),
+        "actions": command.actions,
+        "task_range": command.task_range,
+        "split": getattr(evaluation, "split", "test"),
+        "checkpoint": command.checkpoint,
+        "iteration": checkpoint.iteration,
+        "env_steps": checkpoint.counters.get("env_steps", 0),
+        "env": trained.config.env,
+        "oracle": getattr(trained.config.task, "oracle", False),
+        "seed": evaluation.seed,
+    } | (_few_shot_described(command, trained) if trained.config.kind == "pictures" else {})
+
+
+def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str, Any]:
+    """The facts needed to understand an accuracy in few-shot classification."""
+    config, episodes = trained.config, trained.config.task
+    return {
+        "data_root": str(data_folder(episodes.data_root) or cache_folder()),
+        "pictures_as_trained": pictures_as_trained(command.run, trained.built),
+        "learner": config.learner,
+        "norm": _norm(config),
+        "ways": episodes.ways,
+        "shots": episodes.shots,
+        "queries": episodes.test_queries,
+        "split": episodes.split if config.env == OMNIGLOT else "folders",
+        "trained_on": episodes.train_on,
+        "part": "one-shot runs" if command.one_shot_runs else command.part,
+        "rotations": episodes.test_rotations,
+        "resize": episodes.images.resize,
+    }
+
+
+def _require_writable(output: Path) -> None:
+    """Refuse an output that cannot be written, before minutes of computing."""
+    if not output.parent.is_dir():
+        raise ValueError(
+            f"output must lie in a folder that can be written, but {output.parent} is none: name another by --output"
+        )
+    require_writable(output.parent, f"{output.name}.csv", f"{output.name}.json")
+
+
+def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [_task_columns(task) for task in curve.tasks]
+    scores, *more = ([f"{each.metric}_{step}" for step in each.steps] for each in curve.measures)
+    writer.writerow(["task", *columns[0], *scores, "gain", *itertools.chain(*more)])
+    for index, described_task in enumerate(columns):
+        own, *others = (each.per_task[:, index].tolist() for each in curve.measures)
+        gain = curve.gain[-1, index].item()
+        writer.writerow([index, *described_task.values(), *own, gain, *itertools.chain(*others)])
+    write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
+    data = json.dumps(described, indent=1, allow_nan=False) + "\n"
+    write_atomically(output.with_name(f"{output.name}.json"), data.encode())
+
+
+def _task_columns(task: Any) -> dict[str, Any]:
+    return dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {"value": task}  # type: ignore[arg-type]
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status

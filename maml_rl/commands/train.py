@@ -1,0 +1,231 @@
+"""The command line of training: parse, check, build, run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from maml_rl.commands.command_line import parse
+from maml_rl.commands.streams import lenient_streams, program
+from maml_rl.experiments.build import require_learner
+from maml_rl.experiments.config import (
+    IMAGES,
+    OMNIGLOT,
+    Physics,
+    RunConfig,
+    forbidden_changes,
+    with_outer_step,
+)
+from maml_rl.experiments.environments import full_id
+from maml_rl.experiments.flags import changes, require_own_flags, require_read
+from maml_rl.experiments.presets import (
+    Preset,
+    default_config,
+    fitted,
+    fitting_in_words,
+    most_ways,
+    require_beginning,
+)
+from maml_rl.experiments.runs import read_config
+from maml_rl.experiments.training import Job, note_cluster, prepare, without_cluster
+from maml_rl.experiments.trust import by_flag, imports_of, require_trust
+from maml_rl.storage.checkpoint import CheckpointError
+from maml_rl.storage.log import LogError
+from maml_rl.storage.run_folder import RunFolder
+from maml_rl.supervised.episodes import supplies
+from maml_rl.training.trainer import TrainingError, TrainingResult
+
+EXAMPLES = (
+    "python scripts/train.py --env AntVel --preset fast",
+    "python scripts/train.py --env my_module:MyEnv --max-minutes 30",
+    "python scripts/train.py --resume runs/mine --num-iterations 200",
+)
+MAIN_ENV = "maml/HalfCheetahVel-rllab-v0"
+DESCRIPTION = """Meta-train, leaving everything about the run in one folder.
+
+Flags are those of the named --env and --learner: add both to see others."""
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Meta-train, leaving everything about the run in one folder."""
+
+    run: Any
+    physics: Physics | None = None
+    """Physics of robots, in place of the one that the id names: rllab is the 2017 paper's, gym is Gymnasium's. By
+    default a short name means rllab."""
+    output_dir: Path | None = None
+    """Folder of the run, which must not exist yet. By default runs/<task>-<time>, with -2, -3, ... if that exists."""
+    resume: Path | None = None
+    """A run's folder: continue from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
+    preset: Preset = "paper"
+    """Default settings. paper: the paper's protocol. fast: settings that learn faster, where there are some. warm: MAML
+    or FOMAML fine-tuned from the run in --init-from."""
+    film_every: int = 0
+    """Iterations between films in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
+
+    @property
+    def job(self) -> Job:
+        return Job(self.run, self.output_dir, self.resume, self.film_every)
+
+
+def command_type(run: type[RunConfig]) -> type[TrainCommand]:
+    """The command with the settings of one kind of task and one learner."""
+    hint = Annotated[run, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+    return dataclasses.make_dataclass(
+        "TrainCommand", [("run", hint)], bases=(TrainCommand,), frozen=True, namespace={"__doc__": DESCRIPTION}
+    )
+
+
+@lenient_streams()
+def train(env: str = MAIN_ENV, arguments: Sequence[str] | None = None, preset: Preset = "paper") -> int:
+    """Run the training command, by default on `env`; return the exit status.
+
+    0 done, 1 stopped by a failure with the last checkpoint intact, 2 refused, 128 + n stopped by signal n.
+    """
+    try:
+        command = parse_command(env, sys.argv[1:] if arguments is None else list(arguments), preset)
+        prepared = prepare(command.job)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)  # nothing has been made
+    try:
+        result = prepared.train()
+    except (CheckpointError, LogError, TrainingError) as error:
+        return _fail(error, 1)
+    finally:
+        prepared.close()
+    folder = prepared.folder
+    if result.interrupted_by is not None:
+        print(f"to continue: {_continuation(command, folder)}", file=sys.stderr)
+    print(_in_words(folder, result) if sys.stdout.isatty() else json.dumps(_summary(folder, result)))
+    return 0 if result.interrupted_by is None else 128 + result.interrupted_by
+
+
+def train_omniglot(arguments: Sequence[str] | None = None) -> int:
+    """Run the training command on Omniglot, by the protocol of the learner's paper."""
+    return train(OMNIGLOT, arguments)
+
+
+def parse_command(env: str, arguments: list[str], preset: Preset = "paper") -> TrainCommand:
+    """Parse twice: first the flags that decide which other flags there are and their defaults, then all.
+
+    Args:
+        env, preset: where none is given.
+    Raises:
+        ValueError: if the settings do not go together.
+    """
+    first = _first_flags(arguments)
+    if first.resume is not None:
+        return _resumed(first, arguments)
+    name = full_id(first.env or env, first.physics)
+    chosen = first.preset or preset
+    ways, shots = first.ways or 5, first.shots or 1
+    default = default_config(name, first.learner or "maml", chosen, ways, shots)
+    if first.outer_step is not None:
+        default = with_outer_step(default, first.outer_step)
+    command = _parsed(default, arguments, name, chosen)
+    require_beginning(chosen, command.run.init_from)
+    if name == IMAGES:
+        default, command = _fitted(command, functools.partial(_parsed, arguments=arguments, env=name, preset=chosen))
+    require_learner(command.run)
+    require_read(command.run, {path: new for path, (_, new) in changes(default, command.run).items()})
+    return command
+
+
+def _first_flags(arguments: list[str]) -> argparse.Namespace:
+    """The flags that decide which others there are; wrong values are refused later, with all others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("env", "learner", "preset", "resume", "physics"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--outer.step", dest="outer_step")
+    parser.add_argument("--policy.network", dest="network")
+    for name in ("ways", "shots"):
+        parser.add_argument(f"--{name}")
+    known = parser.parse_known_args(arguments)[0]
+    for name in ("ways", "shots"):
+        value = getattr(known, name)
+        setattr(known, name, int(value) if value and value.isdigit() and int(value) > 0 else None)
+    if known.preset not in (None, "paper", "fast", "warm"):
+        known.preset = None
+    if known.physics not in (None, "rllab", "gym"):
+        known.physics = None
+    return known
+
+
+def _parsed(default: RunConfig, arguments: list[str], env: str, preset: Preset) -> TrainCommand:
+    kind = command_type(type(default))
+    others = ["--help", *(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(TrainCommand) if f.name != "run")]
+    require_own_flags(arguments, default, others)
+    command = parse(kind, EXAMPLES, arguments, kind(run=default, preset=preset))
+    return dataclasses.replace(command, run=dataclasses.replace(command.run, env=env))
+
+
+def _resumed(first: argparse.Namespace, arguments: list[str]) -> TrainCommand:
+    """The command that continues a run: the run's settings are the defaults, and most must stay."""
+    if first.preset not in (None, "paper"):
+        raise ValueError(f"preset {first.preset} must be left out with resume: a resumed run keeps its settings")
+    saved = read_config(Path(first.resume))
+    env = full_id(first.env, first.physics) if first.env else saved.env
+    command = _parsed(without_cluster(saved), arguments, env, "paper")
+    forbidden = forbidden_changes(saved, command.run)
+    if forbidden:
+        raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run for that")
+    require_learner(command.run)
+    require_read(command.run, {path: new for path, (_, new) in changes(without_cluster(saved), command.run).items()})
+    require_trust(Path(first.resume), saved, tuple(filter(None, (first.env and env, first.network))), by_flag)
+    note_cluster(saved, command.run)
+    return command
+
+
+def _fitted(command: TrainCommand, parsed: Callable[[RunConfig], TrainCommand]) -> tuple[RunConfig, TrainCommand]:
+    """Defaults that ask for no more pictures than the user's folder has, and the command with them; a note says what is
+    lower than in `command`."""
+    given = command.run.task
+    supply = supplies(given)
+    ways = most_ways(given, *supply)
+    default = default_config(IMAGES, command.run.learner, command.preset, ways, given.shots)
+    default = dataclasses.replace(default, task=fitted(default.task, given, *supply))
+    command = parsed(default)
+    if note := fitting_in_words(given, command.run.task, *supply):
+        print(f"note: {note}", file=sys.stderr)
+    return default, command
+
+
+def _continuation(command: TrainCommand, folder: RunFolder) -> str:
+    """The shell command that continues a run; all settings but films, trusted code and a cluster are in the folder."""
+    films = ["--film-every", command.film_every] if command.film_every else []
+    own = [part for each in imports_of(command.run) for part in (each.flag, each.name)]
+    cluster = getattr(getattr(command.run.task, "sampling", None), "ray_address", None)
+    return program("--resume", folder.path, *own, *(["--ray-address", cluster] if cluster else []), *films)
+
+
+def _in_words(folder: RunFolder, result: TrainingResult) -> str:
+    """The result in words for people; the JSON is for other programs."""
+    scores = [f"{name} {value:.4g}" for name, value in result.metrics.items() if name.endswith(("_before", "_after"))]
+    last = f", {', '.join(scores[:2])}" if scores else ""
+    return f"{folder.path}: {result.iteration} iterations done{last}; the numbers of each are in metrics.csv"
+
+
+def _summary(folder: RunFolder, result: TrainingResult) -> dict[str, object]:
+    return {
+        "run": str(folder.path),
+        "iteration": result.iteration,
+        "interrupted_by": result.interrupted_by,
+        "metrics": result.metrics,
+    }
+
+
+def _fail(error: Exception, status: int) -> int:
+    for note in getattr(error.__cause__, "__notes__", []):  # the error in a worker
+        print(note, file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
+    return status

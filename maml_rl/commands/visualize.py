@@ -1,0 +1,133 @@
+"""The command line for films and plots of what a run has learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from maml_rl.commands.command_line import parse
+from maml_rl.commands.streams import lenient_streams
+from maml_rl.experiments.config import RunConfig
+from maml_rl.experiments.environments import full_id
+from maml_rl.experiments.flags import require_read
+from maml_rl.experiments.gallery import FILMS, PLOTS, Options, draw_all, show
+from maml_rl.experiments.runs import WhichCheckpoint, load_trained, read_config, warn_of_other_pictures
+from maml_rl.experiments.trust import trusted_names
+from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.storage.atomic import require_writable
+
+SHIPPED_RUN = Path(__file__).parents[2] / "docs" / "results" / "halfcheetah_vel_fast"
+
+EXAMPLES = (
+    "python scripts/visualize.py --output-dir pictures",
+    "python scripts/visualize.py runs/mine --output-dir pictures --no-film",
+)
+
+
+@dataclass(frozen=True)
+class VisualizeCommand:
+    """Make films and plots of a trained learner before and after adaptation."""
+
+    run: Annotated[Path, tyro.conf.Positional] = SHIPPED_RUN
+    """Folder of a training run; by default that of a half cheetah that comes with the source."""
+    output_dir: Path = field(kw_only=True)
+    """Folder for the pictures; files of the same name are replaced."""
+    env: str | None = None
+    """The run's environment, if it is one of your own, module:Class: naming it here allows the import of its module."""
+    trust_env: bool = False
+    """Allow the import of whatever module the run names for its environment, without --env."""
+    checkpoint: WhichCheckpoint = "last"
+    """Checkpoint of the run: the best by training score, or the last."""
+    num_tasks: int = 20
+    """Fresh tasks to average the adaptation curve over; films and paths show some of them."""
+    num_steps: int | None = None
+    """Gradient steps on each task; by default as in the run's own evaluation."""
+    num_shown: int = 3
+    """Tasks in the grid film and in plots of single tasks, from the smallest gain to the largest."""
+    actions: Literal["sampled", "mean"] = "sampled"
+    """Actions in the episodes shown and scored. sampled: the policy as it is. mean: without its noise."""
+    task_range: tuple[float, float] | None = None
+    """Range to draw tasks from, in place of the training range."""
+    seed: int = 1
+    """Seed of the evaluation's tasks and episodes."""
+    film: bool = True
+    """Make films in addition to the plots."""
+    num_threads: int = 0
+    """Threads; 0 uses every core, since results do not depend on it."""
+    data_root: str | None = None
+    """Few-shot classification: folder of the pictures; by default the one that the run was trained with or, if that is
+    not known, $MAML_RL_DATA."""
+    device: str = "cpu"
+    """Device for policies and adaptation, wherever the run was trained: cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        if self.num_shown < 1:
+            raise ValueError(f"num_shown must be at least 1, got {self.num_shown}")
+
+
+@lenient_streams()
+def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> int:
+    """Run the visualization command; return the exit status: 0, 1 if an episode fails, or 2 if refused.
+
+    Args:
+        backend: the one that MuJoCo draws with, None if none does.
+    """
+    command = parse(VisualizeCommand, EXAMPLES, arguments)
+    try:
+        config = _config(command)
+        require_writable(command.output_dir, *PLOTS, *FILMS)
+        named = trusted_names(config, command.env and full_id(command.env, None), command.trust_env)
+        has_mean_actions = command.actions == "mean"
+        trained = load_trained(command.run, config, command.checkpoint, command.task_range, has_mean_actions, named)
+        try:
+            warn_of_other_pictures(command.run, trained.built)
+            command.output_dir.mkdir(parents=True, exist_ok=True)
+            options = Options(command.num_shown, command.film, backend, command.task_range)
+            draw_all(show(trained), command.run, command.output_dir, options)
+        finally:
+            trained.built.close()
+    except SamplingError as error:
+        return _fail(error, 1)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    return 0
+
+
+def _config(command: VisualizeCommand) -> RunConfig:
+    if command.run == SHIPPED_RUN and not SHIPPED_RUN.exists():
+        raise ValueError(
+            "the run must be named: the half cheetah shown by default comes with a checkout of the source, not with a "
+            "wheel"
+        )
+    saved = read_config(command.run)
+    if command.data_root is not None and saved.kind != "pictures":
+        raise ValueError(
+            f"data_root applies to few-shot classification alone, but the run's environment is {saved.env}"
+        )
+    if command.num_steps is not None:
+        require_read(saved, {("evaluation", "num_steps"): command.num_steps}, lambda _: "--num-steps")
+    num_steps = saved.evaluation.num_steps if command.num_steps is None else command.num_steps
+    own: dict[str, Any] = {"num_tasks": command.num_tasks, "num_steps": num_steps, "seed": command.seed}
+    task = saved.task
+    if saved.kind == "pictures":
+        task = dataclasses.replace(task.found_in(command.data_root), evaluate_on="test")
+    if saved.kind == "reinforcement":
+        task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, sampler="local"))
+    return dataclasses.replace(
+        saved,
+        device=command.device,
+        num_threads=command.num_threads,
+        evaluation=dataclasses.replace(saved.evaluation, **own),
+        task=task,
+    )
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status

@@ -1,0 +1,35 @@
+"""Keys: names of sources of randomness. All random numbers come from keys, none from a global generator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+TRAINING, EVALUATION, INITIALISATION = 0, 1, 2
+"""Independent streams of randomness."""
+
+TASKS = 2**32 - 1
+"""Place below a key for the choice of tasks: no task has this index, so no task's data share these numbers."""
+
+JUDGED = 2**20
+"""Phase offset of episodes that are only scored, so that their noise differs from every gradient step's."""
+
+
+class Key(NamedTuple):
+    """The name of a source of randomness. Equal keys give equal numbers on every machine and any number of threads."""
+
+    seed: int
+    stream: int
+    iteration: int
+    phase: int = 0  # data collected after that many adaptations to the task
+
+    def at_phase(self, phase: int) -> Key:
+        return self._replace(phase=phase)
+
+    def rng(self, *path: int) -> np.random.Generator:
+        """A generator for the place `path` (task, episode, purpose, ...) below this key."""
+        return np.random.Generator(np.random.Philox(self.seed_sequence(*path)))
+
+    def seed_sequence(self, *path: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.seed, spawn_key=(self.stream, self.iteration, self.phase, *path))

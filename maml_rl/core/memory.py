@@ -1,0 +1,48 @@
+"""A check that what a run holds in memory fits into this machine."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """One use of memory."""
+
+    name: str
+    size: int  # [bytes]
+    remedy: str
+
+
+def require_memory(parts: Sequence[Part]) -> None:
+    """Refuse what this machine has no memory for.
+
+    Raises:
+        ValueError: if these parts together do not fit into this machine.
+    """
+    total, largest, has = sum(part.size for part in parts), max(parts, key=lambda part: part.size), memory_here()
+    if total > has:
+        whole = f"{_in_bytes(total)} of memory" + (f", {_in_bytes(largest.size)} of them" if len(parts) > 1 else "")
+        raise ValueError(
+            f"this run needs at least {whole} for {largest.name}, but this machine has {_in_bytes(has)}: "
+            f"{largest.remedy}"
+        )
+
+
+def memory_here() -> int:
+    """The most memory that this process may use [bytes]: the machine's, or less where a limit is set."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY:
+        limits.append(allowed)
+    group = Path("/sys/fs/cgroup/memory.max")  # of a container
+    if group.is_file() and (text := group.read_text().strip()).isdigit():
+        limits.append(int(text))
+    return min(limits)
+
+
+def _in_bytes(size: int) -> str:
+    return f"{size:,} bytes"

@@ -1,0 +1,310 @@
+"""Assembly of everything that a run needs from its config."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from maml_rl.core.contracts import Learner, State, TaskFamily
+from maml_rl.core.keys import EVALUATION, TASKS, TRAINING, Key
+from maml_rl.core.lift import Threads
+from maml_rl.core.memory import Part, require_memory
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, evaluation_tasks
+from maml_rl.evaluation.evaluator import Evaluation
+from maml_rl.experiments import footprint
+from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig
+from maml_rl.experiments.environments import make_sampling
+from maml_rl.experiments.table import learner_entry
+from maml_rl.learners.entry import Context, Entry
+from maml_rl.policies.distribution import MeanActions
+from maml_rl.rl.experience import EpisodeSampler, Return
+from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.supervised.classification import (
+    Accuracy,
+    EpisodeCollector,
+    EpisodeSource,
+    PictureShape,
+    PictureSpec,
+)
+from maml_rl.supervised.episodes import EpisodeStream, data_folder, make_streams
+from maml_rl.supervised.sinusoid import SinusoidCollector, SinusoidSource, SquaredError
+
+PICTURES_AT_ONCE = 1000
+"""The most pictures in episodes that are evaluated together, to limit memory."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A learner with its tasks, ready to be trained and evaluated."""
+
+    config: RunConfig
+    learner: Learner
+    family: TaskFamily  # of training
+    evaluation: Evaluation
+    threads: Threads
+    device: torch.device
+    closers: Sequence[Callable[[], None]]
+    needs: footprint.Needs  # of memory; there is enough for evaluation
+    spec: PictureSpec | None = None  # the pictures, where there are any
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Columns to display."""
+        metric = self.family.measure.metric
+        return (f"{metric}_before", f"{metric}_after", "kl", "steps_per_s")
+
+    def tasks(self) -> Sequence[object]:
+        """The tasks of every evaluation."""
+        return evaluation_tasks(self.evaluation.family.source, self.config.evaluation)
+
+    def key(self, iteration: int) -> Key:
+        """The key of an evaluation's noise. For given pictures it is the same in all iterations."""
+        return Key(self.config.evaluation.seed, EVALUATION, 0 if self.config.kind == "pictures" else iteration)
+
+    def curve(self, state: State, iteration: int) -> AdaptationCurve:
+        """Scores on held-out tasks."""
+        return self.evaluation.curve(self.learner, state, self.tasks(), self.key(iteration))
+
+    def evaluate(self, state: State, iteration: int) -> dict[str, float]:
+        """The curve as columns for the log."""
+        columns: dict[str, float] = {}
+        for each in self.curve(state, iteration).measures:
+            names = [f"eval_{each.metric}_{step}" for step in each.steps]
+            columns |= dict(zip(names, each.mean, strict=True))
+            columns |= {
+                f"{name}_ci95": half for name, half in zip(names, each.ci95, strict=True) if not math.isnan(half)
+            }
+        return columns
+
+    def close(self) -> None:
+        for close in self.closers:
+            close()
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """A kind of tasks, ready for a learner."""
+
+    training: TaskFamily
+    held_out: TaskFamily  # with the evaluation's number of episodes
+    details: object  # everything a learner needs to know about them
+    needs: footprint.Needs
+    judge: EpisodeSampler | None = None
+    block_size: int | None = None
+    closers: Sequence[Callable[[], None]] = ()
+
+
+def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean_actions: bool = False) -> Built:
+    """Make the tasks, their collectors and the learner.
+
+    Args:
+        task_range: draw tasks from here in place of the range of training.
+        mean_actions: score policies by episodes without action noise; adaptation keeps the noise.
+    Raises:
+        ValueError: if the environment is unknown or the settings do not fit it.
+    """
+    entry = require_learner(config)
+    device = find_device(config.device)
+    threads = Threads(config.num_threads)
+    try:
+        tasks = _make_tasks(config, entry, device, threads, task_range, mean_actions)
+    except BaseException:
+        threads.close()
+        raise
+    closers = [*tasks.closers, threads.close]
+    try:
+        steps = num_adaptations(config, entry)
+        context = Context(config.kind, tasks.training, steps, threads, device, tasks.details)
+        learner = entry.build(context, config.method)
+    except BaseException:
+        for close in closers:
+            close()
+        raise
+    evaluation = Evaluation(
+        tasks.held_out,
+        scored_after(steps, entry, config),
+        tasks.judge,
+        config.evaluation.num_draws,
+        tasks.block_size,
+    )
+    spec = tasks.details if isinstance(tasks.details, PictureSpec) else None
+    return Built(config, learner, tasks.training, evaluation, threads, device, closers, tasks.needs, spec)
+
+
+def require_learner(config: RunConfig) -> Entry:
+    """The learner's line in the table.
+
+    Raises:
+        ValueError: if the learner is asked for what it cannot do, or the settings are another learner's.
+    """
+    entry = learner_entry(config.learner, config.kind)
+    entry.require(config.method)
+    if config.device.split(":")[0] not in entry.devices:
+        raise ValueError(f"device must be {' or '.join(entry.devices)} for learner {entry.name}, got {config.device}")
+    if config.kind == "pictures" and not entry.any_ways and config.task.training.ways < config.task.ways:
+        raise ValueError(
+            f"train_ways must be at least ways, {config.task.ways}, for learner {entry.name}, got "
+            f"{config.task.training.ways}: its last layer has an output for each class of a training episode"
+        )
+    return entry
+
+
+def num_adaptations(config: RunConfig, entry: Entry) -> int:
+    """The number of adaptations to a task in evaluation: learners that take no steps see given pictures once."""
+    return config.evaluation.num_steps if entry.gradient_steps or config.kind != "pictures" else 1
+
+
+def scored_after(last: int, entry: Entry, config: RunConfig) -> tuple[int, ...]:
+    """The numbers of adaptations after which tasks are scored: all; on pictures 0, 1, ... 10, 20, 30, ... and the last
+    gradient step or, for learners that take no steps, once all pictures have been seen."""
+    if config.kind == "pictures" and not entry.gradient_steps:
+        return (last,)
+    if config.kind != "pictures":
+        return tuple(range(last + 1))
+    return tuple(s for s in range(last + 1) if s <= 10 or s % 10 == 0 or s == last)
+
+
+def _make_tasks(
+    config: RunConfig,
+    entry: Entry,
+    device: torch.device,
+    threads: Threads,
+    task_range: tuple[float, float] | None,
+    mean_actions: bool,
+) -> _Tasks:
+    if config.kind == "reinforcement":
+        return _reinforcement(config, entry, threads, task_range, mean_actions)
+    if mean_actions:
+        raise ValueError(f"mean actions need a policy, but the run's environment is {config.env}: leave that out")
+    if config.kind == "regression":
+        return _regression(config, device, threads, task_range)
+    if task_range is not None:
+        raise ValueError(f"task ranges do not apply to {config.env}: leave them out")
+    return _pictures(config, device, threads)
+
+
+def _reinforcement(
+    config: RunConfig,
+    entry: Entry,
+    threads: Threads,
+    task_range: tuple[float, float] | None,
+    mean_actions: bool,
+) -> _Tasks:
+    sampling = make_sampling(config, threads, task_range, entry.in_a_row)
+    closers = [sampling.close]
+    try:
+        source, measure = sampling.source, Return()
+        number = config.as_evaluated.task.sampling.episodes_per_task
+        training = TaskFamily(source, sampling.collector(), measure)
+        held_out, judge = training, None
+        if config.as_evaluated != config:
+            held_out = TaskFamily(source, sampling.collector(number), measure)
+        if mean_actions:
+            judge = sampling.collector(number, MeanActions(sampling.spec.distribution))
+    except BaseException:
+        sampling.close()
+        raise
+    return _Tasks(training, held_out, sampling.spec, sampling.needs, judge, closers=closers)
+
+
+def _regression(
+    config: RunConfig, device: torch.device, threads: Threads, task_range: tuple[float, float] | None
+) -> _Tasks:
+    settings = config.task
+    if task_range is not None:
+        settings = dataclasses.replace(settings, amplitude_range=task_range)
+    needs = footprint.sinusoid(config)
+    require_memory(needs.evaluation)
+    family = TaskFamily(SinusoidSource(settings), SinusoidCollector(settings, device, threads), SquaredError())
+    return _Tasks(family, family, settings, needs)
+
+
+def _pictures(config: RunConfig, device: torch.device, threads: Threads) -> _Tasks:
+    """Tasks of few-shot classification.
+
+    Raises:
+        ValueError: if the data are missing, damaged or too few, or the settings do not fit.
+    """
+    network = getattr(config.method, "network", None)
+    _require_size(config)
+    streams = make_streams(config.task, config.env == OMNIGLOT)
+    held_out = streams.of_part(config.task.evaluate_on)
+    spec = picture_spec(streams.training)
+    needs = footprint.few_shot(config, spec.shape.num_channels)
+    require_memory(needs.evaluation)
+    collector = EpisodeCollector(spec.data, "batch" if network is None else network.norm, device, threads)
+    family = TaskFamily(EpisodeSource(streams.training, held_out), collector, Accuracy())
+    ways, shots, queries = held_out.size
+    return _Tasks(family, family, spec, needs, block_size=max(1, PICTURES_AT_ONCE // (ways * (shots + queries))))
+
+
+def _require_size(config: RunConfig) -> None:
+    """Refuse pictures that are too small or too large.
+
+    Raises:
+        ValueError: if pictures are too small for the network, or so large that not even one fits into memory.
+    """
+    network, size = getattr(config.method, "network", None), config.task.images.image_size
+    if network is None:
+        return
+    network.num_features(size)
+    needed = network.first_map_bytes(size)
+    require_memory([Part("the network's first maps of one picture", needed, "lower num_filters or image_size")])
+
+
+def with_pictures(config: RunConfig, built: Built) -> RunConfig:
+    """The same config with its pictures named permanently: their folder by its absolute path and, if they are the
+    user's own, their fingerprint."""
+    if built.spec is None or built.spec.data is None:
+        return config
+    named = config.task.data_root is not None or config.env == IMAGES
+    root = data_folder(config.task.data_root) if named else None  # every machine finds Omniglot by itself
+    task = dataclasses.replace(
+        config.task, data_root=None if root is None else str(root), fingerprint=built.spec.data.fingerprint
+    )
+    return dataclasses.replace(config, task=task)
+
+
+def picture_spec(training: EpisodeStream) -> PictureSpec:
+    """The facts about its pictures that a learner needs."""
+    _, side, _, channels = training.data.images.shape
+    return PictureSpec(PictureShape(side, channels, training.size.ways), training.data, training.classes)
+
+
+def require_tasks(built: Built, in_training: bool) -> None:
+    """Draw the tasks of the first iteration and of the evaluations once, as the run will.
+
+    Args:
+        in_training: whether the run is to be trained; otherwise it is evaluated only.
+    Raises:
+        ValueError: if there are not as many as the settings ask for.
+    """
+    config = built.config
+    try:
+        if in_training:
+            rng = Key(config.seed, TRAINING, 0).rng(TASKS)
+            built.family.source.sample_tasks(config.training.num_tasks, rng)
+        if config.training.evaluate_every or not in_training:
+            built.tasks()
+    except SamplingError as error:
+        raise ValueError(str(error)) from None
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: if torch cannot use it.
+    """
+    device = torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"device {name} must be a GPU that torch can use, but torch {torch.__version__} finds {count}: "
+            "take --device cpu, or install the torch wheel that fits your CUDA"
+        )
+    return device

@@ -1,0 +1,270 @@
+"""Default settings: each environment's own experiment, each learner's paper on pictures, and faster variants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from maml_rl.core.outer.choice import TrustRegionOuter
+from maml_rl.core.outer.trust_region import TrustRegionConfig
+from maml_rl.evaluation.adaptation_curve import EvaluationConfig
+from maml_rl.experiments.config import (
+    IMAGES,
+    SINUSOID,
+    EnvironmentConfig,
+    EpisodeEvaluationConfig,
+    RunConfig,
+    kind_of,
+    make_config,
+)
+from maml_rl.experiments.table import LEARNERS, learner_entry
+from maml_rl.learners.entry import Protocol
+from maml_rl.learners.maml import PolicyInnerConfig, ReinforcementConfig
+from maml_rl.rl.model import AdvantageConfig
+from maml_rl.sampling.local import SamplingConfig
+from maml_rl.supervised.episodes import EpisodeConfig, Supply
+from maml_rl.training.trainer import TrainingConfig
+
+Preset = Literal["paper", "fast", "warm"]
+
+PAPER_INNER = PolicyInnerConfig(later_ratio=0.5)  # the paper halves the step after the first at test
+LARGE_INNER = PolicyInnerConfig(step_size=0.5, later_ratio=0.5)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An environment's own experiment: settings for every learner, and those of MAML."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EpisodeEvaluationConfig = field(default_factory=EpisodeEvaluationConfig)
+    maml: ReinforcementConfig = field(default_factory=lambda: ReinforcementConfig(inner=PAPER_INNER))
+
+
+def _bandit(num_pulls: int) -> Experiment:
+    """The bandits' experiment: n = 100 pulls, or 500 of 50 arms, two of the numbers in Duan et al. 2016."""
+    return Experiment(
+        TrainingConfig(num_iterations=20, num_tasks=20),
+        SamplingConfig(episodes_per_task=num_pulls),
+        EpisodeEvaluationConfig(num_tasks=40),
+        ReinforcementConfig(advantage=AdvantageConfig(discount=0.95), inner=LARGE_INNER),
+    )
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "maml/HalfCheetahVel-rllab-v0": Experiment(),
+    "maml/HalfCheetahDir-rllab-v0": Experiment(  # the paper's published run used max KL 0.02
+        maml=ReinforcementConfig(inner=PAPER_INNER, outer=TrustRegionOuter(trust_region=TrustRegionConfig(max_kl=0.02)))
+    ),
+    "maml/AntVel-rllab-v0": Experiment(),
+    # 40 episodes, and later steps a hundredth of the first, as in the script that made the paper's figure
+    "maml/AntDir-rllab-v0": Experiment(
+        sampling=SamplingConfig(episodes_per_task=40),
+        maml=ReinforcementConfig(inner=PolicyInnerConfig(later_ratio=0.01)),
+    ),
+    "maml/Navigation2D-v0": Experiment(
+        TrainingConfig(num_iterations=15, num_tasks=20),
+        evaluation=EpisodeEvaluationConfig(episodes_per_task=40),  # appendix A.2
+        maml=ReinforcementConfig(inner=LARGE_INNER),
+    ),
+    "maml/Bandit-K5-v0": _bandit(100),
+    "maml/Bandit-K10-v0": _bandit(100),
+    "maml/Bandit-K50-v0": _bandit(500),
+    "maml/TabularMDP-v0": Experiment(
+        TrainingConfig(num_iterations=30, num_tasks=20),
+        SamplingConfig(episodes_per_task=25),
+        EpisodeEvaluationConfig(num_tasks=40),
+        ReinforcementConfig(advantage=AdvantageConfig(discount=0.95), inner=LARGE_INNER),
+    ),
+}
+"""Experiments by environment id, in the paper's physics."""
+
+OTHERS = Experiment(maml=ReinforcementConfig())
+"""Settings for a user's environment: those of HalfCheetah-Vel, without its halved steps at test."""
+
+
+def default_config(env: str, learner: str, preset: Preset = "paper", ways: int = 5, shots: int = 1) -> RunConfig:
+    """The settings for everything that the user does not give.
+
+    Args:
+        env: a full id, or the name of another kind of tasks.
+        ways, shots: of pictures.
+    Raises:
+        ValueError: if the learner does not take such tasks, or there is no such preset for it.
+    """
+    kind = kind_of(env)
+    entry = learner_entry(learner, kind)
+    if kind == "pictures":
+        return _pictures(env, learner, preset, ways, shots)
+    if kind == "regression":
+        _require_known(preset, preset == "paper", _environments_with(preset), SINUSOID)
+        return _sinusoid(learner)
+    experiment = _experiment(env)
+    method = entry.configs[kind]()
+    if isinstance(method, ReinforcementConfig):
+        method = _kin(experiment.maml, method, ReinforcementConfig())
+    config = make_config(
+        env,
+        learner,
+        method,
+        training=experiment.training,
+        evaluation=experiment.evaluation,
+        task=EnvironmentConfig(sampling=experiment.sampling),
+    )
+    if preset == "paper":
+        return config
+    _require_known(preset, env in _environments_with(preset), _environments_with(preset), env)
+    return FASTER[env](config)
+
+
+def _experiment(env: str) -> Experiment:
+    """The environment's own experiment; in Gymnasium's physics that of the paper's; else that of HalfCheetah-Vel."""
+    if not env.startswith("maml/"):
+        return OTHERS
+    return EXPERIMENTS.get(env.replace("-gym-", "-rllab-"), EXPERIMENTS["maml/HalfCheetahVel-rllab-v0"])
+
+
+def _kin(base: Any, own: Any, plain: Any) -> Any:
+    """MAML's settings for an environment, changed where the learner's own settings differ from plain MAML's."""
+    changes: dict[str, Any] = {}
+    for each in dataclasses.fields(base):
+        mine, usual = getattr(own, each.name), getattr(plain, each.name)
+        if mine == usual:
+            continue
+        same = type(mine) is type(usual) and dataclasses.is_dataclass(mine)
+        changes[each.name] = _kin(getattr(base, each.name), mine, usual) if same else mine
+    return replace(base, **changes)
+
+
+def _sinusoid(learner: str) -> RunConfig:
+    """Settings for sinusoids, with the inner step of the published command, not of the paper's text
+    (docs/findings.md)."""
+    method = learner_entry(learner, "regression").configs["regression"]()
+    if hasattr(method, "inner"):
+        method = replace(method, inner=replace(method.inner, step_size=0.001))
+    return make_config(
+        SINUSOID,
+        learner,
+        method,
+        training=TrainingConfig(num_iterations=70_000, num_tasks=25, evaluate_every=1000, checkpoint_every=1000),
+        evaluation=EvaluationConfig(num_tasks=600, num_steps=10),
+    )
+
+
+def _pictures(env: str, learner: str, preset: Preset, ways: int, shots: int) -> RunConfig:
+    """The settings of the learner's paper, which is about Omniglot; the user's own pictures have neither its rotated
+    classes nor its inverted strokes and nearest pixels."""
+    entry = learner_entry(learner, "pictures")
+    protocol = (
+        entry.paper(ways, shots)
+        if entry.paper
+        else Protocol(
+            1000, 8, EpisodeConfig(ways=ways, shots=shots), EvaluationConfig(100), entry.configs["pictures"]()
+        )
+    )
+    if preset != "paper":
+        _require_known(preset, preset in entry.presets, f"the learners {learners_with(preset)}", learner)
+        protocol = entry.presets[preset](protocol)
+    episodes = protocol.episodes
+    if env == IMAGES:
+        images = replace(episodes.images, resize="area", invert=False)
+        episodes = replace(episodes, rotations="none", test_rotations="none", images=images)
+    training = TrainingConfig(
+        protocol.num_iterations, protocol.num_tasks, protocol.evaluate_every, checkpoint_every=100
+    )
+    return make_config(env, learner, protocol.config, training=training, evaluation=protocol.evaluation, task=episodes)
+
+
+def learners_with(preset: Preset) -> list[str]:
+    """The learners of pictures for which there is such a preset."""
+    return sorted(name for name, entry in LEARNERS.items() if preset in entry.presets)
+
+
+def _require_known(preset: Preset, is_known: bool, known: object, name: str) -> None:
+    if not is_known:
+        raise ValueError(f"preset {preset} exists for {known}, not for {name}: leave it out")
+
+
+def _longer_steps_on_half_the_data(config: RunConfig) -> RunConfig:
+    outer = getattr(config.method, "outer", None)
+    if not isinstance(outer, TrustRegionOuter):
+        raise ValueError(
+            f"preset fast lengthens the steps of the trust region, which learner {config.learner} does not take: leave "
+            "it out"
+        )
+    outer = replace(outer, trust_region=replace(outer.trust_region, max_kl=0.02))
+    number = config.task.sampling.episodes_per_task
+    sampling = replace(config.task.sampling, episodes_per_task=number // 2)
+    return replace(
+        config,
+        method=replace(config.method, outer=outer),
+        task=replace(config.task, sampling=sampling),
+        evaluation=replace(config.evaluation, episodes_per_task=number),  # as the paper's protocol
+    )
+
+
+FASTER: dict[str, Callable[[RunConfig], RunConfig]] = dict.fromkeys(
+    ("maml/HalfCheetahVel-rllab-v0", "maml/AntVel-rllab-v0", "maml/AntDir-rllab-v0"), _longer_steps_on_half_the_data
+)
+"""Functions by environment id that make the paper's settings faster."""
+
+
+def _environments_with(preset: Preset) -> list[str]:
+    """The environments for which there is such a preset, besides the paper's."""
+    return sorted(FASTER) if preset == "fast" else []
+
+
+def require_beginning(preset: Preset, init_from: object) -> None:
+    """Refuse a warm start without a run to begin with.
+
+    Raises:
+        ValueError: if a preset for a warm start has nothing to begin with.
+    """
+    if preset == "warm" and not init_from:
+        raise ValueError(
+            "preset warm must have init_from, got none: train --learner prototypical first and name the folder of "
+            "that run"
+        )
+
+
+FITTED = ("ways", "train_ways", "train_shots", "queries", "test_queries")
+"""Settings of episodes that are lowered from a preset's where the user has fewer pictures."""
+
+
+def most_ways(chosen: EpisodeConfig, train: Supply, held_out: Supply) -> int:
+    """The largest number of classes in an episode, up to the chosen one, that the pictures allow."""
+    few = held_out.num_classes if chosen.train_ways else min(train.num_classes, held_out.num_classes)
+    return max(2, min(chosen.ways, few))
+
+
+def fitted(chosen: EpisodeConfig, given: EpisodeConfig, train: Supply, held_out: Supply) -> EpisodeConfig:
+    """`chosen` with no more training classes, and no more pictures of a class, than there are.
+
+    Args:
+        chosen: a preset's.
+        given: the same with what the user gave, which is left as it is.
+        train, held_out: the classes to learn from, and those that evaluate.
+    """
+    now = {name: getattr(given, name) for name in FITTED[1:]}
+    free = {name for name, value in now.items() if value is not None and value == getattr(chosen, name)}
+
+    def limit(name: str, most: int, least: int = 1) -> None:
+        if name in free:
+            now[name] = max(least, min(now[name], most))
+
+    limit("train_ways", train.num_classes, least=2)
+    limit("queries", train.fewest - (now["train_shots"] or given.shots))
+    limit("train_shots", train.fewest - now["queries"])
+    limit("test_queries", held_out.fewest - given.shots)
+    return dataclasses.replace(chosen, **{name: now[name] for name in free})
+
+
+def fitting_in_words(before: EpisodeConfig, after: EpisodeConfig, train: Supply, held_out: Supply) -> str | None:
+    """A sentence on what `fitted` and `most_ways` have lowered, if anything."""
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in FITTED}
+    lowered = [f"{name} is {new} in place of {old}" for name, (old, new) in pairs.items() if old != new]
+    if not lowered:
+        return None
+    return f"{', '.join(lowered)}: there are {train} to train on, and {held_out} to evaluate on"

@@ -1,0 +1,125 @@
+"""A finished or running run, read back from its folder for evaluation and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from maml_rl.core.contracts import State
+from maml_rl.core.keys import INITIALISATION, Key
+from maml_rl.core.trees import from_names, named, to_device
+from maml_rl.experiments.build import Built, build, require_tasks
+from maml_rl.experiments.config import RunConfig
+from maml_rl.experiments.migration import migrated
+from maml_rl.experiments.saved_config import from_dict
+from maml_rl.experiments.trust import by_trust, require_trust
+from maml_rl.storage.checkpoint import Checkpoint, CheckpointError, load_best, load_latest
+from maml_rl.storage.run_folder import RunFolder
+
+WhichCheckpoint = Literal["best", "last"]
+
+
+class Trained(NamedTuple):
+    """A run's learned state, and everything needed to use it; `built` is to be closed."""
+
+    config: RunConfig  # with the evaluation's number of episodes
+    checkpoint: Checkpoint
+    state: State  # the checkpoint's, on the run's device
+    built: Built
+
+
+def read_config(run: Path) -> RunConfig:
+    """The settings of the run in folder `run`, whichever version saved them.
+
+    Raises:
+        ConfigError: if it is no run folder, or its settings are refused.
+    """
+    return from_dict(migrated(*RunFolder.read_config(run)))
+
+
+def load_checkpoint(run: Path, which: WhichCheckpoint) -> Checkpoint:
+    """The best or the last checkpoint of the run in folder `run`.
+
+    Raises:
+        CheckpointError: if there is none, or it is refused.
+    """
+    load: Callable[[Path], Checkpoint] = load_best if which == "best" else load_latest
+    return load(run / "checkpoints")
+
+
+def with_channels(config: RunConfig, state: dict[str, Tensor]) -> RunConfig:
+    """The settings with the channels that the run's network takes: grey or colour."""
+    first = state.get("params/conv0.weight")  # [filters, channels, 3, 3]; nothing where nothing was learned
+    if config.kind != "pictures" or first is None:
+        return config
+    images = dataclasses.replace(config.task.images, channels="grey" if first.shape[1] == 1 else "colour")
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, images=images))
+
+
+def pictures_as_trained(run: Path, built: Built) -> bool | None:
+    """Check if the user's own pictures are those that the run in folder `run` learned from; None if unknown."""
+    if built.spec is None or built.spec.data is None:
+        return None
+    known = read_config(run).task.fingerprint
+    return None if known is None else built.spec.data.fingerprint == known
+
+
+def warn_of_other_pictures(run: Path, built: Built) -> None:
+    """Warn on stderr if the pictures in the folder that the user named are not those of training."""
+    if pictures_as_trained(run, built) is False:
+        print(f"warning: {run} learned from other pictures than those in --data-root", file=sys.stderr)
+
+
+def load_trained(
+    run: Path,
+    config: RunConfig,
+    which: WhichCheckpoint,
+    task_range: tuple[float, float] | None = None,
+    mean_actions: bool = False,
+    trusted: tuple[str, ...] = (),
+) -> Trained:
+    """The checkpoint of the run in folder `run`, to be used with the settings `config`.
+
+    Args:
+        trusted: the user's own classes whose modules the caller trusts, module:Class.
+    Raises:
+        CheckpointError: if there is none, it is refused, or it is not of this environment and network.
+        ValueError: if the settings do not fit the environment, or its module is not to be imported.
+    """
+    require_trust(run, config, trusted, by_trust)
+    checkpoint = load_checkpoint(run, which)
+    config = with_channels(config.as_evaluated, checkpoint.state)
+    built = build(config, task_range, mean_actions)
+    try:
+        template = built.learner.init(Key(config.seed, INITIALISATION, 0))
+        _require_fit(learned(checkpoint.state), learned(named(template)), run, config, checkpoint)
+        require_tasks(built, in_training=False)
+    except BaseException:
+        built.close()
+        raise
+    values = {name: checkpoint.state.get(name, value) for name, value in named(template).items()}
+    return Trained(config, checkpoint, from_names(template, to_device(values, built.device)), built)
+
+
+def learned(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters among a state's tensors, without the optimisers' memory, which a shipped checkpoint may lack."""
+    kinds = ("params/", "step_sizes/", "running/")
+    return {name: value for name, value in state.items() if name.startswith(kinds)}
+
+
+def _require_fit(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], run: Path, config: RunConfig, checkpoint: Checkpoint
+) -> None:
+    for name in sorted(found.keys() | wanted.keys()):
+        shape, expected = (list(kind[name].shape) if name in kind else None for kind in (found, wanted))
+        if shape != expected:
+            raise CheckpointError(
+                f"checkpoint {run / 'checkpoints' / checkpoint.name} must fit {config.env} and the network in "
+                f"{run / 'config.json'}, but {name.partition('/')[2]} has shape {shape} in place of {expected}: it is "
+                "another run's"
+            )

@@ -1,0 +1,65 @@
+"""A learner's entry in the table: its names, settings, kinds of tasks and its paper's protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from maml_rl.core.contracts import Learner, TaskFamily
+from maml_rl.core.lift import Threads
+from maml_rl.evaluation.adaptation_curve import EvaluationConfig
+from maml_rl.supervised.episodes import EpisodeConfig
+
+Kind = Literal["reinforcement", "regression", "pictures"]
+"""Kinds of tasks: episodes of an environment; sinusoids; few-shot classification of pictures."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a learner is built from besides its own settings."""
+
+    kind: Kind
+    family: TaskFamily  # of training
+    num_adaptations: int  # at test
+    threads: Threads
+    device: torch.device
+    details: Any  # reinforcement: PolicySpec; regression: SinusoidConfig; pictures: PictureSpec
+
+
+class Protocol(NamedTuple):
+    """A paper's way to train and test on pictures."""
+
+    num_iterations: int
+    num_tasks: int  # in an outer update
+    episodes: EpisodeConfig
+    evaluation: EvaluationConfig
+    config: Any  # the learner's own settings
+    evaluate_every: int = 500  # iterations
+
+
+def _nothing(config: Any) -> None:
+    """Accept any settings."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One learner in the table."""
+
+    name: str
+    summary: str  # one line for --help
+    configs: Mapping[Kind, Callable[[], Any]]  # the kinds of tasks that it takes, with the default settings for each
+    build: Callable[[Context, Any], Learner]  # (context, settings)
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    gradient_steps: bool = False  # it takes them on each task, so the evaluator may score after each of them
+    any_ways: bool = False  # once trained, it classifies any number of classes
+    in_a_row: bool = False  # it plays a task's episodes one after the other and keeps its memory between them
+    require: Callable[[Any], None] = _nothing  # raises ValueError for settings that are another learner's
+    paper: Callable[[int, int], Protocol] | None = None  # (ways, shots) -> its protocol on Omniglot
+    presets: Mapping[str, Callable[[Protocol], Protocol]] = field(default_factory=dict)  # by name, from the paper's
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return tuple(self.configs)

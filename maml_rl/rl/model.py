@@ -1,0 +1,168 @@
+"""Reinforcement learning for learners by gradients: from trajectories to advantages, losses and their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.core.keys import Key
+from maml_rl.core.lift import Threads, lift
+from maml_rl.core.output_map import OutputMap
+from maml_rl.core.trees import Params, concatenate_tasks, device_of, num_tasks, take_task, take_tasks, to_device
+from maml_rl.policies.policy import Policy
+from maml_rl.rl.baseline import fitted_values
+from maml_rl.rl.losses import INNER_LOSSES, masked_mean, surrogate_loss
+from maml_rl.rl.returns import discounted_returns, gae, standardise, without_offset
+from maml_rl.sampling.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class AdvantageConfig:
+    """Settings of the advantages (the constants of Finn et al. 2017)."""
+
+    discount: float = 0.99  # Discount of rewards, per step.
+    gae_lambda: float = 1.0  # Lambda of generalised advantages; 1 gives returns minus baseline.
+    ridge: float = 1e-5  # Regularisation of the linear baseline.
+    normalise: bool = True  # Advantages of mean 0 and standard deviation 1 within each task.
+
+    def __post_init__(self) -> None:
+        for name, value in (("discount", self.discount), ("gae_lambda", self.gae_lambda)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"advantage.{name} must lie in [0, 1], got {value}")
+        if not 0.0 < self.ridge < float("inf"):
+            raise ValueError(f"advantage.ridge must be positive and finite, got {self.ridge}")
+
+
+class Batch(NamedTuple):
+    """Trajectories of N tasks, ready for losses. E episodes, T steps, O observation, A action."""
+
+    observations: Tensor  # [N, E, T, O]
+    actions: Tensor  # [N, E, T, A]
+    log_probs: Tensor  # [N, E, T] under the policy that collected the batch
+    advantages: Tensor  # [N, E, T]
+    mask: Tensor  # [N, E, T]
+    explained_variance: Tensor  # [N] float64: 1 - Var(G - V) / Var(G)
+
+
+class PolicyModel:
+    """A policy, its advantages and its surrogates."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        advantage: AdvantageConfig,
+        estimator: str,
+        threads: Threads,
+        device: torch.device,
+    ):
+        """
+        Args:
+            estimator: "ratio", "log_prob" or "dice": the inner loss.
+            device: of the initial parameters; everything else is computed where its parameters are.
+        """
+        self.network, self.head = policy, policy.head
+        self._policy, self._distribution = policy, policy.spec.distribution
+        self._advantage, self._threads, self._device = advantage, threads, device
+        self._inner_loss = INNER_LOSSES[estimator]
+
+    def init_params(self, key: Key) -> Params:
+        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        return to_device(self._policy.init(generator), self._device)
+
+    def prepare(self, params: Params, data: Trajectory) -> Batch:
+        """Advantages, by a baseline fitted to each task, and the log-probabilities of the actions taken."""
+
+        def one_chunk(start: int, stop: int) -> Batch:
+            return self._batch(take_tasks(params, start, stop), take_tasks(data, start, stop))
+
+        return concatenate_tasks(self._threads.over_chunks(one_chunk, data))
+
+    def trim(self, params: Params, batch: Batch) -> Params:
+        return params
+
+    def part(self, data: Batch, share: float) -> Batch:
+        episodes = max(1, round(share * data.mask.shape[1]))
+        first = {name: value[:, :episodes] for name, value in data._asdict().items() if value.dim() > 1}
+        return data._replace(**first)
+
+    def outputs(self, params: Params, data: Batch) -> Tensor:
+        return self._policy.outputs(params, data.observations.flatten(0, 1))
+
+    def linearize(self, params: Params, data: Batch) -> OutputMap:
+        return self._policy.linearize(params, data.observations.flatten(1, 2))
+
+    def inner_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
+        return self._inner_loss(self._log_probs(outputs, data), data.advantages, data.mask)
+
+    def outer_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
+        return surrogate_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask)
+
+    def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Batch) -> Tensor:
+        return masked_mean(self._distribution.kl(old_outputs, outputs), data.mask.flatten())
+
+    def describe(self, batches: Sequence[Batch]) -> dict[str, float]:
+        query = batches[-1]
+        return {
+            "explained_variance_before": batches[0].explained_variance.mean().item(),
+            "explained_variance_after": query.explained_variance.mean().item(),
+            "entropy_before": _sampled_entropy(batches[0]),
+            "entropy_after": _sampled_entropy(query),
+        }
+
+    def _log_probs(self, outputs: Tensor, data: Batch) -> Tensor:
+        return self._distribution.log_prob(outputs, data.actions.flatten(0, 1)).view_as(data.mask)
+
+    def _batch(self, params: Params, trajectory: Trajectory) -> Batch:
+        """The batch of a chunk of tasks, on the parameters' device; baselines are fitted on the trajectory's device."""
+        count = num_tasks(trajectory)
+        single = [self._advantages(take_task(trajectory, i)) for i in range(count)]
+        advantages, explained = (torch.stack(column) for column in zip(*single, strict=True))
+        batch = Batch(
+            trajectory.observations,
+            trajectory.actions,
+            torch.zeros_like(trajectory.mask),
+            advantages,
+            trajectory.mask,
+            explained,
+        )
+        batch = to_device(batch, device_of(params))
+        with torch.no_grad():
+            outputs = self.linearize(params, batch).outputs
+            return batch._replace(log_probs=lift(self._log_probs)(outputs, batch))
+
+    def _advantages(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+        """[E, T] advantages and [] explained variance of one task."""
+        config, mask = self._advantage, trajectory.mask
+        rewards = without_offset(trajectory.rewards, mask).float()
+        returns = discounted_returns(rewards, config.discount)
+        values = fitted_values(trajectory.observations, returns, mask, config.ridge)
+        padded = torch.nn.functional.pad(values, (0, 1))
+        advantages = gae(rewards, padded, config.discount, config.gae_lambda) * mask
+        explained = explained_variance(returns, values, mask)
+        return (standardise(advantages, mask, 1e-8) if config.normalise else advantages), explained
+
+
+def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(G - V) / Var(G) over unmasked steps: 1 for a perfect baseline, 0 for a constant. [E, T] to [], float64.
+
+    Returns that do not vary, but for rounding, have nothing to explain: 0 then.
+    """
+
+    def variance(x: Tensor) -> Tensor:
+        return masked_mean((x - masked_mean(x, mask)).square(), mask)
+
+    returns, values = returns.double(), values.double()
+    rounding = torch.finfo(torch.float32).eps * (returns * mask).abs().max()
+    total = variance(returns)
+    if total <= rounding.square():
+        return torch.zeros_like(total)
+    return 1.0 - variance(returns - values) / total
+
+
+def _sampled_entropy(batch: Batch) -> float:
+    """-mean log pi of the actions taken, an unbiased estimate of the policies' entropy [nats]."""
+    return -(batch.log_probs * batch.mask).sum().item() / batch.mask.sum().item()

@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from maml_rl.core.adam import AdamConfig, adam_step, init_moments
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_the_first_step_has_the_length_of_the_learning_rate():
+    # Unbiased moments after one step are g and g^2, so the step is lr * g / (|g| + eps): lr in every
+    # coordinate.
+    theta, gradient = vector(1, 1, 1), vector(5, -0.01, 0)
+    moved, _ = adam_step(theta, gradient, init_moments(theta), AdamConfig(learning_rate=0.1))
+    torch.testing.assert_close(moved, vector(0.9, 1.1, 1.0), rtol=0, atol=1e-6)
+
+
+def test_many_steps_equal_torch_s_adam():
+    config = AdamConfig(learning_rate=0.03, beta1=0.8, beta2=0.95, epsilon=1e-6)
+    theta = vector(1, -2, 3)
+    reference = theta.clone().requires_grad_()
+    adam = torch.optim.Adam([reference], lr=0.03, betas=(0.8, 0.95), eps=1e-6)
+    moments = init_moments(theta)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        gradient = torch.randn(3, generator=generator, dtype=torch.float64)
+        theta, moments = adam_step(theta, gradient, moments, config)
+        reference.grad = gradient
+        adam.step()
+    torch.testing.assert_close(theta, reference.detach(), rtol=1e-12, atol=1e-12)
+    assert moments.num_steps.item() == 20
+
+
+def test_nothing_that_came_in_is_changed():
+    theta, gradient = vector(1, 2), vector(3, 4)
+    moments = init_moments(theta)
+    adam_step(theta, gradient, moments, AdamConfig())
+    assert theta.tolist() == [1, 2] and gradient.tolist() == [3, 4]
+    assert [m.tolist() for m in moments] == [[0, 0], [0, 0], 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": 0.0}, r"gradient\.learning_rate must be positive and finite, got 0.0"),
+        ({"beta1": 1.0}, r"gradient\.beta1 must lie in \[0, 1\), got 1.0"),
+        ({"beta2": -0.1}, r"gradient\.beta2 must lie in \[0, 1\), got -0.1"),
+        ({"epsilon": 0.0}, r"gradient\.epsilon must be positive, got 0.0"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AdamConfig(**settings)
+
+
+def test_the_learning_rate_decays_as_asked():
+    halved = AdamConfig(learning_rate=0.8, decay="halve", decay_steps=3)
+    assert [halved.rate_after(i) for i in range(7)] == pytest.approx([0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2])
+    cosine = AdamConfig(learning_rate=0.8, decay="cosine", decay_steps=4)
+    assert [cosine.rate_after(i) for i in (0, 2, 4, 9)] == pytest.approx([0.8, 0.4, 0.0, 0.0])
+    assert AdamConfig(learning_rate=0.8).rate_after(10**6) == 0.8
+    with pytest.raises(ValueError, match=r"gradient\.decay_steps must be at least 1, got 0"):
+        AdamConfig(decay_steps=0)
+
+
+def test_a_step_is_taken_at_the_rate_that_is_left():
+    # the second step of a constant gradient is as long as the first, so their ratio is that of the rates
+    config = AdamConfig(learning_rate=0.1, decay="halve", decay_steps=1)
+    first, moments = adam_step(vector(0.0), vector(2.0), init_moments(vector(0.0)), config)
+    second, _ = adam_step(first, vector(2.0), moments, config)
+    assert (second - first).item() / first.item() == pytest.approx(0.5)

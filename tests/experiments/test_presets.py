@@ -1,0 +1,192 @@
+"""Defaults: each environment's own experiment, each learner's paper, and what learns faster."""
+
+import dataclasses
+
+import pytest
+
+from maml_rl.core.outer.choice import TrustRegionOuter
+from maml_rl.experiments.build import require_learner
+from maml_rl.experiments.config import kind_of
+from maml_rl.experiments.presets import (
+    EXPERIMENTS,
+    FASTER,
+    default_config,
+    fitted,
+    fitting_in_words,
+    learners_with,
+    most_ways,
+    require_beginning,
+)
+from maml_rl.experiments.table import LEARNERS, names_for
+from maml_rl.learners.maml import PolicyInnerConfig, ReinforcementConfig
+from maml_rl.supervised.episodes import EpisodeConfig, Supply
+
+VEL, DIR = "maml/HalfCheetahVel-rllab-v0", "maml/HalfCheetahDir-rllab-v0"
+ENVS = [*EXPERIMENTS, "maml/HalfCheetahVel-gym-v0", "my.module:MyEnv", "sinusoid", "omniglot", "images"]
+PAIRS = [(env, learner) for env in ENVS for learner in names_for(kind_of(env))]
+
+
+@pytest.mark.parametrize(("env", "learner"), PAIRS)
+def test_every_learner_has_defaults_that_go_together_wherever_it_makes_sense(env, learner):
+    config = default_config(env, learner)
+    require_learner(config)
+    assert (config.env, config.learner) == (env, learner)
+
+
+@pytest.mark.parametrize("env", [*EXPERIMENTS, "my.module:MyEnv"])
+def test_kin_of_maml_differ_from_it_in_what_makes_them_others(env):
+    maml = default_config(env, "maml")
+    changes = {
+        "fomaml": {"first_order": True},
+        "anil": {"only": ("head",)},
+        "meta-sgd": {"learn_step_sizes": True},
+        "reptile": {},
+    }
+    for learner, inner in changes.items():
+        config = default_config(env, learner)
+        assert config.method.inner == dataclasses.replace(maml.method.inner, **inner)
+        assert config.method.policy == maml.method.policy and config.method.advantage == maml.method.advantage
+        same = {"training", "evaluation", "task", "seed"}
+        assert all(getattr(config, name) == getattr(maml, name) for name in same)
+        steps = {"meta-sgd": "gradient", "reptile": "reptile"}
+        assert config.method.outer.step == steps.get(learner, "trust_region")
+        if learner not in steps:
+            assert config.method.outer == maml.method.outer
+
+
+def test_the_paper_s_protocol_in_its_environments():
+    # Finn et al. 2017, appendix A.2: alpha 0.1, halved after the first step at test; 20 episodes, 40 tasks, horizon 200
+    config = default_config(VEL, "maml")
+    assert config.training.num_tasks == 40 and config.training.num_iterations == 500
+    assert config.task.sampling.episodes_per_task == 20
+    assert config.method.inner == PolicyInnerConfig(num_steps=1, step_size=0.1, later_ratio=0.5)
+    assert config.method.inner.test_step_sizes(3) == (0.1, 0.05, 0.05)
+    assert config.method.outer == TrustRegionOuter() and config.method.outer.trust_region.max_kl == 0.01
+    assert default_config(DIR, "maml").method.outer.trust_region.max_kl == 0.02
+    ant = default_config("maml/AntDir-rllab-v0", "maml")
+    assert ant.task.sampling.episodes_per_task == 40 and ant.method.inner.test_step_sizes(2) == (0.1, 0.001)
+    navigation = default_config("maml/Navigation2D-v0", "maml")
+    assert navigation.method.inner.test_step_sizes(2) == (0.5, 0.25)
+    assert navigation.evaluation.episodes_per_task == 40 and navigation.training.num_iterations == 15
+
+
+def test_environments_without_an_experiment_of_their_own():
+    # the project's own have the paper's, a user's its constants without the halving; other physics change nothing
+    assert default_config("maml/AntGoal-gym-v0", "maml").method == default_config(VEL, "maml").method
+    gym = default_config("maml/HalfCheetahDir-gym-v0", "maml")
+    assert dataclasses.replace(gym, env=DIR) == default_config(DIR, "maml")
+    users = default_config("my.module:MyEnv", "maml")
+    assert users.method == ReinforcementConfig()
+    assert users.method.inner.test_step_sizes(3) == (0.1, 0.1, 0.1)
+    assert users.training == default_config(VEL, "maml").training
+
+
+def test_the_sinusoid_s_step_is_that_of_the_published_command():
+    for learner in names_for("regression"):
+        config = default_config("sinusoid", learner)
+        assert config.method.inner.step_size == 0.001 and config.method.inner.test_step_sizes(2) == (0.001, 0.001)
+        assert config.training.num_tasks == 25 and config.evaluation.num_tasks == 600
+
+
+@pytest.mark.parametrize("env", sorted(FASTER))
+def test_fast_takes_longer_steps_on_half_the_data_and_evaluates_as_the_paper(env):
+    for learner in ("maml", "fomaml", "anil"):
+        paper, fast = default_config(env, learner), default_config(env, learner, "fast")
+        number = paper.task.sampling.episodes_per_task
+        assert fast.task.sampling.episodes_per_task == number // 2
+        assert fast.as_evaluated.task.sampling.episodes_per_task == number
+        assert fast.method.outer.trust_region.max_kl == 0.02
+        outer = paper.method.outer
+        assert dataclasses.replace(fast.method, outer=outer) == paper.method
+    with pytest.raises(ValueError, match="preset fast lengthens the steps of the trust region, which learner meta-sgd"):
+        default_config(env, "meta-sgd", "fast")
+
+
+@pytest.mark.parametrize(
+    ("env", "learner", "preset", "message"),
+    [
+        (
+            "maml/Navigation2D-v0",
+            "maml",
+            "fast",
+            r"preset fast exists for \['maml/AntDir-rllab-v0', .*not for maml/Nav",
+        ),
+        (VEL, "maml", "warm", "preset warm exists for"),
+        (
+            "sinusoid",
+            "maml",
+            "fast",
+            r"preset fast exists for \['maml/AntDir-rllab-v0', .*not for sinusoid: leave it out",
+        ),
+        (
+            "omniglot",
+            "joint",
+            "fast",
+            r"preset fast exists for the learners \['anil', 'fomaml', 'maml', 'matching', ",
+        ),
+        (
+            "omniglot",
+            "prototypical",
+            "warm",
+            r"preset warm exists for the learners \['fomaml', 'maml'\], not for prot",
+        ),
+        ("sinusoid", "joint", "paper", "learner joint takes few-shot episodes of pictures"),
+        (VEL, "nobody", "paper", r"learner must be one of \[.*\], got 'nobody'"),
+    ],
+)
+def test_what_does_not_exist_is_refused(env, learner, preset, message):
+    with pytest.raises(ValueError, match=message):
+        default_config(env, learner, preset)
+
+
+@pytest.mark.parametrize("preset", ["fast", "warm"])
+@pytest.mark.parametrize(("ways", "shots"), [(5, 1), (20, 5)])
+def test_presets_of_pictures_change_how_a_paper_s_learner_learns(preset, ways, shots):
+    for learner in learners_with(preset):
+        paper, config = (default_config("omniglot", learner, each, ways, shots) for each in ("paper", preset))
+        require_learner(config)
+        assert config.training.num_iterations < paper.training.num_iterations
+        assert (config.task.ways, config.task.shots) == (ways, shots)
+        outer = config.method.outer.gradient  # whose learning rate ends with the run
+        assert outer.decay == "cosine" and outer.decay_steps == config.training.num_iterations
+        if LEARNERS[learner].gradient_steps:
+            assert config.evaluation.num_steps >= paper.evaluation.num_steps
+            assert len(set(config.method.inner.test_step_sizes(5))) == 1
+
+
+@pytest.mark.parametrize("learner", names_for("pictures"))
+def test_pictures_of_ones_own_are_neither_turned_nor_inverted(learner):
+    omniglot, images = (default_config(env, learner) for env in ("omniglot", "images"))
+    assert (omniglot.task.rotations, omniglot.task.images.invert, omniglot.task.images.resize) == (
+        "classes", True, "nearest")  # fmt: skip
+    assert (images.task.rotations, images.task.images.invert, images.task.images.resize) == ("none", False, "area")
+    assert images.method == omniglot.method and images.training == omniglot.training
+
+
+def test_a_warm_start_needs_something_to_begin_with():
+    require_beginning("warm", "runs/prototypical")
+    require_beginning("fast", None)
+    with pytest.raises(ValueError, match="preset warm must have init_from, got none: train --learner prototypical"):
+        require_beginning("warm", None)
+
+
+MANY, FEW = Supply(100, 20), Supply(4, 3)
+
+
+def test_defaults_are_lowered_to_what_there_is_and_what_was_given_stays():
+    chosen = default_config("images", "prototypical").task
+    assert fitted(chosen, chosen, MANY, MANY) == chosen and fitting_in_words(chosen, chosen, MANY, MANY) is None
+    low = fitted(chosen, chosen, FEW, FEW)
+    assert (low.train_ways, low.queries, low.test_queries) == (4, 2, 2)  # of 3 pictures one is learned from
+    assert most_ways(chosen, FEW, FEW) == 4 and most_ways(chosen, MANY, MANY) == 5
+    note = fitting_in_words(chosen, low, FEW, FEW)
+    assert note.startswith(
+        "train_ways is 4 in place of 60, queries is 2 in place of 5, test_queries is 2 in place of 15"
+    )
+    assert "4 classes of at least 3 pictures to train on" in note
+    given = dataclasses.replace(chosen, queries=7)
+    assert fitted(chosen, given, FEW, FEW).queries == chosen.queries  # left to whoever gave it
+
+
+def test_no_fewer_than_two_classes_are_asked_for():
+    assert most_ways(EpisodeConfig(), Supply(1, 1), Supply(1, 1)) == 2

@@ -1,0 +1,138 @@
+import pytest
+import torch
+
+from maml_rl.networks.convnet import (
+    EPSILON,
+    BatchMoments,
+    ConvConfig,
+    by_batch,
+    by_statistics,
+    encode,
+    init_encoder,
+    init_statistics,
+    moved_statistics,
+    unnormalised,
+)
+
+NORMS = {"batch": by_batch, "none": lambda params: unnormalised}
+
+
+def random_params(config, seed=0, channels=1):
+    """Initial ones, but with scales and biases that are not 1 and 0."""
+    generator = torch.Generator().manual_seed(seed)
+    params = init_encoder(generator, config, channels)
+    return {name: p.double() + 0.1 * torch.randn(p.shape, generator=generator).double() for name, p in params.items()}
+
+
+def random_images(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def reference(config, params, channels):
+    """The same encoder of torch's own modules, in training mode."""
+    layers, width = [], channels
+    for layer in range(4):
+        stride = 2 if config.architecture == "strided" else 1
+        convolution = torch.nn.Conv2d(width, config.num_filters, 3, stride, padding=1).double()
+        convolution.load_state_dict({k: params[f"conv{layer}.{k}"] for k in ("weight", "bias")})
+        layers.append(convolution)
+        if config.norm != "none":
+            norm = torch.nn.BatchNorm2d(config.num_filters, eps=EPSILON)
+            norm.weight.data, norm.bias.data = params[f"norm{layer}.scale"], params[f"norm{layer}.bias"]
+            layers.append(norm)
+        layers.append(torch.nn.ReLU())
+        if config.architecture == "pooled":
+            layers.append(torch.nn.MaxPool2d(2))
+        width = config.num_filters
+    return torch.nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize("architecture", ["strided", "pooled"])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("features", ["mean", "flatten"])
+def test_the_encoder_is_that_of_torch_s_modules(architecture, norm, features):
+    config = ConvConfig(architecture, 6, features, norm)
+    params, images = random_params(config, channels=3), random_images(5, 28, 28, 3)
+    found = encode(params, images, config, NORMS[norm](params))
+    maps = reference(config, params, 3)(images.permute(0, 3, 1, 2))
+    expected = maps.mean(dim=(2, 3)) if features == "mean" else maps.permute(0, 2, 3, 1).flatten(1)
+    torch.testing.assert_close(found, expected)
+    assert found.shape == (5, config.num_features(28))
+
+
+@pytest.mark.parametrize("architecture", ["strided", "pooled"])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_stacked_parameters_give_what_a_loop_and_vmap_give(architecture, norm):
+    config = ConvConfig(architecture, 6, "flatten", norm)
+    many = [random_params(config, seed) for seed in range(3)]
+    stacked = {name: torch.stack([p[name] for p in many]) for name in many[0]}
+    images = random_images(3, 4, 20, 20, 1)
+
+    def one(params, images):
+        return encode(params, images, config, NORMS[norm](params))
+
+    found = one(stacked, images)
+    torch.testing.assert_close(found, torch.stack([one(p, x) for p, x in zip(many, images, strict=True)]))
+    torch.testing.assert_close(found, torch.vmap(one)(stacked, images))
+
+
+def test_every_group_is_normalised_by_itself():
+    config = ConvConfig("strided", 6)
+    params = random_params(config)
+    groups = random_images(3, 4, 16, 16, 1)
+    each = torch.stack([encode(params, group, config, by_batch(params)) for group in groups])
+    torch.testing.assert_close(encode(params, groups, config, by_batch(params)), each)
+    stacked = {name: torch.stack([p, p]) for name, p in params.items()}
+    both = encode(stacked, torch.stack([groups, groups.flip(0)]), config, by_batch(stacked))
+    torch.testing.assert_close(both, torch.stack([each, each.flip(0)]))
+
+
+def test_running_statistics_are_those_of_torch_s_modules():
+    statistics = {k: v.double() for k, v in init_statistics(ConvConfig(num_filters=6)).items()}
+    module, maps = torch.nn.BatchNorm2d(6).double(), random_images(3, 5, 6, 4, 4)
+    for batch in maps:
+        module(batch)
+    variances, means = torch.var_mean(maps, dim=(1, 3, 4), correction=0)
+    before = {name: value.clone() for name, value in statistics.items()}
+    moved = moved_statistics(statistics, [BatchMoments(means, variances, 5 * 4 * 4)] * 4)
+    for layer in range(4):
+        torch.testing.assert_close(moved[f"norm{layer}.mean"], module.running_mean)
+        torch.testing.assert_close(moved[f"norm{layer}.variance"], module.running_var)
+    assert all(torch.equal(before[name], statistics[name]) for name in before)  # what came in is left as it was
+
+
+def test_by_statistics_is_torch_s_modules_at_test():
+    config = ConvConfig("pooled", 6, norm="running")
+    params, images = random_params(config), random_images(2, 3, 16, 16, 1, seed=9)
+    model = reference(config, params, 1)
+    model(random_images(5, 1, 16, 16))
+    norms = [module for module in model if isinstance(module, torch.nn.BatchNorm2d)]
+    statistics = {f"norm{i}.mean": norm.running_mean for i, norm in enumerate(norms)}
+    statistics |= {f"norm{i}.variance": norm.running_var for i, norm in enumerate(norms)}
+    model.eval()
+    found = encode(params, images, config, by_statistics(params, statistics))
+    expected = model(images.flatten(0, 1).permute(0, 3, 1, 2)).mean(dim=(2, 3)).view(2, 3, -1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_parameters_without_normalisation_have_none_of_it():
+    names = init_encoder(torch.Generator(), ConvConfig(norm="none"), 1).keys()
+    assert names == {f"conv{layer}.{part}" for layer in range(4) for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_filters": 0}, "num_filters must be at least 1, got 0"),
+        ({"head_std": -1.0}, "head_std must be at least 0"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ConvConfig(**settings)
+
+
+def test_too_small_pictures_are_refused():
+    assert ConvConfig("strided").num_features(5) == 64
+    with pytest.raises(ValueError, match="image_size must be at least 16 for max-pooling, got 15"):
+        ConvConfig("pooled").num_features(15)
