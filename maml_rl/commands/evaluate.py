@@ -32,6 +32,7 @@ from maml_rl.experiments.runs import (
     load_trained,
     pictures_as_trained,
     read_config,
+    to_be_read,
     warn_of_other_pictures,
 )
 from maml_rl.experiments.table import LEARNERS
@@ -155,16 +156,8 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
     own |= given if saved.kind == "pictures" else {"num_steps": 3} | given
     if command.num_examples is not None:
         task = dataclasses.replace(task, num_examples=command.num_examples)
-    if saved.kind == "reinforcement":
-        task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, sampler="local"))
-    return dataclasses.replace(
-        saved,
-        device=command.device,
-        num_threads=command.num_threads,
-        evaluation=dataclasses.replace(saved.evaluation, **own),
-        task=task,
-        method=method,
-    )
+    changed = dataclasses.replace(saved, task=task, method=method)
+    return to_be_read(changed, command.device, command.num_threads, **own)
 
 
 FLAGS = {"test_step_size": "first_step_size"}

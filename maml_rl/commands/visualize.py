@@ -17,7 +17,7 @@ from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.flags import require_read
 from maml_rl.experiments.gallery import FILMS, PLOTS, Options, draw_all, show
-from maml_rl.experiments.runs import WhichCheckpoint, load_trained, read_config, warn_of_other_pictures
+from maml_rl.experiments.runs import WhichCheckpoint, load_trained, read_config, to_be_read, warn_of_other_pictures
 from maml_rl.experiments.trust import trusted_names
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.storage.atomic import require_writable
@@ -117,15 +117,7 @@ def _config(command: VisualizeCommand) -> RunConfig:
     task = saved.task
     if saved.kind == "pictures":
         task = dataclasses.replace(task.found_in(command.data_root), evaluate_on="test")
-    if saved.kind == "reinforcement":
-        task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, sampler="local"))
-    return dataclasses.replace(
-        saved,
-        device=command.device,
-        num_threads=command.num_threads,
-        evaluation=dataclasses.replace(saved.evaluation, **own),
-        task=task,
-    )
+    return to_be_read(dataclasses.replace(saved, task=task), command.device, command.num_threads, **own)
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -40,6 +40,15 @@ def read_config(run: Path) -> RunConfig:
         ConfigError: if it is no run folder, or its settings are refused.
     """
     return from_dict(migrated(*RunFolder.read_config(run)))
+
+
+def to_be_read(saved: RunConfig, device: str, num_threads: int, **evaluation: Any) -> RunConfig:
+    """The settings of a saved run for a command that evaluates or draws it, which samples on this machine."""
+    task = saved.task
+    if saved.kind == "reinforcement":
+        task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, sampler="local"))
+    evaluated = dataclasses.replace(saved.evaluation, **evaluation)
+    return dataclasses.replace(saved, device=device, num_threads=num_threads, evaluation=evaluated, task=task)
 
 
 def load_checkpoint(run: Path, which: WhichCheckpoint) -> Checkpoint:

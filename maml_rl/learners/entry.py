@@ -40,6 +40,22 @@ class Protocol(NamedTuple):
     evaluate_every: int = 500  # iterations
 
 
+def omniglot_protocol(ways: int, shots: int, num_iterations: int, num_steps: int, config: Any) -> Protocol:
+    """The form of the MAML paper's protocol on Omniglot: as many queries as shots, fewer tasks where classes are many.
+
+    Args:
+        num_steps: gradient steps at test.
+        config: the learner's settings.
+    """
+    return Protocol(
+        num_iterations,
+        num_tasks=32 if ways < 10 else 16,
+        episodes=EpisodeConfig(ways=ways, shots=shots, queries=shots),
+        evaluation=EvaluationConfig(num_tasks=100, num_steps=num_steps),
+        config=config,
+    )
+
+
 def _nothing(config: Any) -> None:
     """Accept any settings."""
 

@@ -17,14 +17,13 @@ from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
 from maml_rl.core.trees import Params, as_leaves, flatten, stack, to_device, unflatten
-from maml_rl.evaluation.adaptation_curve import EvaluationConfig
-from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.learners.entry import Context, Entry, Protocol, omniglot_protocol
 from maml_rl.learners.maml import MAMLAdapted, picture_model, require_fitting_norm
 from maml_rl.networks.convnet import ConvConfig
 from maml_rl.networks.mlp import linear
 from maml_rl.supervised.classification import ClassificationModel, PictureSpec, cross_entropy
 from maml_rl.supervised.encoder_pass import EncoderPass, gradient
-from maml_rl.supervised.episodes import NUM_ROTATIONS, Episode, EpisodeConfig, Examples, gather, rotated_class
+from maml_rl.supervised.episodes import NUM_ROTATIONS, Episode, Examples, gather, rotated_class
 
 
 @dataclass(frozen=True)
@@ -118,13 +117,7 @@ def build(context: Context, config: Config) -> JointClassifier:
 
 
 def omniglot(ways: int, shots: int) -> Protocol:
-    return Protocol(
-        num_iterations=20_000,
-        num_tasks=32 if ways < 10 else 16,
-        episodes=EpisodeConfig(ways=ways, shots=shots, queries=shots),
-        evaluation=EvaluationConfig(num_tasks=100, num_steps=10),
-        config=Config(),
-    )
+    return omniglot_protocol(ways, shots, num_iterations=20_000, num_steps=10, config=Config())
 
 
 ENTRY = Entry(

@@ -21,14 +21,12 @@ from maml_rl.core.outer.choice import GradientOuter, OuterConfig, TrustRegionOut
 from maml_rl.core.outer.step import OuterStep
 from maml_rl.core.statistics import spread
 from maml_rl.core.trees import Params, map_params, num_tasks, stack
-from maml_rl.evaluation.adaptation_curve import EvaluationConfig
-from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.learners.entry import Context, Entry, Protocol, omniglot_protocol
 from maml_rl.networks.convnet import ConvConfig
 from maml_rl.policies.module import make_policy
 from maml_rl.policies.policy import PolicyConfig
 from maml_rl.rl.model import AdvantageConfig, PolicyModel
 from maml_rl.supervised.classification import ClassificationModel
-from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.supervised.sinusoid import RegressionModel
 
 
@@ -251,13 +249,8 @@ def omniglot(ways: int, shots: int, **inner: Any) -> Protocol:
     # the published code's loss is the mean over a class's pictures and the sum over classes: 0.4 of 5, 0.1 of 20
     size = 0.4 * ways if few else 0.1 * ways
     usual = InnerConfig(num_steps=1 if few else 5, step_size=size, only=ADAPTING)
-    return Protocol(
-        num_iterations=60_000,
-        num_tasks=32 if few else 16,
-        episodes=EpisodeConfig(ways=ways, shots=shots, queries=shots),
-        evaluation=EvaluationConfig(num_tasks=100, num_steps=3 if few else 5),
-        config=PicturesConfig(replace(usual, **inner)),
-    )
+    config = PicturesConfig(replace(usual, **inner))
+    return omniglot_protocol(ways, shots, num_iterations=60_000, num_steps=3 if few else 5, config=config)
 
 
 ADAPTING = ("conv", "head")

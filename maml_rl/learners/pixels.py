@@ -14,10 +14,9 @@ from maml_rl.core.contracts import Actor, Collector, Measure, Previous, Report
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.trees import Params
-from maml_rl.evaluation.adaptation_curve import EvaluationConfig
-from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.learners.entry import Context, Entry, Protocol, omniglot_protocol
 from maml_rl.supervised.classification import PictureShape
-from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples, together
+from maml_rl.supervised.episodes import Episode, Examples, together
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,7 @@ def build(context: Context, config: Config) -> PixelNeighbour:
 
 
 def omniglot(ways: int, shots: int) -> Protocol:
-    return Protocol(
-        num_iterations=0,
-        num_tasks=32 if ways < 10 else 16,
-        episodes=EpisodeConfig(ways=ways, shots=shots, queries=shots),
-        evaluation=EvaluationConfig(num_tasks=100, num_steps=0),
-        config=Config(),
-    )
+    return omniglot_protocol(ways, shots, num_iterations=0, num_steps=0, config=Config())
 
 
 ENTRY = Entry(

@@ -247,7 +247,7 @@ def _raise_not_finite(name: str, values: Tensor, row: int, when: str, place: _Pl
         f"{name} is {float(values[entry])}{where}: look for a division by zero, or for numbers beyond 3.4e38, the "
         "largest in 32 bits"
     )
-    # an error of the environment, which is told with its task and seeds
+    # an error of the environment, which is reported with its task and seeds
     raise _located(row, reason, when, place) from FloatingPointError(reason)
 
 
