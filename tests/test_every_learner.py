@@ -25,12 +25,19 @@ sys.path.insert(0, str(Path(__file__).parent / "learners"))
 import proof
 
 PROOFS = (proof.RECURRENT, proof.POSTERIOR, proof.MEMORY)
-for entry in PROOFS:
-    maml_rl.register(entry)
-
-PAIRS = [(name, kind) for name, entry in LEARNERS.items() for kind in entry.kinds]
+PAIRS = [(entry.name, kind) for entry in (*LEARNERS.values(), *PROOFS) for kind in entry.kinds]
 CLOCK = ("seconds", "steps_per_s")
 SMALL = {"num_iterations": 4, "num_tasks": 3, "evaluate_every": 2, "checkpoint_every": 1, "keep_checkpoints": 9}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """The proofs are in the table for these tests alone."""
+    for entry in PROOFS:
+        maml_rl.register(entry)
+    yield
+    for entry in PROOFS:
+        del LEARNERS[entry.name]
 
 
 @pytest.fixture(scope="module")
