@@ -295,7 +295,8 @@ def _write(
             writer.writerow([method, step, mean, half, reference[step] if step < len(reference) else ""])
         # The oracle takes no step: draw a level line across the plot.
         times = longest if len(curve.mean) == 1 else 1
-        lines.append(LabelledCurve(LABELS[method], curve.mean * times, curve.ci95 * times, reference=False))
+        means, halves = curve.mean * times, curve.ci95 * times
+        lines.append(LabelledCurve(LABELS[method], means, halves, False, range(len(means)), curve.used))
     if published is None:
         print(f"no published numbers for {base.env}: the plot has no reference lines", file=sys.stderr)
     else:

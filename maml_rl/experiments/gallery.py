@@ -174,7 +174,8 @@ def learning_curve(run: Path, curve: AdaptationCurve, subject: str, path: Path) 
 def adaptation_curve(curve: AdaptationCurve, subject: str, task_range: tuple[float, float] | None, path: Path) -> Path:
     where = "" if task_range is None else f" from {task_range[0]:g} to {task_range[1]:g}"
     title = f"{subject}: {len(curve.tasks)} fresh tasks{where}"
-    line = LabelledCurve(f"mean over {len(curve.tasks)} tasks", curve.mean, curve.ci95, False, curve.steps)
+    label = f"mean over {len(curve.tasks)} tasks"
+    line = LabelledCurve(label, curve.mean, curve.ci95, False, curve.steps, curve.used)
     save_figure(adaptation_plot([line], curve.metric, title), path)
     return path
 

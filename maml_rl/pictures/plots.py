@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 # Distinct for people with any kind of colour vision, and in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#6B6B6B"
+MOST_TICKS = 12
 MOST_INSIDE = 4  # curves whose legend fits among them; the legend of more is put beside the axes
 METRIC_LABELS = {"return": "return [reward per episode]", "mse": "mean squared error", "accuracy": "accuracy"}
 
@@ -29,6 +30,7 @@ class LabelledCurve(NamedTuple):
     ci95: list[float] | None  # half widths of the 95 % intervals, if known; nan where one is not
     reference: bool  # numbers from elsewhere: drawn dashed and grey, without a band
     steps: Sequence[int] = ()  # the numbers of gradient steps, if not 0, 1, ...
+    used: Sequence[int] = ()  # episodes or examples that each score has cost, if known
 
 
 def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) -> Figure:
@@ -58,10 +60,21 @@ def adaptation_plot(curves: Sequence[LabelledCurve], metric: str, title: str) ->
         axes.plot(steps, curve.mean, color=colour, marker="o", label=curve.label, zorder=3)
         if curve.ci95 is not None and _has_band(curve):
             _band(axes, steps, curve.mean, curve.ci95, colour)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("gradient steps on the task")
+    _label_cost(axes, curves, "episodes" if metric in ("return", "success") else "examples")
     _label_scores(axes, metric, any(_has_band(curve) for curve in curves), is_crowded)
     return figure
+
+
+def _label_cost(axes: Axes, curves: Sequence[LabelledCurve], unit: str) -> None:
+    """Name what a score costs: its episodes or examples, gradient steps below them."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    costs = {step: used for curve in curves for step, used in zip(curve.steps, curve.used, strict=False)}
+    if not costs:
+        axes.set_xlabel("gradient steps on the task")
+        return
+    shown = [step for step in costs if step in axes.get_xticks() or len(costs) < MOST_TICKS]
+    axes.set_xticks(shown, [f"{costs[step]}\n({step})" for step in shown])
+    axes.set_xlabel(f"{unit} of the task (gradient steps)")
 
 
 class History(NamedTuple):

@@ -106,3 +106,12 @@ def test_regression_plot_draws_target_predictions_and_examples():
     lines = {line.get_label(): line.get_ydata().tolist() for line in axes.get_lines()}
     assert lines["target"] == (x**2).tolist() and lines["before"] == [0.0] * 5 and lines["5 steps"] == x.tolist()
     assert lines["examples to adapt to"] == (x[:2] ** 2).tolist()
+
+
+def test_a_curve_names_the_episodes_that_each_score_has_cost():
+    figure = adaptation_plot([OURS._replace(steps=(0, 1), used=(0, 20)), PAPER], "return", "title")
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0\n(0)", "20\n(1)"]
+    assert axes.get_xlabel() == "episodes of the task (gradient steps)"
+    alone = adaptation_plot([OURS], "mse", "title").axes[0]
+    assert alone.get_xlabel() == "gradient steps on the task"

@@ -1,0 +1,91 @@
+"""Agents: batches, folders, and bad input in one sentence."""
+
+import json
+
+import gymnasium
+import numpy as np
+import pytest
+from two_arms import TwoArms
+
+import maml_rl
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    given = {"num_iterations": 1, "num_tasks": 2, "episodes_per_task": 4, "evaluate_every": 0, "quiet": True}
+    return maml_rl.train(TwoArms, output_dir=folder, **given).agent()
+
+
+def test_a_batch_is_acted_on_row_by_row(agent):
+    observations = np.random.default_rng(0).random((5, 1)).astype(np.float32)
+    actions = agent.act(observations)
+    assert actions.shape == (5,) and actions.dtype == agent.surroundings.action_space.dtype
+    assert [agent.act(each) for each in observations] == actions.tolist()
+
+
+def test_a_seed_decides_a_sampled_action(agent):
+    observation = np.ones(1, np.float32)
+    drawn = [int(agent.act(observation, deterministic=False, seed=seed)) for seed in range(30)]
+    assert drawn == [int(agent.act(observation, deterministic=False, seed=seed)) for seed in range(30)]
+    assert set(drawn) == {0, 1}
+
+
+def test_adapting_gives_a_new_agent_and_leaves_the_old_one(agent):
+    once = agent.adapt(TwoArms(), num_episodes=4, seed=1)
+    twice = once.adapt(TwoArms(), num_episodes=4, seed=1)
+    assert (agent.num_steps, once.num_steps, twice.num_steps) == (0, 1, 2)
+    assert (agent.num_episodes, once.num_episodes, twice.num_episodes) == (0, 4, 8)
+
+
+def test_a_saved_agent_acts_as_before_and_needs_no_environment(agent, tmp_path):
+    adapted = agent.adapt(TwoArms(), num_episodes=4)
+    adapted.save(tmp_path / "agent")
+    loaded = maml_rl.load_agent(tmp_path / "agent")
+    observations = np.random.default_rng(0).random((5, 1)).astype(np.float32)
+    for deterministic in (True, False):
+        ours, theirs = (each.act(observations, deterministic, seed=3) for each in (adapted, loaded))
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.num_steps == 1
+
+
+def test_a_folder_of_another_version_is_refused(agent, tmp_path):
+    agent.save(tmp_path)
+    about = json.loads((tmp_path / "agent.json").read_text())
+    (tmp_path / "agent.json").write_text(json.dumps(about | {"format_version": 99}))
+    with pytest.raises(maml_rl.AgentError, match="must have format_version 2, got 99: save it again from its run"):
+        maml_rl.load_agent(tmp_path)
+
+
+def test_a_folder_without_an_agent_or_with_a_damaged_one_is_refused(agent, tmp_path):
+    with pytest.raises(maml_rl.AgentError, match=r"must hold agent.json and agent.safetensors as Agent.save writes"):
+        maml_rl.load_agent(tmp_path / "nothing")
+    agent.save(tmp_path)
+    (tmp_path / "agent.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(maml_rl.AgentError):
+        maml_rl.load_agent(tmp_path)
+
+
+def test_another_environment_is_refused(agent):
+    with pytest.raises(maml_rl.AgentError, match="env must have the observation_space that the agent was trained on"):
+        agent.adapt(gymnasium.make("CartPole-v1"))
+    with pytest.raises(maml_rl.AgentError, match=r"env must be one gymnasium.Env, got str"):
+        agent.adapt("CartPole-v1")
+
+
+EPISODE = {"observations": [[1.0], [1.0]], "actions": [0], "rewards": [1.0], "terminated": False}
+
+
+@pytest.mark.parametrize(
+    ("episodes", "sentence"),
+    [
+        ([], "episodes must hold at least one, got none"),
+        ([{"observations": [[1.0], [1.0]], "actions": [0]}], "episode 0 must have observations, actions and rewards"),
+        ([EPISODE, EPISODE | {"rewards": [1.0, 0.0]}], "episode 1 must have 1 to 1 rewards and as many actions, got 2"),
+        ([EPISODE | {"observations": [[1.0]]}], "episode 0 must have one observation more than rewards, got 1 and 1"),
+    ],
+)
+def test_recorded_episodes_that_do_not_fit_are_refused(agent, episodes, sentence):
+    with pytest.raises(maml_rl.AgentError, match=sentence):
+        agent.adapt_to(episodes)
+    assert agent.adapt_to([EPISODE]).num_steps == 1
