@@ -258,6 +258,7 @@ def test_a_stopped_worker_does_not_outlive_a_killed_parent(tmp_path):
     process = start(["-c", program(in_step="__import__('time').sleep(1000)")], cwd=tmp_path)
     pids = process.stdout.readline().split()
     try:
+        assert len(pids) == 2 and all(map(is_running, pids))
         for pid in map(int, pids):
             os.kill(pid, signal.SIGSTOP)
         process.kill()
@@ -298,6 +299,7 @@ def test_ctrl_c_is_the_parent_s_to_answer(tmp_path):
     # Ctrl-C in a terminal reaches the parent and its workers alike, here while these sleep in a step.
     process = start(["-c", program(in_step="__import__('time').sleep(1000)")], cwd=tmp_path, start_new_session=True)
     pids = process.stdout.readline().split()
+    assert len(pids) == 2 and all(map(is_running, pids))
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert err.count("Traceback") == 1 and err.rstrip().endswith("KeyboardInterrupt"), err
