@@ -25,6 +25,7 @@ from maml_rl.experiments.environments import action_distribution
 from maml_rl.experiments.saved_config import FORMAT_VERSION, from_dict, to_dict
 from maml_rl.experiments.spaces import (
     Observer,
+    has_tasks,
     numbers_of_task,
     space_from_json,
     space_to_json,
@@ -60,6 +61,7 @@ class Surroundings:
     action_space: gymnasium.Space
     horizon: int  # [steps] of an episode
     task_size: int = 0  # numbers of the task that an oracle sees
+    has_tasks: bool = True
 
     @property
     def observer(self) -> Observer:
@@ -92,13 +94,13 @@ class Agent:
         """Collect episodes in an environment, whose task the agent does not know, and adapt to them.
 
         Args:
-            env: as the agent was trained on, its task set; it is reset and stepped, and left open.
+            env: as the agent was trained on, in any wrappers, its task set; it is reset and stepped, and left open.
             num_episodes: by default as many as in training.
             seed: of the episodes and of the policy's noise.
         Returns:
             A new agent: one adaptation further.
         Raises:
-            AgentError: if the environment is another one.
+            AgentError: if the environment is another one, or has no task to adapt to.
         """
         self._require_env(env)
         number = self.config.task.sampling.episodes_per_task if num_episodes is None else num_episodes
@@ -192,6 +194,7 @@ class Agent:
             "action_space": space_to_json(self.surroundings.action_space),
             "horizon": self.surroundings.horizon,
             "task_size": self.surroundings.task_size,
+            "has_tasks": self.surroundings.has_tasks,
             "num_episodes": self.num_episodes,
         }
         write_atomically(folder / "agent.safetensors", safetensors.torch.save(plain))
@@ -281,6 +284,11 @@ class Agent:
                 raise AgentError(
                     f"env must have the {name} that the agent was trained on, {own}, got {theirs}: is it another one?"
                 )
+        if self.surroundings.has_tasks and not has_tasks(env):
+            raise AgentError(
+                f"env must be a task environment, as the agent was trained on, but {env} has neither sample_tasks nor "
+                "set_task: give one with its task set, or record episodes yourself and call agent.adapt_to(episodes)"
+            )
 
     def _record(self, out: Trajectory, index: int, episode: Episode) -> None:
         """Write one episode into a trajectory."""
@@ -385,6 +393,7 @@ def load_agent(path: str | Path, trust_network: bool = False) -> Agent:
         space_from_json(about["action_space"]),
         about["horizon"],
         about["task_size"],
+        about["has_tasks"],
     )
     parts = {
         part: {name.removeprefix(f"{part}/"): v for name, v in tensors.items() if name.startswith(f"{part}/")}

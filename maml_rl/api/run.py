@@ -98,9 +98,8 @@ class Run:
                 f"agent acts in environments, but this is a run of {self.config.env}: take "
                 "maml_rl.FewShotClassifier for pictures, run.evaluate and run.plot for sinusoids"
             )
-        space, actions, horizon, task_size = surroundings_of(self.config)
-        state = load_checkpoint(self.path, checkpoint).state
-        return make_agent(self.config, Surroundings(space, actions, horizon, task_size), state)
+        surroundings = Surroundings(*surroundings_of(self.config))
+        return make_agent(self.config, surroundings, load_checkpoint(self.path, checkpoint).state)
 
     def _draw(self, folder: str | Path, num_tasks: int, seed: int, film: bool) -> list[Path]:
         backend = drawing_backend() if film else None

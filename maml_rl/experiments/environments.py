@@ -21,7 +21,7 @@ from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for 
 from envs.observation_moments import observation_moments
 from envs.oracle import Oracle
 from envs.pictures import require_pictures
-from envs.plug_in import GUIDE, World, located, make_batch, make_single
+from envs.plug_in import GUIDE, OnlyTask, World, located, make_batch, make_single
 from envs.plug_in import find_world as find_world
 from envs.plug_in import is_live as is_live  # with the next two for saved runs, which may not import envs either
 from envs.plug_in import module_file as module_file
@@ -374,14 +374,14 @@ def _short(env_id: str) -> str:
     return name.removesuffix("-rllab").removesuffix("-gym")
 
 
-def surroundings_of(config: RunConfig) -> tuple[gymnasium.Space, gymnasium.Space, int, int]:
-    """The environment's own spaces, its horizon, and how many numbers of its task an oracle sees."""
+def surroundings_of(config: RunConfig) -> tuple[gymnasium.Space, gymnasium.Space, int, int, bool]:
+    """The environment's own spaces, its horizon, how many numbers of its task an oracle sees, and if it has tasks."""
     env = make_environment(config, 1)
     try:
         (task,) = env.sample_tasks(1, np.random.default_rng(0))
         size = len(numbers_of_task(task)) if config.task.oracle else 0
         own = single_spaces(find_world(config.env), config.task.sampling.horizon)
-        return *own, env.horizon, size
+        return *own, env.horizon, size, not isinstance(task, OnlyTask)
     finally:
         env.close()
 

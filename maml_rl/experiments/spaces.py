@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from envs.adapters import VectorFromSingle, byte_scale
 from envs.oracle import task_vector
-from envs.plug_in import OneTask, flattened
+from envs.plug_in import TASK_METHODS, OneTask, flattened
 
 
 class Observer:
@@ -90,6 +90,11 @@ def _has_axis_more(shape: Any, own: Any) -> bool:
     if isinstance(own, tuple):
         return isinstance(shape, tuple) and len(shape) == len(own) and all(map(_has_axis_more, shape, own))
     return isinstance(shape, list) and shape[1:] == own and len(shape) == len(own) + 1
+
+
+def has_tasks(env: gymnasium.Env) -> bool:
+    """Check whether an environment, or one inside its wrappers, has a task to be set."""
+    return any(env.has_wrapper_attr(name) for name in TASK_METHODS)
 
 
 def stepped_alone(env: gymnasium.Env, horizon: int) -> VectorFromSingle:

@@ -5,6 +5,7 @@ import json
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from two_arms import TwoArms
 
 import maml_rl
@@ -71,6 +72,34 @@ def test_another_environment_is_refused(agent):
         agent.adapt(gymnasium.make("CartPole-v1"))
     with pytest.raises(maml_rl.AgentError, match=r"env must be one gymnasium.Env, got str"):
         agent.adapt("CartPole-v1")
+
+
+class Hidden(gymnasium.Env):
+    """Two arms of which nobody says that there are tasks."""
+
+    observation_space, action_space = TwoArms.observation_space, TwoArms.action_space
+
+    def __init__(self):
+        self.reset, self.step = TwoArms().reset, TwoArms().step
+
+
+def test_a_task_environment_may_be_wrapped_and_one_without_tasks_is_refused(agent):
+    wrapped = gymnasium.wrappers.TimeLimit(gymnasium.wrappers.RecordEpisodeStatistics(TwoArms()), 1)
+    bare, within = (agent.adapt(env, num_episodes=4, seed=1) for env in (TwoArms(), wrapped))
+    for name, value in bare.adapted.params.items():
+        assert torch.equal(value, within.adapted.params[name])
+    plain = gymnasium.wrappers.TimeLimit(Hidden(), 1)
+    sentence = r"env must be a task environment.*or record episodes yourself and call agent.adapt_to\(episodes\)$"
+    with pytest.raises(maml_rl.AgentError, match=sentence):
+        agent.adapt(plain)
+
+
+def test_an_agent_of_an_environment_without_tasks_adapts_in_it(tmp_path):
+    given = {"num_iterations": 1, "num_tasks": 2, "episodes_per_task": 2, "horizon": 5, "evaluate_every": 0}
+    run = maml_rl.train("CartPole-v1", output_dir=tmp_path / "run", quiet=True, num_threads=1, **given)
+    run.agent().save(tmp_path / "agent")
+    loaded = maml_rl.load_agent(tmp_path / "agent")
+    assert loaded.adapt(gymnasium.make("CartPole-v1"), num_episodes=2).num_steps == 1
 
 
 EPISODE = {"observations": [[1.0], [1.0]], "actions": [0], "rewards": [1.0], "terminated": False}

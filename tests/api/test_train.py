@@ -111,10 +111,18 @@ def test_an_agent_acts_on_observations_of_its_environment_alone(run):
     assert agent.act(np.zeros(2)).shape == (2,)
 
 
+class Plain(gymnasium.Env):
+    """The navigation's spaces, and no tasks."""
+
+    observation_space = gymnasium.make("maml/Navigation2D-v0").observation_space
+    action_space = gymnasium.make("maml/Navigation2D-v0").action_space
+
+
 def test_an_agent_adapts_in_its_environment_alone(run):
     agent = run.agent()
     assert "env must be one gymnasium.Env, got str" in refusal(agent.adapt, "Navigation2D")
     assert "env must have the observation_space" in refusal(agent.adapt, gymnasium.make("CartPole-v1"))
+    assert "env must be a task environment, as the agent was trained on, but <Plain" in refusal(agent.adapt, Plain())
     assert "episodes must hold at least one, got none" in refusal(agent.adapt_to, [])
     assert "episode 0 must have observations, actions and rewards" in refusal(agent.adapt_to, [{"rewards": [0.0]}])
     assert "this agent was not trained with --oracle" in refusal(agent.told, (0.0, 0.0))
