@@ -18,6 +18,9 @@ from PIL import Image
 from two_arms import TwoArms
 
 import maml_rl
+from maml_rl.experiments.flags import require_own_flags
+from maml_rl.experiments.presets import default_config
+from maml_rl.experiments.saved_config import to_dict
 from maml_rl.experiments.table import LEARNERS
 from maml_rl.storage.checkpoint import load_latest
 
@@ -188,10 +191,26 @@ def test_a_hidden_state_that_lasts_beats_a_policy_without_one(tmp_path):
     assert last[True][-10:].mean() > 0.75
 
 
-def test_a_posterior_predicts_better_by_the_mean_of_several_draws(settings, tmp_path):
-    run = maml_rl.train(output_dir=tmp_path / "run", **settings("posterior", "regression"))
-    curve = run.evaluate(num_tasks=20, num_steps=1)
-    assert curve.mean[1] < 0.5 * curve.mean[0]
+def test_a_posterior_is_scored_by_several_draws(settings, tmp_path):
+    curves = []
+    for num_draws in (1, 10):
+        given = settings("posterior", "regression") | {"num_draws": num_draws}
+        run = maml_rl.train(output_dir=tmp_path / str(num_draws), **given)
+        assert maml_rl.load(run.path).config.evaluation.num_draws == num_draws
+        curves.append(run.evaluate(num_tasks=20, num_steps=1))
+        assert curves[-1].mean[1] < 0.5 * curves[-1].mean[0]
+    assert curves[0].mean != curves[1].mean
+
+
+def test_only_learners_that_draw_have_a_number_of_draws(settings):
+    config = default_config("sinusoid", "maml")
+    assert "num_draws" not in to_dict(config)["evaluation"]
+    with pytest.raises(ValueError, match=r"^setting num_draws does not exist for sinusoid and learner maml"):
+        maml_rl.train(**settings("maml", "regression"), num_draws=3)
+    flags, sentence = ["--evaluation.num-draws", "3"], "--evaluation.num-draws 3 applies to --learner posterior, not to"
+    with pytest.raises(ValueError, match=f"^{sentence} --learner maml: leave it out$"):
+        require_own_flags(flags, config, [])
+    require_own_flags(flags, default_config("sinusoid", "posterior"), [])
 
 
 class Scaled(gymnasium.Env):

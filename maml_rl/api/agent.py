@@ -22,6 +22,7 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.trees import device_of, from_names, named
 from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.environments import action_distribution
+from maml_rl.experiments.migration import migrated
 from maml_rl.experiments.saved_config import FORMAT_VERSION, from_dict, to_dict
 from maml_rl.experiments.spaces import (
     Observer,
@@ -386,14 +387,14 @@ def load_agent(path: str | Path, trust_network: bool = False) -> Agent:
             f"{folder} must have format_version {FORMAT_VERSION}, got {about.get('format_version')!r}: save it again "
             "from its run with this version"
         )
-    config = from_dict(about["config"])
+    config = from_dict(migrated(FORMAT_VERSION, about["config"]))
     _require_trusted_network(folder, config, trust_network)
     surroundings = Surroundings(
         space_from_json(about["observation_space"]),
         space_from_json(about["action_space"]),
         about["horizon"],
         about["task_size"],
-        about["has_tasks"],
+        about.get("has_tasks", True),  # early folders lack it
     )
     parts = {
         part: {name.removeprefix(f"{part}/"): v for name, v in tensors.items() if name.startswith(f"{part}/")}

@@ -239,6 +239,16 @@ def test_the_present_version_is_left_as_it_is():
     assert migrated(2, saved) == saved
 
 
+@pytest.mark.parametrize("num_draws", [1, 5])
+def test_early_files_of_version_2_hold_a_number_of_draws_that_nothing_read(num_draws):
+    saved = to_dict(default_config("sinusoid", "maml"))
+    early = saved | {"evaluation": saved["evaluation"] | {"num_draws": num_draws}}
+    assert from_dict(migrated(2, early)) == from_dict(saved)
+    for broken in ({"evaluation": 3}, {"learner": []}, {}):
+        with pytest.raises(ConfigError):
+            from_dict(migrated(2, broken))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
