@@ -1,44 +1,6 @@
 """Environments with tasks. Importing this package registers their ids with Gymnasium."""
 
-import ctypes
-import os
-import sys
-
 import gymnasium
-
-LIBRARIES = {
-    "egl": ("libEGL.so.1", "libEGL.so"),
-    "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
-}
-"""Values of MUJOCO_GL on Linux with which MuJoCo can be imported only if one of these libraries is there."""
-
-IMPORTABLE = (
-    "disable", "disabled", "off", "false", "0", "enable", "enabled", "on", "true", "1", "glfw", "glx",
-)  # fmt: skip
-"""Further values of MUJOCO_GL, for which no library is looked up."""
-
-
-def _choose_drawing() -> None:
-    """Let MuJoCo draw without a display. It reads MUJOCO_GL when it is first imported, so this comes first.
-
-    EGL is asked for only where its library is: MuJoCo cannot even be imported with a backend that is missing. If
-    the user asks for a missing one, drawing is turned off, and an attempt to draw says so; all else needs no backend.
-    """
-    if sys.platform != "linux":
-        return
-    if asked := os.environ.get("MUJOCO_GL", "").strip().lower():
-        if asked not in IMPORTABLE and not any(map(_is_library, LIBRARIES.get(asked, ()))):
-            os.environ["MUJOCO_GL"] = "disabled"
-    elif not any(os.environ.get(v) for v in ("DISPLAY", "WAYLAND_DISPLAY")) and any(map(_is_library, LIBRARIES["egl"])):
-        os.environ["MUJOCO_GL"] = "egl"
-
-
-def _is_library(name: str) -> bool:
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
 
 
 def _register(name: str, module: str, body: str, **settings: str | int) -> None:
@@ -67,7 +29,6 @@ METAWORLD_CLASSES = (
 )  # fmt: skip
 """Meta-World's classes, whose names there end in -v3: listed here so that the ids are known without importing it."""
 
-_choose_drawing()
 for _physics in ("rllab", "gym"):
     for _task in ("Vel", "Dir"):
         _register(f"HalfCheetah{_task}-{_physics}", "half_cheetah", f"HalfCheetah{_task}", physics=_physics)

@@ -124,15 +124,18 @@ class MetaWorldVectorEnv(TaskVectorEnv):
         render_mode: str | None = None,
         *,
         benchmark: str,
+        max_idle: int = MAX_IDLE,
     ):
         """
         Args:
             horizon: [steps], at most 500; None for 500. `max_episode_steps` is Gymnasium's name for it.
             render_mode: None.
             benchmark: "ML10", or for ML1 the name of a class such as "reach-v3".
+            max_idle: simulations that stand by.
         Raises:
             gymnasium.error.DependencyNotInstalled: without Meta-World.
         """
+        self._max_idle = max_idle
         self._classes = load_metaworld().ALL_V3_ENVIRONMENTS
         if benchmark != "ML10" and benchmark not in self._classes:
             raise ValueError(f"benchmark must be ML10 or a class of Meta-World, got {benchmark!r}")
@@ -187,9 +190,9 @@ class MetaWorldVectorEnv(TaskVectorEnv):
             env = self._acquire(row, task.name)
             env.set_task(_to_theirs(task, type(env)))
             self._observations[row], _ = env.reset()
-        for simulation in self._idle[: max(0, len(self._idle) - MAX_IDLE)]:
+        for simulation in self._idle[: max(0, len(self._idle) - self._max_idle)]:
             simulation.env.close()
-        self._idle = self._idle[-MAX_IDLE:]
+        self._idle = self._idle[-self._max_idle :]
 
     def _release(self, rows: NDArray[np.intp], tasks: list[MetaWorldTask]) -> None:
         """Set aside the simulations whose class is no longer wanted in their row."""

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import maml_rl  # noqa: F401 - chooses how MuJoCo draws, before anything imports it
+
 sys.path.insert(0, str(Path(__file__).parent))
 import push  # noqa: F401 - registers test/Push-v0 and test/Reach-v0
 

@@ -346,10 +346,9 @@ def _learner(config: RunConfig, surroundings: Surroundings) -> Learner:
     size = gymnasium.spaces.flatdim(surroundings.observation_space) + surroundings.task_size
     spec = PolicySpec(size, action_distribution(surroundings.action_space, config))
     nowhere: Any = None  # an agent collects its own episodes
-    threads = Threads(1)
-    threads.close()  # the caller's products keep their number of threads
     family = TaskFamily(nowhere, _OnlyResamples(), Return())
-    context = Context("reinforcement", family, config.evaluation.num_steps, threads, torch.device(config.device), spec)
+    device = torch.device(config.device)
+    context = Context("reinforcement", family, config.evaluation.num_steps, Threads(1), device, spec)
     return learner_entry(config.learner, "reinforcement").build(context, config.method)
 
 

@@ -22,6 +22,7 @@ from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.runs import WhichCheckpoint, load_checkpoint, read_config, with_channels
 from maml_rl.experiments.table import LEARNERS, learner_entry
 from maml_rl.learners.entry import Context, Entry
+from maml_rl.runtime import product_threads
 from maml_rl.supervised.classification import Accuracy, EpisodeCollector, PictureShape, PictureSpec
 from maml_rl.supervised.decoding import Picture
 from maml_rl.supervised.episodes import Examples, as_input
@@ -54,6 +55,7 @@ class FewShotClassifier:
         template = self._learner.init(Key(config.seed, INITIALISATION, 0))
         self._state = from_names(template, named(template) | saved)
 
+    @product_threads(1)
     def learn(self, examples: Mapping[str, Sequence[Picture]]) -> Callable[[Picture], Probabilities]:
         """Adapt to classes that are given by a few pictures each.
 
@@ -84,6 +86,7 @@ class FewShotClassifier:
         support = images.unsqueeze(0)
         actor = self._adapted(Examples(support, labels.unsqueeze(0), support[:, :0]))
 
+        @product_threads(1)
         def classify(picture: Picture) -> Probabilities:
             name = _name(picture, "the picture")
             pixels = decode(picture, name, settings)

@@ -33,6 +33,7 @@ from maml_rl.experiments.environments import MujocoTaskVectorEnv, full_id, make_
 from maml_rl.experiments.presets import default_config
 from maml_rl.learners.maml import MAML
 from maml_rl.pictures.plots import cost_plot, iteration_plot, save_figure
+from maml_rl.runtime import product_threads
 from maml_rl.sampling.local import LocalSampler, SamplingConfig
 from maml_rl.storage.atomic import require_writable, write_atomically
 from maml_rl.training.trainer import TrainingConfig
@@ -280,8 +281,7 @@ def _figures(command: BenchmarkCommand) -> dict[str, Any]:
 
 
 def _fewshot(command: BenchmarkCommand) -> dict[str, Any]:
-    threads = Threads(command.num_threads)
-    try:
+    with product_threads(1), contextlib.closing(Threads(command.num_threads)) as threads:
         return {
             "benchmark": command.what,
             "num_tasks": command.tasks,
@@ -290,17 +290,14 @@ def _fewshot(command: BenchmarkCommand) -> dict[str, Any]:
             **meta_batch(command.tasks, command.repeats, threads),
             **prototypical_episode(command.repeats, threads),
         }
-    finally:
-        threads.close()
 
 
 def _scale(command: BenchmarkCommand) -> dict[str, Any]:
     config = _scaling_config(command)
     load = busy(command.step_seconds, command.episodes_per_task, command.horizon, command.hidden_sizes)
-    threads = Threads(1)
-    local = LocalSampler(load.recipe, threads)
+    local = LocalSampler(load.recipe, Threads(1))
     crew = make_crew(config, load.recipe)
-    with contextlib.closing(threads), contextlib.closing(local), contextlib.closing(crew):
+    with product_threads(1), contextlib.closing(local), contextlib.closing(crew):
         result = scale(load, local, crew, config.num_workers or 1, command.tasks, command.repeats)
     return _sizes(command) | {"sampler": command.sampler, "step_seconds": command.step_seconds} | result
 

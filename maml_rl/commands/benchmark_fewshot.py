@@ -23,6 +23,7 @@ from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.table import learner_entry
 from maml_rl.learners.entry import Context
 from maml_rl.networks.convnet import EPSILON, NUM_LAYERS, ConvConfig
+from maml_rl.runtime import product_threads
 from maml_rl.supervised.classification import Accuracy, EpisodeCollector, EpisodeSource
 from maml_rl.supervised.episodes import Episode, EpisodeStream, gather
 from maml_rl.supervised.images import ImageSet
@@ -72,7 +73,7 @@ def meta_batch(num_tasks: int, repeats: int, threads: Threads) -> dict[str, Any]
 
     def loop(number: int) -> None:
         support, query = load(number)
-        with threads.inside_products():
+        with product_threads(threads.num_threads):
             for batches in zip(*support, *query, strict=True):
                 torch.func.grad(_loss_after_a_step)(theta, *batches, step_size)
 
@@ -97,7 +98,7 @@ def prototypical_episode(repeats: int, threads: Threads) -> dict[str, Any]:
     images = torch.rand(ways * (shots + queries), 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
     def plain(number: int) -> None:
-        with threads.inside_products():
+        with product_threads(threads.num_threads):
             model(images).square().sum().backward()
 
     seconds = _in_turn({"ours": lambda number: bench.step(1, number), "plain": plain}, repeats)

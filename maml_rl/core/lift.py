@@ -11,8 +11,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -91,7 +90,9 @@ class _Call:
 
 
 class Threads:
-    """A pool that runs independent pieces of work, each on one BLAS thread; results come in the order of the pieces.
+    """A pool that runs independent pieces of work; results come in the order of the pieces.
+
+    Each product inside a piece takes as many threads as PyTorch has when the pool is opened: one, in a run.
 
     A signal may raise in the calling thread at any point. In concurrent.futures it can leave a lock taken for ever,
     and the pool is never closed; a SimpleQueue has no such point.
@@ -107,7 +108,6 @@ class Threads:
             raise ValueError(f"num_threads must be at least 1, or 0 for one per core, got {num_threads}")
         self.num_threads = num_threads or available_cores()
         self._chunk_elements = chunk_elements
-        _share_no_product()
         self._work: _Work = SimpleQueue()
         num_helpers = self.num_threads if self.num_threads > 1 else 0
         self._helpers = [threading.Thread(target=_help, args=(self._work,), daemon=True) for _ in range(num_helpers)]
@@ -145,19 +145,8 @@ class Threads:
         """`function(start, stop)` for the chunks of the stacked data's tasks."""
         return self.map(function, *zip(*self.chunks(data), strict=True))
 
-    @contextmanager
-    def inside_products(self) -> Iterator[None]:
-        """Spread every single product over the threads, for work that is not many small pieces. The last bits then
-        depend on the number of threads."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.num_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
     def close(self) -> None:
-        """End the threads; PyTorch again uses as many for one product as before. A pool of one thread still works."""
+        """End the threads. A pool of one thread still works."""
         self._dismiss()
         for helper in self._helpers:
             helper.join()
@@ -168,7 +157,7 @@ _Work = SimpleQueue[tuple[_Call, int, tuple[Any, ...]] | None]
 
 def _help(work: _Work) -> None:
     """Do one piece of work after another until told to stop."""
-    torch.set_num_threads(1)
+    torch.get_num_threads()  # has this thread take over the process's number, which a product by itself might not
     while (piece := work.get()) is not None:
         call, index, arguments = piece
         call.answer(index, arguments)
@@ -178,16 +167,6 @@ def _help(work: _Work) -> None:
 def _dismiss(work: _Work, num_helpers: int) -> None:
     for _ in range(num_helpers):
         work.put(None)
-    torch.set_num_threads(_before.pop())
-
-
-_before: list[int] = []  # PyTorch's threads for one product before each of the open pools
-
-
-def _share_no_product() -> None:
-    """Have PyTorch use one thread per product: split over more, the last bits would depend on their number."""
-    _before.append(torch.get_num_threads())
-    torch.set_num_threads(1)
 
 
 def available_cores() -> int:

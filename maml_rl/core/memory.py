@@ -17,13 +17,16 @@ class Part(NamedTuple):
     remedy: str
 
 
-def require_memory(parts: Sequence[Part]) -> None:
+def require_memory(parts: Sequence[Part], has: int | None = None) -> None:
     """Refuse what this machine has no memory for.
 
+    Args:
+        has: memory [bytes] in place of this machine's.
     Raises:
         ValueError: if these parts together do not fit into this machine.
     """
-    total, largest, has = sum(part.size for part in parts), max(parts, key=lambda part: part.size), memory_here()
+    total, largest = sum(part.size for part in parts), max(parts, key=lambda part: part.size)
+    has = memory_here() if has is None else has
     if total > has:
         whole = f"{_in_bytes(total)} of memory" + (f", {_in_bytes(largest.size)} of them" if len(parts) > 1 else "")
         raise ValueError(

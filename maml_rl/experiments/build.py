@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from maml_rl.experiments.table import learner_entry
 from maml_rl.learners.entry import Context, Entry
 from maml_rl.policies.distribution import MeanActions
 from maml_rl.rl.experience import EpisodeSampler, Return
+from maml_rl.runtime import product_threads
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.supervised.classification import (
     Accuracy,
@@ -47,7 +49,7 @@ class Built:
     evaluation: Evaluation
     threads: Threads
     device: torch.device
-    closers: Sequence[Callable[[], None]]
+    close: Callable[[], None]  # its environments and threads
     needs: footprint.Needs  # of memory; there is enough for evaluation
     spec: PictureSpec | None = None  # the pictures, where there are any
 
@@ -80,10 +82,6 @@ class Built:
             }
         return columns
 
-    def close(self) -> None:
-        for close in self.closers:
-            close()
-
 
 @dataclass(frozen=True)
 class _Tasks:
@@ -109,21 +107,16 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
     """
     entry = require_learner(config)
     device = find_device(config.device)
-    threads = Threads(config.num_threads)
-    try:
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(product_threads(1))
+        threads = opened.enter_context(contextlib.closing(Threads(config.num_threads)))
         tasks = _make_tasks(config, entry, device, threads, task_range, mean_actions)
-    except BaseException:
-        threads.close()
-        raise
-    closers = [*tasks.closers, threads.close]
-    try:
+        for close in tasks.closers:
+            opened.callback(close)
         steps = num_adaptations(config, entry)
         context = Context(config.kind, tasks.training, steps, threads, device, tasks.details)
         learner = entry.build(context, config.method)
-    except BaseException:
-        for close in closers:
-            close()
-        raise
+        close_all = opened.pop_all().close
     evaluation = Evaluation(
         tasks.held_out,
         scored_after(steps, entry, config),
@@ -132,7 +125,7 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         tasks.block_size,
     )
     spec = tasks.details if isinstance(tasks.details, PictureSpec) else None
-    return Built(config, learner, tasks.training, evaluation, threads, device, closers, tasks.needs, spec)
+    return Built(config, learner, tasks.training, evaluation, threads, device, close_all, tasks.needs, spec)
 
 
 def require_learner(config: RunConfig) -> Entry:

@@ -10,7 +10,7 @@ from maml_rl.core.keys import EVALUATION, Key
 from maml_rl.evaluation.adaptation_curve import evaluation_tasks
 from maml_rl.experiments.build import Built
 from maml_rl.experiments.environments import make_film_environment, needs_backend, require_film
-from maml_rl.pictures.backend import require_drawing
+from maml_rl.pictures.backend import CanDraw, draws, require_drawing
 from maml_rl.pictures.film import Scene, caption, film_pace, median_episode, record
 from maml_rl.pictures.video import Panel, compose, encode_gif
 from maml_rl.rl.experience import recipe_of
@@ -22,9 +22,11 @@ FILM_HEIGHT, FILM_WIDTH, FILM_FONT_SIZE = 180, 240, 12  # of a robot in TensorBo
 MAX_FILM_BYTES = 1_000_000
 
 
-def make_filming(built: Built, every: int) -> Filming:
+def make_filming(built: Built, every: int, can_draw: CanDraw = draws) -> Filming:
     """A film after every `every` iterations.
 
+    Args:
+        can_draw: tells whether MuJoCo can draw with a backend on this machine.
     Raises:
         ValueError: if the environment draws nothing, or not on this machine.
     """
@@ -36,7 +38,7 @@ def make_filming(built: Built, every: int) -> Filming:
     env = make_film_environment(config, recipe.at_once, FILM_HEIGHT, FILM_WIDTH)
     try:
         if needs_backend(env):
-            require_drawing()
+            require_drawing(can_draw)
         require_film(env, evaluation_tasks(built.family.source, settings)[0], config.env)
     except SamplingError as error:  # there is no task to film
         env.close()

@@ -166,7 +166,7 @@ def build_new(config: RunConfig) -> Built:
 def _folder(job: Job, config: RunConfig, built: Built) -> RunFolder:
     """A new folder, or the one that is resumed, or a copy of that; `config` is saved in it."""
     if job.resume is None:
-        path = job.output_dir or default_folder(config)
+        path = job.output_dir or default_folder(config, datetime.now())
         return RunFolder.create(path, to_dict(config), or_beside=job.output_dir is None)
     folder = RunFolder.open(job.resume)
     try:
@@ -181,10 +181,10 @@ def _folder(job: Job, config: RunConfig, built: Built) -> RunFolder:
     return folder
 
 
-def default_folder(config: RunConfig) -> Path:
+def default_folder(config: RunConfig, now: datetime) -> Path:
     """The folder runs/<task>-<time>, to the second; a run that finds the name taken appends -2, -3, ..."""
     name = f"{config.env}-{config.learner}" if config.kind == "pictures" else config.env_name
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S}"
 
 
 def _beginning(config: RunConfig, initial: Checkpoint) -> Checkpoint:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+
+from maml_rl.runtime import render_with
 
 BACKENDS = ("egl", "osmesa")  # the faster one first
 NO_BACKEND = (
@@ -41,17 +44,23 @@ def draws(backend: str | None) -> bool:
         return False
 
 
-def choose_backend() -> str | None:
+CanDraw = Callable[[str | None], bool]
+
+
+def choose_backend(can_draw: CanDraw = draws) -> str | None:
     """Choose the backend that draws here and set MUJOCO_GL to it; None if none does. Call it before importing mujoco.
 
     The user's own MUJOCO_GL is tried first.
+
+    Args:
+        can_draw: tells whether another process can draw with a backend.
     """
     asked = os.environ.get("MUJOCO_GL")
     for backend in dict.fromkeys([*([asked] if asked else []), *BACKENDS]):
-        if draws(backend):
-            os.environ["MUJOCO_GL"] = backend
+        if can_draw(backend):
+            render_with(backend)
             return backend
-    os.environ["MUJOCO_GL"] = "disabled"  # so that at least the import works
+    render_with("disabled")  # so that at least the import works
     return None
 
 
@@ -61,15 +70,17 @@ def drawing_backend() -> str | None:
     return (present or "default") if draws(present) else None
 
 
-def require_drawing() -> None:
+def require_drawing(can_draw: CanDraw = draws) -> None:
     """Refuse where a process like this one, which has imported mujoco already, cannot draw.
 
+    Args:
+        can_draw: tells whether another process can draw with a backend.
     Raises:
         DrawingError: with what to install or set.
     """
-    if draws(os.environ.get("MUJOCO_GL")):
+    if can_draw(os.environ.get("MUJOCO_GL")):
         return
-    other = next((backend for backend in BACKENDS if draws(backend)), None)
+    other = next((backend for backend in BACKENDS if can_draw(backend)), None)
     raise DrawingError(
         NO_BACKEND
         if other is None

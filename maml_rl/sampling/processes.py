@@ -26,6 +26,7 @@ from typing import Any
 import cloudpickle
 
 from maml_rl.core.lift import available_cores
+from maml_rl.runtime import environment_variables
 from maml_rl.sampling.failures import said
 from maml_rl.sampling.recipe import Recipe
 from maml_rl.sampling.trajectory import SamplingError
@@ -280,21 +281,15 @@ def _fresh_start() -> Iterator[None]:
     A spawned process would run the main program once more, if it is a file, and look for one if it came from a pipe.
     There is no need: cloudpickle sends what main defines by value.
     """
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
     main = sys.modules["__main__"]
     resource_tracker.ensure_running()  # the first process would start it, which unblocks Ctrl-C
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_TERMINAL)
-    os.environ.update(ONE_THREAD)
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        yield
+        with environment_variables(ONE_THREAD):
+            yield
     finally:
         sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

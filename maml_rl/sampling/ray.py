@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 
 from maml_rl.core.lift import available_cores
+from maml_rl.runtime import keep_ray_quiet
 from maml_rl.sampling.failures import said
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import (
@@ -115,7 +116,7 @@ class RayCrew:
 
     def close(self) -> None:
         if self._ray.is_initialized():
-            if not _ended(self._ray):
+            if not self._ended():
                 self.abandon()
             if self._is_own:
                 self._ray.shutdown()
@@ -127,10 +128,16 @@ class RayCrew:
         Raises:
             SamplingError: if it has ended.
         """
-        if ended := _ended(self._ray):
+        if ended := self._ended():
             self._under_way.clear()  # nobody is left to be told to stop
             reason = f"Ray's {ended} on this machine has ended, killed from outside or for want of memory"
             raise SamplingError(f"{reason}: resume the run, with --sampler processes if it happens again", None, None)
+
+    def _ended(self) -> str:
+        """The first process of Ray on this machine that is no more; nothing if there is none, or others started it."""
+        node = self._ray._private.worker._global_node
+        gone = [name for name, _ in node.dead_processes()] if node is not None else []
+        return next((name for name in ("raylet", "gcs_server") if name in gone), "")
 
     def _drop(self, reference: Any) -> None:
         """Forget a task, and end the worker that it may be hung in."""
@@ -215,9 +222,7 @@ def _connect(ray: Any, address: str | None, num_workers: int | None) -> None:
     Raises:
         ValueError: if nobody answers there.
     """
-    # Ray reads these when it starts; no statistics leave the machine, and nothing is asked or advised in between.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    keep_ray_quiet()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -253,13 +258,6 @@ def _start(ray: Any, **settings: Any) -> None:
         logging.getLogger(__name__).warning(
             "Ray %s listens on %s: keep other machines out by a firewall", ray.__version__, found
         )
-
-
-def _ended(ray: Any) -> str:
-    """The first process of this machine's own Ray that is no more; nothing if there is none, or others started it."""
-    node = ray._private.worker._global_node
-    gone = [name for name, _ in node.dead_processes()] if node is not None else []
-    return next((name for name in ("raylet", "gcs_server") if name in gone), "")
 
 
 def _where(address: str) -> str:

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from maml_rl.core.contracts import Actor, Network
 from maml_rl.core.keys import Key
 from maml_rl.core.trees import Params
+from maml_rl.runtime import product_threads
 from maml_rl.sampling.failures import as_sampling_error, named, said
 from maml_rl.sampling.recipe import Recipe
 from maml_rl.sampling.rollout import VectorEnvironment, rollout
@@ -148,11 +149,11 @@ class Workbench:
     """A worker's environment, and what is played in it."""
 
     def __init__(self, recipe: Recipe):
-        torch.set_num_threads(1)  # another number would change the last bits of a product
         self._recipe = recipe
         self._env: VectorEnvironment | None = recipe.make_env(recipe.at_once)
         self._network: tuple[bytes, Network] | None = None  # as it came, and unpickled
 
+    @product_threads(1)
     def play(self, work: Work, params: ParamArrays) -> Played | Failure:
         """Every episode of one task under its parameters (without the axis of tasks)."""
         recipe, begun = self._recipe, time.perf_counter()

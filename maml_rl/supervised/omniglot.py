@@ -9,7 +9,7 @@ import random
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -60,16 +60,17 @@ class Split(NamedTuple):
     test: NDArray[np.int64]
 
 
-def load_omniglot(data_root: str | None, config: ImageConfig) -> ImageSet:
+def load_omniglot(data_root: str | None, config: ImageConfig, checksums: Mapping[str, str] = MD5) -> ImageSet:
     """The whole data set; its classes are named "background/ALPHABET/characterNN" or "evaluation/...".
 
     Args:
         data_root: the folder that holds `omniglot/`; else $MAML_RL_DATA; else it is downloaded into the cache.
+        checksums: of the official archives, by their names.
     Raises:
         DataError: if it is not there whole and cannot be had.
     """
     folder = find_folder(data_root)
-    parts = [_part(folder, name) for name in MD5]
+    parts = [_part(folder, name, checksum) for name, checksum in checksums.items()]
     state = fingerprint(path for part in parts for path in ([part] if part.is_file() else sorted(part.rglob("*.png"))))
     return cached_images("omniglot", state, config, lambda: [file for part in parts for file in _files(part)])
 
@@ -93,10 +94,10 @@ def find_folder(data_root: str | None) -> Path | None:
     return folder
 
 
-def _part(folder: Path | None, name: str) -> Path:
+def _part(folder: Path | None, name: str, checksum: str | None) -> Path:
     """The archive, or the folder with its content."""
     if folder is None:
-        return _downloaded(name)
+        return _downloaded(name, checksum)
     for path in (folder / f"{name}.zip", folder / name):
         if path.exists():
             return path
@@ -105,7 +106,7 @@ def _part(folder: Path | None, name: str) -> Path:
     )
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, checksum: str | None) -> Path:
     """An official archive in the cache, fetched if it is not there.
 
     Raises:
@@ -123,7 +124,7 @@ def _downloaded(name: str) -> Path:
             f"Omniglot was not found, and {address} cannot be downloaded ({error}): put the archive into a folder "
             "omniglot/ and name the folder above it by --data-root or MAML_RL_DATA"
         ) from error
-    if name in MD5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5[name]:
+    if checksum is not None and hashlib.md5(data, usedforsecurity=False).hexdigest() != checksum:
         raise DataError(f"{address} does not match the data set's checksum, so it was cut or altered: try again")
     put_aside(path, data)
     return path
@@ -214,7 +215,7 @@ def one_shot_runs(data_root: str | None, config: ImageConfig) -> list[OneShotRun
         DataError: if it is missing or damaged.
     """
     folder = find_folder(data_root)
-    path = _downloaded(ONE_SHOT_RUNS) if folder is None else folder / "all_runs.zip"
+    path = _downloaded(ONE_SHOT_RUNS, checksum=None) if folder is None else folder / "all_runs.zip"
     if not path.exists():
         raise DataError(f"{path} is missing: download it from {ADDRESS}{ONE_SHOT_RUNS}.zip")
     archive = open_archive(path)

@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 from unittest import mock
@@ -162,8 +163,16 @@ def test_every_flag_that_is_shown_is_accepted_here_and_in_python(env, learner):
     assert with_settings(config, {flag.removeprefix("--").replace("-", "_"): v for flag, v in values.items()}) == config
 
 
-def test_the_command_lists_its_subcommands(capsys, monkeypatch):
-    monkeypatch.setattr(main, "exit_on_ctrl_c", lambda: None)
+@pytest.fixture
+def own_ctrl_c():
+    """Ctrl-C means again what it did, after a command has set what it does."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("own_ctrl_c")
+def test_the_command_lists_its_subcommands(capsys):
     assert main.main(["--help"]) == 0
     listed = dict(re.findall(r"^  (\S+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE))
     scripts = {path.stem.replace("_", "-") for path in (Path(__file__).parents[2] / "scripts").glob("*.py")}
@@ -178,9 +187,9 @@ def test_the_command_lists_its_subcommands(capsys, monkeypatch):
     )
 
 
+@pytest.mark.usefixtures("own_ctrl_c")
 @pytest.mark.parametrize("name", sorted(main.COMMANDS))
 def test_a_subcommand_has_the_help_of_its_script(name, capsys, monkeypatch):
-    monkeypatch.setattr(main, "exit_on_ctrl_c", lambda: None)
     monkeypatch.setattr(sys, "argv", ["maml-rl"])
     monkeypatch.setenv("MUJOCO_GL", "disabled")
     with pytest.raises(SystemExit, match="0"):

@@ -24,13 +24,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from envs.metaworld import load_metaworld
 from maml_rl.commands.train import MAIN_ENV, parse_command, train
-from maml_rl.experiments import training
+from maml_rl.experiments.build import build
 from maml_rl.experiments.config import SINUSOID
+from maml_rl.experiments.films import make_filming
 from maml_rl.experiments.presets import default_config
-from maml_rl.experiments.runs import read_config
 from maml_rl.experiments.saved_config import to_dict
-from maml_rl.experiments.training import Prepared, complete
-from maml_rl.pictures import backend
+from maml_rl.experiments.training import Prepared, complete, default_folder
+from maml_rl.pictures.backend import DrawingError
 from maml_rl.storage.run_folder import RunFolder
 from maml_rl.training.trainer import TrainingResult
 
@@ -216,12 +216,10 @@ def test_films_every_other_iteration_leave_the_run_as_it_is(tmp_path):
     assert picture.format == "GIF" and picture.n_frames > 1 and picture.width >= 2 * 240
 
 
-def test_films_of_robots_are_refused_where_nothing_draws(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(backend, "draws", lambda _: False)
-    flags = ["--film-every", "1", "--output-dir", str(tmp_path / "run")]
-    assert train(MAIN_ENV, [*TINY, *flags]) == 2
-    assert "apt install libegl1 libgl1-mesa-dri" in capfd.readouterr().err
-    assert not (tmp_path / "run").exists()
+def test_films_of_robots_are_refused_where_nothing_draws():
+    built = build(parse_command(MAIN_ENV, TINY).run)
+    with contextlib.closing(built), pytest.raises(DrawingError, match="apt install libegl1 libgl1-mesa-dri"):
+        make_filming(built, 1, can_draw=lambda _: False)
 
 
 def test_an_existing_folder_is_never_overwritten(tmp_path, capfd):
@@ -343,21 +341,18 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_brought_to_its_end
     assert len(rows(tmp_path / "run")) == 1
 
 
-def test_runs_that_start_in_one_second_get_folders_side_by_side(tmp_path, monkeypatch):
+def test_runs_without_a_name_get_folders_side_by_side(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "datetime", Noon)
-    for seed in "012":
-        flags = ["--env", "maml/Navigation2D-v0", *TINY, "--num-iterations", "0", "--seed", seed]
-        assert train(MAIN_ENV, flags) == 0
-    names = [f"Navigation2D-v0-20300101-120000{end}" for end in ("", "-2", "-3")]
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
-    assert [read_config(tmp_path / "runs" / name).seed for name in names] == [0, 1, 2]
-
-
-class Noon(datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return cls(2030, 1, 1, 12)
+    config = parse_command(MAIN_ENV, ["--env", "maml/Navigation2D-v0"]).run
+    name = default_folder(config, datetime(2030, 1, 1, 12))
+    assert name == Path("runs/Navigation2D-v0-20300101-120000")
+    for _ in range(3):  # that start in one second
+        RunFolder.create(name, to_dict(config), or_beside=True).close()
+    expected = [f"{name.name}{end}" for end in ("", "-2", "-3")]
+    assert sorted(path.name for path in Path("runs").iterdir()) == expected
+    assert train(MAIN_ENV, ["--env", "maml/Navigation2D-v0", *TINY, "--num-iterations", "0"]) == 0
+    (made,) = {path.name for path in Path("runs").iterdir()} - set(expected)
+    assert re.fullmatch(r"Navigation2D-v0-\d{8}-\d{6}", made)
 
 
 @pytest.mark.parametrize("env", ["AntVel", "AntDir", "AntGoal", "HalfCheetahDir"])

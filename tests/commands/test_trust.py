@@ -12,9 +12,8 @@ from maml_rl.api.classifier import FewShotClassifier
 from maml_rl.commands.compare import compare
 from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.leaderboard import leaderboard
-from maml_rl.commands.train import train
+from maml_rl.commands.train import parse_command, train
 from maml_rl.commands.visualize import visualize
-from maml_rl.experiments import environments
 
 TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--horizon", "3", "--num-iterations", "1"]
 FLAGS = [*TINY, "--evaluate-every", "0", "--policy.hidden-sizes", "4", "--outer.step", "gradient", "--num-threads", "1"]
@@ -212,26 +211,20 @@ def test_an_env_that_writes_to_the_terminal_is_refused(run, capfd):
 @pytest.mark.parametrize("sampler", ["processes", "ray"])
 @pytest.mark.parametrize("place", [".", "checkpoints"])
 def test_workers_are_not_started_in_a_run_s_folder(place, sampler, run, monkeypatch, capfd):
-    for crew in ("RayCrew", "ProcessCrew"):
-        monkeypatch.setattr(environments, crew, lambda *_: pytest.fail("workers were started"))
+    # a new process imports from its current directory first
+    (run / place / "cloudpickle.py").write_text(f"open({str(run / 'snapped')!r}, 'w')\n")
     name_env(run, "test/Push-v0", sampler=sampler)
     monkeypatch.chdir(run / place)
     assert resume(run) == 2
     said = f"sampler {sampler} must be started outside of the run's folder, but {run / place} is in it"
     assert said in capfd.readouterr().err
+    assert not (run / "snapped").exists()
 
 
 @pytest.mark.parametrize("flags", [[], ["--ray-address", "192.0.2.7:6379"]])
-def test_a_cluster_is_joined_only_where_the_command_names_it(flags, run, monkeypatch, capfd):
-    joined = []
-
-    def crew(recipe, address, *settings):
-        joined.append(address)
-        raise ValueError("no crew in this test")
-
-    monkeypatch.setattr(environments, "RayCrew", crew)
+def test_a_cluster_is_joined_only_where_the_command_names_it(flags, run, capfd):
     name_env(run, "test/Push-v0", sampler="ray", ray_address="198.51.100.9:6379")
-    assert resume(run, *flags) == 2
-    assert joined == [flags[1] if flags else None]
+    command = parse_command("any", ["--resume", str(run), *flags])
+    assert command.job.config.task.sampling.ray_address == (flags[1] if flags else None)
     said = "sampling on this machine alone, not on the Ray cluster '198.51.100.9:6379'" in capfd.readouterr().err
     assert said != bool(flags)

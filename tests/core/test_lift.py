@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.lift import Threads, available_cores, lift, over_tasks, takes_stacked
+from maml_rl.runtime import product_threads
 
 
 class Data(NamedTuple):
@@ -51,20 +52,20 @@ def test_results_come_in_the_order_of_the_pieces(num_threads):
     threads.close()
 
 
-def test_every_worker_uses_one_blas_thread():
-    # Two pieces that wait for one another run on two workers.
-    torch.set_num_threads(2)
-    threads, barrier = Threads(2), threading.Barrier(2, timeout=10)
-    assert torch.get_num_threads() == 1
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_thread_shares_products_as_the_process_does(count):
+    # Two pieces that wait for one another run on two threads.
+    with product_threads(count):
+        threads, barrier = Threads(2), threading.Barrier(2, timeout=10)
 
-    def one_piece(_):
-        barrier.wait()
-        return threading.get_ident(), torch.get_num_threads()
+        def one_piece(_):
+            barrier.wait()
+            return threading.get_ident(), torch.get_num_threads()
 
-    pieces = threads.map(one_piece, range(2))
-    threads.close()
-    assert len({worker for worker, _ in pieces}) == 2
-    assert [count for _, count in pieces] == [1, 1]
+        pieces = threads.map(one_piece, range(2))
+        threads.close()
+    assert len({thread for thread, _ in pieces}) == 2
+    assert [shared for _, shared in pieces] == [count, count]
 
 
 def test_an_error_in_a_piece_is_not_lost():
@@ -134,19 +135,10 @@ def test_a_signal_at_any_point_leaves_threads_that_can_be_closed():
     assert int(done.stdout) > 10
 
 
-def test_pytorch_has_its_threads_back_when_the_last_pool_is_closed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        first, second = Threads(1), Threads(2)
-        assert torch.get_num_threads() == 1
-        first.close()
-        assert torch.get_num_threads() == 1
-        second.close()
-        assert torch.get_num_threads() == 3
-        assert first.map(abs, [-1, -2]) == [1, 2]
-    finally:
-        torch.set_num_threads(before)
+def test_a_closed_pool_of_one_thread_still_works():
+    threads = Threads(1)
+    threads.close()
+    assert threads.map(abs, [-1, -2]) == [1, 2]
 
 
 def test_zero_threads_stands_for_one_per_core():
@@ -167,11 +159,3 @@ def test_a_function_that_takes_stacked_trees_is_called_with_them():
     for lifted in (lift(total), over_tasks(total)):
         assert torch.equal(lifted(tree), torch.tensor([1.0, 5.0, 9.0]))
     assert torch.equal(over_tasks(lambda each: each["a"].sum())(tree), torch.tensor([1.0, 5.0, 9.0]))
-
-
-def test_products_are_shared_out_only_where_asked():
-    threads = Threads(2)
-    with threads.inside_products():
-        assert torch.get_num_threads() == 2
-    assert torch.get_num_threads() == 1
-    threads.close()

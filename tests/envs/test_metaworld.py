@@ -165,12 +165,11 @@ def test_a_row_equals_a_single_environment_and_the_adapter():
 
 
 @needs_metaworld
-def test_simulations_change_rows_without_a_trace(monkeypatch):
+def test_simulations_change_rows_without_a_trace():
     # Several classes in one world, as in ML10: rows turn through them; idle simulations serve again, or are let go.
-    monkeypatch.setattr(worlds, "MAX_IDLE", 2)
     names = ("reach", "push", "door-open")
     tasks = [benchmark_tasks(f"{name}-v3", worlds.GOALS_SEED).train[0] for name in names]
-    env = MetaWorldVectorEnv(NUM_ENVS, benchmark="reach-v3")
+    env = MetaWorldVectorEnv(NUM_ENVS, benchmark="reach-v3", max_idle=2)
     actions = actions_for(15)
     order = [[0, 1, 2], [1, 2, 0], [0, 0, 0], [2, 2, 1], [0, 1, 2]]
     for places in order:

@@ -1,6 +1,6 @@
 """What cannot fit into this machine is refused before anything is made, and what can is not."""
 
-import dataclasses
+import json
 
 import gymnasium
 import numpy as np
@@ -10,10 +10,8 @@ from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import train
 from maml_rl.core import memory
 from maml_rl.experiments import footprint
-from maml_rl.experiments.build import build
 from maml_rl.experiments.config import OMNIGLOT, SINUSOID
 from maml_rl.experiments.presets import EXPERIMENTS, default_config
-from maml_rl.experiments.runs import read_config
 from maml_rl.policies.gaussian import Gaussian
 from maml_rl.policies.policy import PolicySpec
 
@@ -44,37 +42,38 @@ class Camera(gymnasium.Env):
         return np.zeros((84, 84, 3), np.float32), -abs(float(action[0]) - self.task), False, False, {}
 
 
-def test_the_trajectories_of_a_camera_are_counted(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(memory, "memory_here", lambda: 16 * 10**9)
-    assert train(f"{__name__}:Camera", ["--output-dir", str(tmp_path / "run")]) == 2
-    # 40 tasks x 20 episodes x 200 steps x 84 x 84 x 3 float32, of which three batches are held at once
+MANY_TASKS = 40_000_000  # more than any machine has memory for
+
+
+def test_the_trajectories_of_a_camera_are_counted(tmp_path, capfd):
+    flags = ["--num-tasks", str(MANY_TASKS), "--output-dir", str(tmp_path / "run")]
+    assert train(f"{__name__}:Camera", flags) == 2
+    # tasks x 20 episodes x 200 steps x 84 x 84 x 3 float32, of which three batches are held at once
     told = capfd.readouterr().err.replace(",", "").split()
     held = int(told[told.index("memory") + 1])
-    assert held == pytest.approx(3 * 40 * 20 * 200 * 84 * 84 * 3 * 4, rel=0.01)
+    assert held == pytest.approx(3 * MANY_TASKS * 20 * 200 * 84 * 84 * 3 * 4, rel=0.01)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_trains_elsewhere_is_evaluated_on_a_smaller_machine(tmp_path, monkeypatch, capfd):
-    assert train(arguments=[*TINY, "--output-dir", str(tmp_path / "run")]) == 0
-    config = read_config(tmp_path / "run")
-    built = build(dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, num_tasks=1)))
-    built.close()
-    needed = sum(part.size for part in built.needs.evaluation)
-    monkeypatch.setattr(memory, "memory_here", lambda: needed - 1)
-    assert evaluate([str(tmp_path / "run"), "--num-tasks", "1"]) == 2
-    monkeypatch.setattr(memory, "memory_here", lambda: needed)
-    assert evaluate([str(tmp_path / "run"), "--num-tasks", "1"]) == 0
-    capfd.readouterr()
-    assert train(arguments=[*TINY, "--output-dir", str(tmp_path / "again")]) == 2
+def test_a_run_that_trains_elsewhere_is_evaluated_on_a_smaller_machine(tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train(arguments=[*TINY, "--output-dir", str(run)]) == 0
+    saved = json.loads((run / "config.json").read_text())
+    saved["config"]["training"]["num_tasks"] = MANY_TASKS  # as if it had been trained elsewhere
+    (run / "config.json").write_text(json.dumps(saved))
+    assert evaluate([str(run), "--num-tasks", "1"]) == 0
+    assert evaluate([str(run), "--num-tasks", str(MANY_TASKS)]) == 2
+    assert "but this machine has" in capfd.readouterr().err
+    assert train(arguments=["--resume", str(run), "--num-iterations", "2"]) == 2
     assert "but this machine has" in capfd.readouterr().err
 
 
-def test_the_largest_part_is_named_with_its_remedy(monkeypatch):
-    monkeypatch.setattr(memory, "memory_here", lambda: 1000)
+def test_the_largest_part_is_named_with_its_remedy():
     parts = [memory.Part("pictures", 400, "lower ways"), memory.Part("parameters", 700, "lower num_filters")]
     with pytest.raises(ValueError, match=r"needs at least 1,100 bytes.*700 bytes of them for parameters.*has 1,000"):
-        memory.require_memory(parts)
-    memory.require_memory(parts[:1])
+        memory.require_memory(parts, has=1000)
+    memory.require_memory(parts[:1], has=1000)
+    memory.require_memory(parts, has=1100)
 
 
 @pytest.mark.parametrize(

@@ -9,21 +9,19 @@ from maml_rl.pictures import backend
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine on which the named backends draw; what was tried is kept."""
+    """A function that tells whether a machine, on which the named backends draw, can draw; it keeps what was tried."""
 
     def make(*working, asked=None):
-        tried = []
-
-        def draws(name):
-            tried.append(name)
+        def can_draw(name):
+            can_draw.tried.append(name)
             return name in working
 
-        monkeypatch.setattr(backend, "draws", draws)
+        can_draw.tried = []
         if asked is None:
             monkeypatch.delenv("MUJOCO_GL", raising=False)
         else:
             monkeypatch.setenv("MUJOCO_GL", asked)
-        return tried
+        return can_draw
 
     return make
 
@@ -39,21 +37,18 @@ def machine(monkeypatch):
     ],
 )
 def test_the_first_backend_that_draws_is_chosen(machine, working, asked, chosen):
-    tried = machine(*working, asked=asked)
-    assert backend.choose_backend() == chosen
+    can_draw = machine(*working, asked=asked)
+    assert backend.choose_backend(can_draw) == chosen
     assert os.environ["MUJOCO_GL"] == (chosen or "disabled")  # with "disabled" mujoco can at least be imported
-    assert len(tried) == len(set(tried))
+    assert len(can_draw.tried) == len(set(can_draw.tried))
 
 
 def test_a_process_that_cannot_draw_is_told_what_to_set_or_install(machine):
-    machine("egl", asked="egl")
-    backend.require_drawing()
-    machine("osmesa", asked="egl")
+    backend.require_drawing(machine("egl", asked="egl"))
     with pytest.raises(backend.DrawingError, match="export MUJOCO_GL=osmesa"):
-        backend.require_drawing()
-    machine()
+        backend.require_drawing(machine("osmesa", asked="egl"))
     with pytest.raises(backend.DrawingError, match="apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6"):
-        backend.require_drawing()
+        backend.require_drawing(machine())
 
 
 def test_a_backend_that_does_not_exist_does_not_draw():

@@ -128,7 +128,7 @@ def test_nothing_is_asked_of_a_ray_that_has_ended(troubles, monkeypatch):
     recipe = troubles.recipe()
     crew = RayCrew(recipe, None, None, SECONDS)
     try:
-        monkeypatch.setattr("maml_rl.sampling.ray._ended", lambda ray: "raylet")
+        monkeypatch.setattr(crew, "_ended", lambda: "raylet")
         with pytest.raises(SamplingError, match="Ray's raylet on this machine has ended"):
             WorkSampler(crew, recipe).sample(troubles.tasks(2), troubles.actor(2), troubles.key)
     finally:
