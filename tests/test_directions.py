@@ -16,7 +16,8 @@ LEVELS = [
     {"rl", "training", "pictures"},
     {"learners"},
     {"experiments"},
-    {"api", "commands"},
+    {"api"},
+    {"commands"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

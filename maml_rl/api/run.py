@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,19 +17,26 @@ from maml_rl.api.agent import Agent, Surroundings, make_agent
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.environments import surroundings_of
-from maml_rl.experiments.gallery import Options, draw_all, show
-from maml_rl.experiments.runs import WhichCheckpoint, load_checkpoint, load_trained, read_config
-from maml_rl.experiments.trust import imports_of, require_trust, trusted_names
+from maml_rl.experiments.runs import (
+    Trained,
+    WhichCheckpoint,
+    load_checkpoint,
+    load_trained,
+    read_config,
+    warn_of_other_pictures,
+)
+from maml_rl.experiments.trust import require_trust, trusted_names
 from maml_rl.pictures.backend import drawing_backend
 from maml_rl.storage import checkpoint as checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's folder. Everything is read from it on demand, so a run in progress can be watched."""
+    """A run's folder, with the settings to use it with. It is read on demand, so a run in progress can be watched."""
 
     path: Path
     config: RunConfig
+    trusted: tuple[str, ...] = ()  # the user's own classes that it may import for environment and network
 
     @property
     def metrics(self) -> dict[str, NDArray[np.float64]]:
@@ -44,11 +53,8 @@ class Run:
 
     def sample_tasks(self, num_tasks: int, seed: int = 1) -> Sequence[Any]:
         """Fresh tasks, as evaluation draws them."""
-        trained = self._load("last", num_tasks=num_tasks, seed=seed)
-        try:
+        with self._evaluating(num_tasks=num_tasks, seed=seed).opened() as trained:
             return trained.built.tasks()
-        finally:
-            trained.built.close()
 
     def evaluate(
         self,
@@ -67,17 +73,13 @@ class Run:
             actions: score policies as they are, or without their noise.
             task_range: draw tasks from here in place of the training range.
         """
-        trained = self._load(
-            checkpoint, actions == "mean", task_range, num_tasks=num_tasks, num_steps=num_steps, seed=seed
-        )
-        try:
+        run = self._evaluating(num_tasks=num_tasks, num_steps=num_steps, seed=seed)
+        with run.opened(checkpoint, actions, task_range) as trained:
             return trained.built.curve(trained.state, trained.checkpoint.iteration)
-        finally:
-            trained.built.close()
 
     def plot(self, folder: str | Path, num_tasks: int = 20, seed: int = 1) -> list[Path]:
         """Draw the run's plots into a folder; return the files."""
-        return self._draw(folder, num_tasks, seed, film=False)
+        return self._evaluating(num_tasks=num_tasks, seed=seed).draw(Path(folder), film=False)
 
     def film(self, folder: str | Path, num_tasks: int = 20, seed: int = 1) -> list[Path]:
         """Draw the run's plots and films into a folder; return the files.
@@ -85,7 +87,7 @@ class Run:
         Raises:
             ValueError: if the environment, or this machine, draws no pictures.
         """
-        return self._draw(folder, num_tasks, seed, film=True)
+        return self._evaluating(num_tasks=num_tasks, seed=seed).draw(Path(folder), backend=drawing_backend())
 
     def agent(self, checkpoint: WhichCheckpoint = "last") -> Agent:
         """The trained policy before it has adapted to any task.
@@ -101,27 +103,52 @@ class Run:
         surroundings = Surroundings(*surroundings_of(self.config))
         return make_agent(self.config, surroundings, load_checkpoint(self.path, checkpoint).state)
 
-    def _draw(self, folder: str | Path, num_tasks: int, seed: int, film: bool) -> list[Path]:
-        backend = drawing_backend() if film else None
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        trained = self._load("last", num_tasks=num_tasks, seed=seed)
-        try:
-            return draw_all(show(trained), self.path, path, Options(3, film, backend, None))
-        finally:
-            trained.built.close()
-
-    def _load(
+    def draw(
         self,
-        checkpoint: WhichCheckpoint,
-        mean_actions: bool = False,
+        folder: Path,
+        num_shown: int = 3,
+        film: bool = True,
+        backend: str | None = None,
+        checkpoint: WhichCheckpoint = "last",
+        actions: Literal["sampled", "mean"] = "sampled",
         task_range: tuple[float, float] | None = None,
-        **evaluation: Any,
-    ) -> Any:
-        given = {name: value for name, value in evaluation.items() if value is not None}
-        config = dataclasses.replace(self.config, evaluation=dataclasses.replace(self.config.evaluation, **given))
-        named = tuple(each.name for each in imports_of(config))  # `load` has asked whether they are trusted
-        return load_trained(self.path, config, checkpoint, task_range, mean_actions, named)
+    ) -> list[Path]:
+        """Draw the pictures of an evaluation with the run's settings into a folder; return the files.
+
+        Args:
+            num_shown: tasks in the grid film and in plots of single tasks.
+            backend: the one that MuJoCo draws with, None if none does.
+        Raises:
+            ValueError: if films are wanted, but the environment or this machine cannot draw them.
+        """
+        gallery = importlib.import_module("maml_rl.experiments.gallery")  # its plots take long to import
+        with self.opened(checkpoint, actions, task_range) as trained:
+            folder.mkdir(parents=True, exist_ok=True)
+            options = gallery.Options(num_shown, film, backend, task_range)
+            return gallery.draw_all(gallery.show(trained), self.path, folder, options)
+
+    @contextlib.contextmanager
+    def opened(
+        self,
+        checkpoint: WhichCheckpoint = "last",
+        actions: Literal["sampled", "mean"] = "sampled",
+        task_range: tuple[float, float] | None = None,
+    ) -> Iterator[Trained]:
+        """The learned state with the environments and threads that it is used with, which are closed at the end.
+
+        Raises:
+            ValueError: if the run's settings do not fit, or its code is not trusted.
+        """
+        trained = load_trained(self.path, self.config, checkpoint, task_range, actions == "mean", self.trusted)
+        with contextlib.closing(trained.built):
+            warn_of_other_pictures(self.path, trained.built)
+            yield trained
+
+    def _evaluating(self, **settings: Any) -> Run:
+        """The run with other settings of evaluation, where they are given."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        evaluation = dataclasses.replace(self.config.evaluation, **given)
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, evaluation=evaluation))
 
 
 def load(path: str | Path, trust_env: bool = False) -> Run:
@@ -135,5 +162,6 @@ def load(path: str | Path, trust_env: bool = False) -> Run:
     """
     folder = Path(path)
     config = read_config(folder)
-    require_trust(folder, config, trusted_names(config, None, trust_env), lambda _: "pass trust_env=True")
-    return Run(folder, config)
+    trusted = trusted_names(config, None, trust_env)
+    require_trust(folder, config, trusted, lambda _: "pass trust_env=True")
+    return Run(folder, config, trusted)

@@ -15,12 +15,13 @@ from maml_rl.api.settings import with_settings
 from maml_rl.experiments.build import require_learner
 from maml_rl.experiments.config import Physics, RunConfig, forbidden_changes
 from maml_rl.experiments.environments import full_id, remember
-from maml_rl.experiments.flags import changes, require_read
+from maml_rl.experiments.flags import Setting, changes, require_read
 from maml_rl.experiments.presets import Preset, default_config, require_beginning
 from maml_rl.experiments.runs import read_config
-from maml_rl.experiments.training import Job, note_cluster, prepare, without_cluster
-from maml_rl.experiments.trust import require_trust
+from maml_rl.experiments.training import Job, Prepared, note_cluster, prepare, without_cluster
+from maml_rl.experiments.trust import Import, require_trust
 from maml_rl.policies.module import module_name
+from maml_rl.training.trainer import TrainingResult
 
 
 def train(
@@ -66,22 +67,72 @@ def train(
             if named and named[0] != saved.env:
                 raise ValueError(f"env must be the environment of the run, {saved.env}, got {named[0]}: leave it out")
             config = with_settings(without_cluster(saved), settings)
-            require_trust(Path(resume), saved, named, lambda _: "import it first, or pass it")
-            note_cluster(saved, config)
-            forbidden = forbidden_changes(saved, config)
-            if forbidden:
-                raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run")
+            require_continuation(Path(resume), saved, config, named, lambda _: "import it first, or pass it", _dotted)
         else:
-            config = _new_config(env or "HalfCheetahVel", learner, preset, physics, network, settings)
-            require_beginning(preset, config.init_from)
-        require_learner(config)
+            default, config = _new_config(env or "HalfCheetahVel", learner, preset, physics, network, settings)
+            require_new(default, config, preset, _dotted)
         folder = None if output_dir is None else Path(output_dir)
         prepared = prepare(Job(config, folder, None if resume is None else Path(resume), film_every))
-        try:
-            prepared.train()
-        finally:
-            prepared.close()
+        finish(prepared)
     return load(prepared.folder.path, trust_env=True)
+
+
+def require_new(
+    default: RunConfig, config: RunConfig, preset: Preset, name: Callable[[Setting], str] | None = None
+) -> None:
+    """Refuse a new run whose settings do not go together.
+
+    Args:
+        default: the settings where the user gives none.
+        name: gives the names of settings, if not those of their flags.
+    Raises:
+        ValueError: if it begins with no run but has to, is asked for what its learner cannot do, or has settings that
+            nothing would read.
+    """
+    require_beginning(preset, config.init_from)
+    require_learner(config)
+    require_read(config, {path: new for path, (_, new) in changes(default, config).items()}, name)
+
+
+def require_continuation(
+    folder: Path,
+    saved: RunConfig,
+    config: RunConfig,
+    named: tuple[str, ...],
+    remedy: Callable[[Import], str],
+    name: Callable[[Setting], str] | None = None,
+) -> None:
+    """Refuse to continue the run in a folder with settings that it cannot have; note what is not taken over.
+
+    Args:
+        named: the user's own classes that may be imported.
+        remedy: what a user who trusts others is to do.
+        name: gives the names of settings, if not those of their flags.
+    Raises:
+        ValueError: if settings differ that must not, nothing would read them, or code is not trusted.
+    """
+    forbidden = forbidden_changes(saved, config)
+    if forbidden:
+        raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run for that")
+    require_learner(config)
+    require_read(config, {path: new for path, (_, new) in changes(without_cluster(saved), config).items()}, name)
+    require_trust(folder, saved, named, remedy)
+    note_cluster(saved, config)
+
+
+def finish(prepared: Prepared) -> TrainingResult:
+    """Train a prepared run until all iterations are done, or a signal comes, and close it.
+
+    Raises:
+        CheckpointError, LogError, TrainingError: if it cannot go on; the last checkpoint is intact.
+    """
+    with contextlib.closing(prepared):
+        return prepared.train()
+
+
+def _dotted(path: Setting) -> str:
+    """The name of a setting in Python."""
+    return ".".join(path[-2:])
 
 
 def _named(env: str | type[Any] | Callable[[], Any], physics: Physics | None) -> str:
@@ -95,20 +146,19 @@ def _new_config(
     physics: Physics | None,
     network: Any,
     settings: dict[str, Any],
-) -> RunConfig:
+) -> tuple[RunConfig, RunConfig]:
+    """The default settings and the user's."""
     name = _named(env, physics)
     size: dict[str, Any] = {part: settings[part] for part in ("ways", "shots") if part in settings}
     with_settings(default_config(name, learner), size)  # refuses anything but numbers
     step: dict[str, Any] = {part: settings[part] for part in ("outer.step", "outer__step") if part in settings}
     default = with_settings(default_config(name, learner, preset, **size), step)
     config = with_settings(default, settings)
-    given = {path: new for path, (_, new) in changes(default, config).items()}
-    require_read(config, given, lambda path: ".".join(path[-2:]))
     if network is not None:
         config = with_settings(
             config, {"policy.network": network if isinstance(network, str) else module_name(network)}
         )
-    return config
+    return default, config
 
 
 @contextlib.contextmanager

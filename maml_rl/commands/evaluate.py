@@ -18,6 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.streams import lenient_streams
 from maml_rl.core.contracts import TaskFamily
@@ -29,11 +30,9 @@ from maml_rl.experiments.flags import Setting, require_read
 from maml_rl.experiments.runs import (
     Trained,
     WhichCheckpoint,
-    load_trained,
     pictures_as_trained,
     read_config,
     to_be_read,
-    warn_of_other_pictures,
 )
 from maml_rl.experiments.table import LEARNERS
 from maml_rl.experiments.trust import trusted_names
@@ -122,10 +121,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         config = evaluation_config(command)
         _require_writable(output)
         named = trusted_names(config, command.env and full_id(command.env, None), command.trust_env)
-        has_mean_actions = command.actions == "mean"
-        trained = load_trained(command.run, config, command.checkpoint, command.task_range, has_mean_actions, named)
-        warn_of_other_pictures(command.run, trained.built)
-        curve = _curve(command, trained)
+        run = Run(command.run, config, named)
+        with run.opened(command.checkpoint, command.actions, command.task_range) as trained:
+            curve = _curve(command, trained)
         described = _described(command, curve, trained)
         _print_table(curve, trained, described["episodes"], command.task_range)
         _write(output, curve, described)
@@ -250,18 +248,15 @@ def _require_one_shot(command: EvaluateCommand, saved: RunConfig) -> None:
 
 def _curve(command: EvaluateCommand, trained: Trained) -> AdaptationCurve:
     built, config = trained.built, trained.config
-    try:
-        if not command.one_shot_runs:
-            return built.curve(trained.state, trained.checkpoint.iteration)
-        runs = one_shot_runs(config.task.data_root, config.task.images)
-        pairs = [one_shot_examples(run, _norm(config)) for run in runs]
-        names = [f"run{number:02}" for number in range(1, len(runs) + 1)]
-        collector = GivenEpisodes(dict(zip(names, pairs, strict=True)), built.device, built.threads)
-        family = TaskFamily(built.family.source, collector, Accuracy())
-        given = dataclasses.replace(built.evaluation, family=family, block_size=1)
-        return given.curve(built.learner, trained.state, names, Key(command.seed, EVALUATION, 0))
-    finally:
-        built.close()
+    if not command.one_shot_runs:
+        return built.curve(trained.state, trained.checkpoint.iteration)
+    runs = one_shot_runs(config.task.data_root, config.task.images)
+    pairs = [one_shot_examples(run, _norm(config)) for run in runs]
+    names = [f"run{number:02}" for number in range(1, len(runs) + 1)]
+    collector = GivenEpisodes(dict(zip(names, pairs, strict=True)), built.device, built.threads)
+    family = TaskFamily(built.family.source, collector, Accuracy())
+    given = dataclasses.replace(built.evaluation, family=family, block_size=1)
+    return given.curve(built.learner, trained.state, names, Key(command.seed, EVALUATION, 0))
 
 
 def _norm(config: RunConfig) -> Any:

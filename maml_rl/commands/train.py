@@ -14,30 +14,28 @@ from typing import Annotated, Any
 
 import tyro
 
+from maml_rl.api.train import finish, require_continuation, require_new
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.streams import lenient_streams, program
-from maml_rl.experiments.build import require_learner
 from maml_rl.experiments.config import (
     IMAGES,
     OMNIGLOT,
     Physics,
     RunConfig,
-    forbidden_changes,
     with_outer_step,
 )
 from maml_rl.experiments.environments import full_id
-from maml_rl.experiments.flags import changes, require_own_flags, require_read
+from maml_rl.experiments.flags import require_own_flags
 from maml_rl.experiments.presets import (
     Preset,
     default_config,
     fitted,
     fitting_in_words,
     most_ways,
-    require_beginning,
 )
 from maml_rl.experiments.runs import read_config
-from maml_rl.experiments.training import Job, note_cluster, prepare, without_cluster
-from maml_rl.experiments.trust import by_flag, imports_of, require_trust
+from maml_rl.experiments.training import Job, prepare, without_cluster
+from maml_rl.experiments.trust import by_flag, imports_of
 from maml_rl.storage.checkpoint import CheckpointError
 from maml_rl.storage.log import LogError
 from maml_rl.storage.run_folder import RunFolder
@@ -98,11 +96,9 @@ def train(env: str = MAIN_ENV, arguments: Sequence[str] | None = None, preset: P
     except (ValueError, OSError) as error:
         return _fail(error, 2)  # nothing has been made
     try:
-        result = prepared.train()
+        result = finish(prepared)
     except (CheckpointError, LogError, TrainingError) as error:
         return _fail(error, 1)
-    finally:
-        prepared.close()
     folder = prepared.folder
     if result.interrupted_by is not None:
         print(f"to continue: {_continuation(command, folder)}", file=sys.stderr)
@@ -133,11 +129,9 @@ def parse_command(env: str, arguments: list[str], preset: Preset = "paper") -> T
     if first.outer_step is not None:
         default = with_outer_step(default, first.outer_step)
     command = _parsed(default, arguments, name, chosen)
-    require_beginning(chosen, command.run.init_from)
     if name == IMAGES:
         default, command = _fitted(command, functools.partial(_parsed, arguments=arguments, env=name, preset=chosen))
-    require_learner(command.run)
-    require_read(command.run, {path: new for path, (_, new) in changes(default, command.run).items()})
+    require_new(default, command.run, chosen)
     return command
 
 
@@ -176,13 +170,8 @@ def _resumed(first: argparse.Namespace, arguments: list[str]) -> TrainCommand:
     saved = read_config(Path(first.resume))
     env = full_id(first.env, first.physics) if first.env else saved.env
     command = _parsed(without_cluster(saved), arguments, env, "paper")
-    forbidden = forbidden_changes(saved, command.run)
-    if forbidden:
-        raise ValueError(f"a resumed run keeps its settings, but {'; '.join(forbidden)}: start a new run for that")
-    require_learner(command.run)
-    require_read(command.run, {path: new for path, (_, new) in changes(without_cluster(saved), command.run).items()})
-    require_trust(Path(first.resume), saved, tuple(filter(None, (first.env and env, first.network))), by_flag)
-    note_cluster(saved, command.run)
+    named = tuple(filter(None, (first.env and env, first.network)))
+    require_continuation(Path(first.resume), saved, command.run, named, by_flag)
     return command
 
 

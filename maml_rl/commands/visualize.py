@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.streams import lenient_streams
 from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.flags import require_read
-from maml_rl.experiments.gallery import FILMS, PLOTS, Options, draw_all, show
-from maml_rl.experiments.runs import WhichCheckpoint, load_trained, read_config, to_be_read, warn_of_other_pictures
+from maml_rl.experiments.gallery import FILMS, PLOTS
+from maml_rl.experiments.runs import WhichCheckpoint, read_config, to_be_read
 from maml_rl.experiments.trust import trusted_names
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.storage.atomic import require_writable
@@ -83,15 +84,15 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
         config = _config(command)
         require_writable(command.output_dir, *PLOTS, *FILMS)
         named = trusted_names(config, command.env and full_id(command.env, None), command.trust_env)
-        has_mean_actions = command.actions == "mean"
-        trained = load_trained(command.run, config, command.checkpoint, command.task_range, has_mean_actions, named)
-        try:
-            warn_of_other_pictures(command.run, trained.built)
-            command.output_dir.mkdir(parents=True, exist_ok=True)
-            options = Options(command.num_shown, command.film, backend, command.task_range)
-            draw_all(show(trained), command.run, command.output_dir, options)
-        finally:
-            trained.built.close()
+        Run(command.run, config, named).draw(
+            command.output_dir,
+            command.num_shown,
+            command.film,
+            backend,
+            command.checkpoint,
+            command.actions,
+            command.task_range,
+        )
     except SamplingError as error:
         return _fail(error, 1)
     except (ValueError, OSError) as error:

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from maml_rl.commands import evaluate as evaluate_command
+from maml_rl.api.run import Run
 from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import train
 from maml_rl.experiments.config import SINUSOID
@@ -95,7 +95,7 @@ def test_wrong_settings_are_refused(runs, flags, message, capfd):
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed(runs, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(evaluate_command, "load_trained", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(Run, "opened", lambda *_: pytest.fail("computed"))
     (tmp_path / "a.json").mkdir()
     assert evaluate([str(runs["return"]), "--output", str(tmp_path / "a")]) == 2
     assert "a.json is a folder; choose another" in capfd.readouterr().err

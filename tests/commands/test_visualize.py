@@ -11,7 +11,7 @@ import mujoco
 import pytest
 from PIL import Image
 
-from maml_rl.commands import visualize as visualize_command
+from maml_rl.api.run import Run
 from maml_rl.commands.train import train
 from maml_rl.commands.visualize import SHIPPED_RUN, visualize
 from maml_rl.experiments.config import SINUSOID
@@ -125,7 +125,7 @@ def test_a_folder_that_is_no_run_and_a_checkpoint_of_another_are_refused(runs, t
 
 
 def test_pictures_that_cannot_be_written_are_refused_before_anything_is_computed(runs, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(visualize_command, "load_trained", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(Run, "opened", lambda *_: pytest.fail("computed"))
     (tmp_path / "adaptation.gif").mkdir()
     assert draw(runs[NAVIGATION], tmp_path) == 2
     assert "adaptation.gif is a folder" in capfd.readouterr().err
