@@ -49,7 +49,8 @@ _DISTRIBUTIONS = {  # packages that pip knows under another name
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-_MACHINERY = {"adapters.py", "candidate.py", "check.py", "plug_in.py", "sharing.py", "task_env.py"}  # is not to blame
+_ENVS = Path(__file__).parent
+_MACHINERY = {"adapters.py", "checking", "plug_in.py", "task_env.py"}  # files and folders there that are not to blame
 
 
 class World(NamedTuple):
@@ -297,7 +298,8 @@ def _is_users(file: str) -> bool:
     """Whether a file belongs neither to a package, nor to Python, nor to the code here that runs environments."""
     if "site-packages" in file or file.startswith((sysconfig.get_path("stdlib"), "<")):
         return False
-    return os.path.dirname(file) != os.path.dirname(__file__) or os.path.basename(file) not in _MACHINERY
+    path = Path(file)
+    return not path.is_relative_to(_ENVS) or path.relative_to(_ENVS).parts[0] not in _MACHINERY
 
 
 def module_file(module_name: str, outside: Path) -> str | None:

@@ -63,7 +63,8 @@ def find_own_environments() -> None:
     if present is None or (present.__file__ and Path(present.__file__).resolve().parent == OWN_ENVIRONMENTS):
         return
     theirs = [name for name in sys.modules if name.startswith("envs.")]
-    taken = [name for name in theirs if (OWN_ENVIRONMENTS / f"{name.split('.')[1]}.py").exists()]
+    own = {place.stem for place in OWN_ENVIRONMENTS.iterdir()}  # modules and rooms
+    taken = [name for name in theirs if name.split(".")[1] in own]
     if taken:
         raise ImportError(
             f"{taken[0]} of your folder envs/ has the name of a module of this project: rename your folder, to my_envs "

@@ -15,9 +15,10 @@ from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
 from envs.adapters import tells_success
-from envs.check import SUPPORTED_ACTIONS, is_supported, observations_are_of_unit_size
-from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
-from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
+from envs.checking.check import SUPPORTED_ACTIONS, is_supported, observations_are_of_unit_size
+from envs.checking.check import (
+    check_world as check_world,  # for the command that checks, which may not import envs either
+)
 from envs.observation_moments import observation_moments
 from envs.oracle import Oracle
 from envs.pictures import require_pictures
@@ -27,6 +28,9 @@ from envs.plug_in import is_live as is_live  # with the next two for saved runs,
 from envs.plug_in import module_file as module_file
 from envs.plug_in import no_such_module as no_such_module
 from envs.plug_in import remember as remember
+from envs.robots.mujoco_batch import (
+    MujocoTaskVectorEnv as MujocoTaskVectorEnv,  # for benchmarks, which may not import envs
+)
 from envs.task_env import SimulationError, Task, TaskVectorEnv
 from maml_rl.core.keys import INITIALISATION, TASKS, Key
 from maml_rl.core.lift import Threads

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "envs"
 
 def test_it_imports_nothing_of_the_project_and_no_torch():
     outside = set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 outside |= {alias.name.split(".")[0] for alias in node.names}
@@ -62,7 +62,7 @@ def missing(name):
 loads, ctypes.CDLL = ctypes.CDLL, missing
 import envs
 ctypes.CDLL = loads
-import envs.half_cheetah
+import envs.robots.half_cheetah
 print(os.environ["MUJOCO_GL"])
 """
     done = subprocess.run(

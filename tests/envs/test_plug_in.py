@@ -17,7 +17,7 @@ SOURCE = """
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import RescaleAction, TimeLimit, TransformReward
-from envs.navigation import Navigation2DVectorEnv
+from envs.toys.navigation import Navigation2DVectorEnv
 
 class Walk(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-9, 9, (1,))

@@ -11,12 +11,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
+from ..adapters import SingleFromVector
+from ..task_env import episode_length
+from ..tasks import DirectionTasks, Motion, TaskDistribution, VelocityTasks
 from .mujoco_batch import MujocoTaskVectorEnv, Pay
 from .physics import HalfCheetahPhysics, half_cheetah_physics
 from .planar_chain import PlanarChain
-from .task_env import episode_length
-from .tasks import DirectionTasks, Motion, TaskDistribution, VelocityTasks
 
 TOTAL_MASS = 14.0  # [kg], the settotalmass of half_cheetah.xml
 XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"

@@ -18,8 +18,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from ..task_env import Task
 from .candidate import SEED, Batch, Candidate, Single, is_same, layers
-from .task_env import Task
 
 MAX_BYTES = 2**20  # of one pickled value; larger ones are data sets and models, which take long to compare
 _STATELESS = (FunctionType, ModuleType, type, staticmethod, classmethod, property, gymnasium.Space)

@@ -19,11 +19,9 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from .adapters import DEFAULT_HORIZON, own_horizon
-from .candidate import NUM_TASKS, SEED, Batch, Candidate, first_difference, is_same, layers, play, short
-from .mujoco_batch import MujocoTaskVectorEnv
-from .pictures import require_pictures
-from .plug_in import (
+from ..adapters import DEFAULT_HORIZON, own_horizon
+from ..pictures import require_pictures
+from ..plug_in import (
     TASK_METHODS,
     World,
     flattened,
@@ -33,8 +31,10 @@ from .plug_in import (
     raising_function,
     wrong_definitions,
 )
+from ..robots.mujoco_batch import MujocoTaskVectorEnv
+from ..task_env import Task
+from .candidate import NUM_TASKS, SEED, Batch, Candidate, first_difference, is_same, layers, play, short
 from .sharing import disturbing_method, is_over, places_of_the_last_episode
-from .task_env import Task
 
 FEW_STEPS = 10  # played for the contract
 LARGEST = float(np.finfo(np.float32).max)  # of a number that training keeps

@@ -11,11 +11,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
+from ..adapters import SingleFromVector
+from ..task_env import episode_length
+from ..tasks import DirectionTasks, GoalTasks, Motion, TaskDistribution, VelocityTasks
 from .mujoco_batch import STAGE_ACC, STAGE_NONE, MujocoTaskVectorEnv, Pay, draw_post
 from .physics import AntPhysics, ant_physics
-from .task_env import episode_length
-from .tasks import DirectionTasks, GoalTasks, Motion, TaskDistribution, VelocityTasks
 
 XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
 TORSO = 1  # the body that carries all others

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from envs.check import check_world
+from envs.checking.check import check_world
 from envs.plug_in import World
 
 GOALS = [0.0]

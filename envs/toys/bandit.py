@@ -8,8 +8,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
-from .task_env import Step, Task, TaskVectorEnv, episode_length
+from ..adapters import SingleFromVector
+from ..task_env import Step, Task, TaskVectorEnv, episode_length
 
 HORIZON = 1  # [steps]: a pull is an episode, and the n pulls of Duan et al. are n episodes
 

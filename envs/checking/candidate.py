@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from .adapters import DEFAULT_HORIZON, own_horizon
-from .plug_in import World, flattened, make_batch, make_single, with_tasks
-from .task_env import Task, TaskVectorEnv
+from ..adapters import DEFAULT_HORIZON, own_horizon
+from ..plug_in import World, flattened, make_batch, make_single, with_tasks
+from ..task_env import Task, TaskVectorEnv
 
 NUM_TASKS = 8  # drawn to find two that differ
 SEED = 2**40  # of the first episode: episodes of training have seeds of 64 bits

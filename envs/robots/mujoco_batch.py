@@ -13,9 +13,9 @@ import mujoco.batch
 import numpy as np
 from numpy.typing import NDArray
 
+from ..task_env import SimulationError, Step, Task, TaskVectorEnv
+from ..tasks import Motion, TaskDistribution
 from .physics import Physics
-from .task_env import SimulationError, Step, Task, TaskVectorEnv
-from .tasks import Motion, TaskDistribution
 
 STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
 STAGE_ACC = mujoco.mjtStage.mjSTAGE_ACC.value
