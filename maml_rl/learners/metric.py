@@ -13,7 +13,7 @@ from torch import Tensor
 from maml_rl.core.acting import FeedForward
 from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
 from maml_rl.core.clock import Clock
-from maml_rl.core.contracts import Actor, Collector, Previous, Report
+from maml_rl.core.contracts import Actor, Collector, Learner, Previous, Report
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
@@ -107,7 +107,7 @@ class MetricNetwork(FeedForward):
         return encode_presented(params, both, support.context, config, normalise)
 
 
-class MetricLearner:
+class MetricLearner(Learner):
     """A learner whose encoder is trained so that comparing features gives the right class. It adapts by remembering the
     support, nothing else."""
 
@@ -124,7 +124,7 @@ class MetricLearner:
         self._adam, self._shape, self._collector, self._threads = adam, shape, collector, threads
 
     def init(self, key: Key) -> MetricState:
-        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        generator = key.torch_generator()
         config, comparison = self.network.config, self.network.comparison
         params = init_encoder(generator, config, self._shape.num_channels)
         params |= comparison.init(generator, config.num_features(self._shape.side))
@@ -166,9 +166,6 @@ class MetricLearner:
         learned = state.params | {f"{RUNNING}{name}": value for name, value in state.running.items()}
         support = {f"{SUPPORT}images": adapted.images, f"{SUPPORT}labels": adapted.labels}
         return Actor(self.network, stack(learned, num_tasks(adapted)) | support)
-
-    def num_gradient_steps(self, adapted: Examples) -> int:
-        return 0
 
     def _passes(self, theta: Params, support: Examples, query: Examples) -> list[EncoderPass]:
         """Passes through the encoder, with derivatives: support and query normalised as one batch, or the support and
