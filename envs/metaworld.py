@@ -54,7 +54,7 @@ def load_metaworld() -> ModuleType:
     except ImportError as error:
         raise gymnasium.error.DependencyNotInstalled(
             f"Meta-World cannot be imported ({error}): take "
-            "pip install --no-deps -r requirements-metaworld.txt, see docs/metaworld.md"
+            "pip install --no-deps -r requirements-metaworld.txt in the project's source, see docs/metaworld.md there"
         ) from error
     mocap_base: Any = SawyerMocapBase
     written_for_11_columns = mocap_base.reset_mocap_welds

@@ -298,7 +298,7 @@ def _cannot_be_made(name: str, settings: dict[str, Any], error: Exception) -> Va
         return ValueError(f"{name} {': '.join(package)}")
     return ValueError(
         f"{name}({_listed(settings)}) raised {located(error)}: correct what raises it, then look with "
-        f"scripts/check_env.py {name}"
+        f"maml-rl check-env {name}"
     )
 
 

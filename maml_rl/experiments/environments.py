@@ -319,7 +319,7 @@ def environment_remarks(config: RunConfig) -> list[str]:
         findings = [finding for finding in findings if finding.name != observations_are_of_unit_size.__name__]
     for finding in findings:
         if finding.severity == "error":
-            raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env})")
+            raise ValueError(f"{finding} (for all that is wrong: maml-rl check-env {config.env})")
     return [*map(str, findings), *_remarks_on_copies(config)]
 
 
