@@ -2,9 +2,12 @@
 
 import ctypes
 import os
+import pkgutil
 import sys
 
 import gymnasium
+
+__path__[:] = pkgutil.extend_path(__path__, __name__)  # then the modules of a user's own folders called envs/
 
 LIBRARIES = {
     "egl": ("libEGL.so.1", "libEGL.so"),

@@ -68,6 +68,21 @@ def _search_here(module_name: str) -> None:
         own.__path__.append(theirs)  # a user's own folder called envs/, beside this project's package
 
 
+def hidden_file(module_name: str) -> Path | None:
+    """The user's module in a folder called envs/ that cannot be imported, because this project has one of its name."""
+    package, _, rest = module_name.partition(".")
+    if package != __package__ or not rest:
+        return None
+    place = Path(*rest.split("."))
+    files = (Path(folder, file) for folder in _theirs() for file in (f"{place}.py", place / "__init__.py"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _theirs() -> list[str]:
+    """Folders called envs/ beside this project's package."""
+    return list(sys.modules[__package__].__path__)[1:]
+
+
 def _specs(module_name: str) -> list[ModuleSpec]:
     """The import specs of a module's packages and then the module, as far as they are found without running any."""
     specs: list[ModuleSpec] = []
@@ -119,7 +134,7 @@ def imported(module_name: str) -> ModuleType:
 
 
 def did_you_mean(name: str) -> str:
-    """The end of a message about a name that is almost module:Class; no module is imported for it."""
+    """The end of a message that suggests module:Class for a name that is nearly one; imports nothing."""
     guesses = _guesses(name)
     return f": did you mean {' or '.join(guesses)}?" if guesses else ""
 

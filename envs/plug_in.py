@@ -14,8 +14,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import DtypeObservation, FlattenObservation, TransformObservation
 
-from .adapters import ByteScale, ScaledVector, VectorFromSingle, byte_scale
-from .modules import did_you_mean, home_of, imported, package_of, require_own
+from .adapters import VectorFromSingle
+from .modules import did_you_mean, hidden_file, home_of, imported, package_of, require_own
+from .scaling import ByteScale, ScaledVector, byte_scale
 from .task_env import TaskVectorEnv
 from .tracebacks import located, missing_package
 
@@ -92,6 +93,11 @@ def find_world(name: str) -> World:
     require_own(module_name)
     module = imported(module_name)
     maker = getattr(module, attribute, None)
+    if maker is None and (hidden := hidden_file(module_name)):
+        raise ValueError(
+            f"env must name a module of yours alone, but this project has {module_name}, too, which hides {hidden}: "
+            "rename yours, or its folder"
+        )
     if maker is None and module_name == __package__:
         raise ValueError(
             f"env must not be in envs/__init__.py, since envs is this project's package, got {name!r}: move it into a "
