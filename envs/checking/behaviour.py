@@ -39,13 +39,13 @@ def tasks_depend_on_rng_alone(candidate: Candidate) -> Iterator[Finding]:
 
 
 def observations_keep(candidate: Candidate) -> Iterator[Finding]:
-    """Observations that were handed out are not overwritten later."""
+    """Observations that were returned are not overwritten later."""
     played = candidate.play(candidate.tasks()[0])
     for number, (held, copied) in enumerate(zip(played.held, played.observations, strict=True)):
         if not is_same(held, copied):
             yield error_of(
                 observations_keep,
-                f"observation {number} was handed out as {short(copied)} and has become {short(held)}",
+                f"observation {number} was returned as {short(copied)} and has become {short(held)}",
                 "return a copy: observation.copy()",
             )
             return
@@ -80,7 +80,7 @@ def a_task_waits_for_reset(candidate: Candidate) -> Iterator[Finding]:
 
 
 def tasks_matter(candidate: Candidate) -> Iterator[Finding]:
-    """Some two tasks lead to other observations or rewards."""
+    """Tasks differ in their observations or rewards."""
     tasks = candidate.tasks()
     if not all(is_same_task(tasks[0], task) for task in tasks) and candidate.two_that_differ is None:
         yield warning_of(

@@ -125,7 +125,7 @@ class Candidate:
 
     @functools.cached_property
     def two_that_differ(self) -> tuple[Task, Task] | None:
-        """Two tasks in which equal seeds and actions do not lead to the same."""
+        """Two tasks whose episodes differ under equal seeds and actions; None if there are none."""
         tasks, subject = self.tasks(), self.subject()
         actions = self.actions(subject)
         first = play(subject, actions, tasks[0])

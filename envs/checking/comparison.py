@@ -16,7 +16,7 @@ class Played(NamedTuple):
     """A few episodes of one task, step by step."""
 
     observations: list[Any]  # copies, made at once; of resets and steps
-    held: list[Any]  # the same, as they were handed out
+    held: list[Any]  # the same, as they were returned
     rewards: list[Any]
     ends: list[Any]  # (terminated, truncated)
 
@@ -49,7 +49,7 @@ def first_difference(one: Played, other: Played) -> str | None:
     for name in ("observations", "rewards", "ends"):
         for number, (a, b) in enumerate(zip(getattr(one, name), getattr(other, name), strict=False)):
             if not is_same(a, b):
-                return f"{name[:-1]} {number} is {short(a)} the first time and {short(b)} the second"
+                return f"{name[:-1]} {number} differs between two runs: {short(a)} and {short(b)}"
     return None
 
 

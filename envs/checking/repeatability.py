@@ -28,7 +28,7 @@ def a_seed_decides_everything(candidate: Candidate) -> Iterator[Finding]:
     for other, whose in ((again, "of the same environment"), (candidate.play(task), "of another one")):
         difference = first_difference(first, other)
         if difference:
-            what = f"two episodes {whose}, of equal seed, task and actions, differ: {difference}"
+            what = f"two episodes {whose} have equal seed, task and actions, but {difference}"
             wrapper = candidate.wrapper_with_memory(task)
             yield (
                 _memory(wrapper, what)

@@ -17,7 +17,7 @@ UNIT_SIZE = (0.01, 100.0)  # the largest entry of all observations: beyond these
 
 
 def steps_return_what_they_must(candidate: Candidate) -> Iterator[Finding]:
-    """Observations lie in their space, rewards are finite numbers, ends are yes or no."""
+    """Observations lie in their space, rewards are finite numbers, ends are booleans."""
     subject = candidate.subject()
     space = subject.observation_space
     subject.set_task(subject.sample_tasks(1, np.random.default_rng(0))[0])

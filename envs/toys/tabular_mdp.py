@@ -1,4 +1,4 @@
-"""Random Markov decision processes with few states: everything about them has to be found out."""
+"""Random Markov decision processes with few states, whose rewards and transitions differ between tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of the few-shot leaderboard: every learner under one budget, asked the same episodes."""
+"""The command line of the few-shot leaderboard: every learner under one budget, scored on the same episodes."""
 
 from __future__ import annotations
 
