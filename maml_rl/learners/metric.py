@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import torch
@@ -196,28 +196,55 @@ def squared_distance(left: Tensor, right: Tensor) -> Tensor:
     return (left.unsqueeze(-2) - right.unsqueeze(-3)).square().sum(dim=-1)
 
 
-def omniglot(ways: int, shots: int, train_ways: int, config: Any) -> entry.Protocol:
-    """The protocol of both papers, with `train_ways` classes in an episode of training."""
-    return entry.Protocol(
-        num_iterations=20_000,
-        num_tasks=1,
-        episodes=EpisodeConfig(ways=ways, shots=shots, train_ways=train_ways, queries=5, test_queries=15),
-        evaluation=EvaluationConfig(num_tasks=100, num_steps=0),
-        config=config,
+def make_entry(
+    name: str,
+    summary: str,
+    config: Callable[[], Any],
+    comparison: Callable[[Any], Comparison],
+    train_ways: Callable[[int], int],
+    faster: Callable[[Any], Any],
+) -> entry.Entry:
+    """A line of the table for a learner that compares features.
+
+    Args:
+        config: makes its default settings.
+        comparison: of settings.
+        train_ways: classes in an episode of training, for those of the test.
+        faster: changes the paper's settings to some that learn faster.
+    """
+
+    def build(context: entry.Context, config: Any) -> MetricLearner:
+        shape, collector = context.details.shape, context.family.collector
+        outer = config.outer.gradient
+        return MetricLearner(config.network, outer, comparison(config), shape, collector, context.threads)
+
+    def omniglot(ways: int, shots: int) -> entry.Protocol:
+        """The protocol of both papers."""
+        return entry.Protocol(
+            num_iterations=20_000,
+            num_tasks=1,
+            episodes=EpisodeConfig(ways=ways, shots=shots, train_ways=train_ways(ways), queries=5, test_queries=15),
+            evaluation=EvaluationConfig(num_tasks=100, num_steps=0),
+            config=config(),
+        )
+
+    def fast(paper: entry.Protocol) -> entry.Protocol:
+        """The protocol with a third of the pictures in an episode, and a larger learning rate that decays to zero."""
+        episodes = replace(paper.episodes, train_ways=20)
+        return paper._replace(num_iterations=FAST_ITERATIONS, episodes=episodes, config=faster(paper.config))
+
+    return entry.Entry(
+        name,
+        summary,
+        {"pictures": config},
+        build,
+        devices=("cpu",),
+        any_ways=True,
+        paper=omniglot,
+        presets={"fast": fast},
     )
 
 
 HALVED = GradientOuter(gradient=AdamConfig(decay="halve", decay_steps=2000))
-
-
-def faster(paper: entry.Protocol, config: Any) -> entry.Protocol:
-    """The protocol with a third of the pictures in an episode, and twice the learning rate, which decays to zero."""
-    return paper._replace(num_iterations=FAST_ITERATIONS, episodes=_with_train_ways(paper.episodes, 20), config=config)
-
-
 FAST_ITERATIONS = 9000
 FAST_OUTER = GradientOuter(gradient=AdamConfig(learning_rate=2e-3, decay="cosine", decay_steps=FAST_ITERATIONS))
-
-
-def _with_train_ways(episodes: EpisodeConfig, train_ways: int) -> EpisodeConfig:
-    return EpisodeConfig(**{**vars(episodes), "train_ways": train_ways})
