@@ -1,6 +1,10 @@
 """Environments with tasks. Importing this package registers their ids with Gymnasium."""
 
+import pkgutil
+
 import gymnasium
+
+__path__[:] = pkgutil.extend_path(__path__, __name__)  # then the modules of a user's own folders called envs/
 
 
 def _register(name: str, module: str, body: str, **settings: str | int) -> None:
@@ -31,13 +35,13 @@ METAWORLD_CLASSES = (
 
 for _physics in ("rllab", "gym"):
     for _task in ("Vel", "Dir"):
-        _register(f"HalfCheetah{_task}-{_physics}", "half_cheetah", f"HalfCheetah{_task}", physics=_physics)
+        _register(f"HalfCheetah{_task}-{_physics}", "robots.half_cheetah", f"HalfCheetah{_task}", physics=_physics)
     for _task in ("Vel", "Dir", "Goal"):
-        _register(f"Ant{_task}-{_physics}", "ant", f"Ant{_task}", physics=_physics)
-_register("Navigation2D", "navigation", "Navigation2D")
+        _register(f"Ant{_task}-{_physics}", "robots.ant", f"Ant{_task}", physics=_physics)
+_register("Navigation2D", "toys.navigation", "Navigation2D")
 _register("ML10", "metaworld", "MetaWorld", benchmark="ML10")
 for _class in METAWORLD_CLASSES:
     _register(f"ML1-{_class}", "metaworld", "MetaWorld", benchmark=f"{_class}-v3")
 for _num_arms in (5, 10, 50):
-    _register(f"Bandit-K{_num_arms}", "bandit", "BernoulliBandit", num_arms=_num_arms)
-_register("TabularMDP", "tabular_mdp", "TabularMDP")
+    _register(f"Bandit-K{_num_arms}", "toys.bandit", "BernoulliBandit", num_arms=_num_arms)
+_register("TabularMDP", "toys.tabular_mdp", "TabularMDP")

@@ -1,4 +1,4 @@
-"""Meta-World's ML1 and ML10: a robot arm, fifty things to do with it, and a goal that it is not shown.
+"""Meta-World's ML1 and ML10: a robot arm, fifty kinds of manipulation, and goals that are not observed.
 
 The package `metaworld` is optional and imported only when an environment is made: see docs/metaworld.md.
 """
@@ -32,7 +32,7 @@ _WELD = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0, 0.0]
 
 @dataclass(frozen=True)
 class MetaWorldTask:
-    """One placement of one class."""
+    """A class of Meta-World, and where its object and goal lie."""
 
     name: str  # of Meta-World's class: "reach-v3", ...
     placement: tuple[float, ...]  # Meta-World's `rand_vec`: of most classes object and goal, of some only one [m]
@@ -54,7 +54,7 @@ def load_metaworld() -> ModuleType:
     except ImportError as error:
         raise gymnasium.error.DependencyNotInstalled(
             f"Meta-World cannot be imported ({error}): take "
-            "pip install --no-deps -r requirements-metaworld.txt, see docs/metaworld.md"
+            "pip install --no-deps -r requirements-metaworld.txt in the project's source, see docs/metaworld.md there"
         ) from error
     mocap_base: Any = SawyerMocapBase
     written_for_11_columns = mocap_base.reset_mocap_welds
@@ -171,7 +171,7 @@ class MetaWorldVectorEnv(TaskVectorEnv):
         self._active, self._idle = [None] * self.num_envs, []
 
     def _deal(self, tasks: list[MetaWorldTask], num_tasks: int, rng: np.random.Generator) -> list[MetaWorldTask]:
-        """Classes in turn and no goal twice before all of its class were dealt, in random order.
+        """Draw tasks: classes in turn, and in random order every goal of a class before any of them again.
 
         Not independent draws: every class has its share of a batch, and 50 test tasks of ML1 are all there are.
         """
@@ -238,7 +238,7 @@ def _warning(counts: NDArray[np.intc]) -> str:
 
 
 class MetaWorldEnv(SingleFromVector):
-    """A Sawyer arm at a table with one of fifty things to do, at a goal that it is not shown.
+    """A Sawyer arm at a table that manipulates an object, towards a goal that it does not observe.
 
     ## Task
     `MetaWorldTask(name, placement)`: a class of Meta-World and where its object and goal lie [m]. ML1 has 50 goals of

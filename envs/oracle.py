@@ -1,4 +1,4 @@
-"""The same environments for a robot that sees its task, which is the most that adaptation can find out."""
+"""The oracle: environments that show their task, which bounds what adaptation can gain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def task_vector(task: Task) -> NDArray[np.float64]:
 
 
 class Oracle(TaskVectorWrapper):
-    """`env` with the present task's numbers at the end of each observation. It takes over `env`.
+    """`env` with the present task's numbers at the end of each observation. The wrapper closes `env`.
 
     Rewards, ends, seeds and tasks are `env`'s. Until `set_tasks` it needs a task that `env` knows of.
     """

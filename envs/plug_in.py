@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import functools
-import importlib
-import importlib.util
 import inspect
-import os
 import re
-import sys
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,32 +14,17 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import DtypeObservation, FlattenObservation, TransformObservation
 
-from .adapters import ByteScale, ScaledVector, VectorFromSingle, byte_scale
+from .adapters import VectorFromSingle
+from .modules import did_you_mean, hidden_file, home_of, imported, package_of, require_own
+from .scaling import ByteScale, ScaledVector, byte_scale
 from .task_env import TaskVectorEnv
+from .tracebacks import located, missing_package
 
 GUIDE = "docs/custom_environments.md"
 TASK_METHODS = {
     "sample_tasks": "sample_tasks(self, num_tasks, rng), which returns a list of num_tasks tasks drawn with rng",
     "set_task": "set_task(self, task), which makes task the one to be solved from the next reset on",
 }
-_CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {  # parameters, and a call as it is made
-    "sample_tasks": ("self, num_tasks, rng", (1, None), {}),
-    "sample_test_tasks": ("self, num_tasks, rng", (1, None), {}),
-    "set_task": ("self, task", (None,), {}),
-    "set_tasks": ("self, tasks", (None,), {}),
-    "reset": ("self, *, seed=None, options=None", (), {"seed": 0}),
-    "step": ("self, action", (None,), {}),
-}
-_DISTRIBUTIONS = {  # packages that pip knows under another name
-    "Box2D": '"gymnasium[box2d]"',
-    "PIL": "pillow",
-    "ale_py": "ale-py",
-    "cv2": "opencv-python",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-}
-_MACHINERY = {"adapters.py", "candidate.py", "check.py", "plug_in.py", "sharing.py", "task_env.py"}  # is not to blame
 
 
 class World(NamedTuple):
@@ -112,12 +87,17 @@ def find_world(name: str) -> World:
     if not colon:
         return _registered(name, name)
     if not module_name or not attribute:
-        raise ValueError(f"env must be an id or module:Class, got {name!r}{_did_you_mean(name)}")
+        raise ValueError(f"env must be an id or module:Class, got {name!r}{did_you_mean(name)}")
     if "/" in module_name or module_name.endswith(".py"):
-        raise ValueError(f"env must name a module, as import does, not a file, got {name!r}{_did_you_mean(name)}")
-    _require_own(module_name)
-    module = _imported(module_name)
+        raise ValueError(f"env must name a module, as import does, not a file, got {name!r}{did_you_mean(name)}")
+    require_own(module_name)
+    module = imported(module_name)
     maker = getattr(module, attribute, None)
+    if maker is None and (hidden := hidden_file(module_name)):
+        raise ValueError(
+            f"env must name a module of yours alone, but this project has {module_name}, too, which hides {hidden}: "
+            "rename yours, or its folder"
+        )
     if maker is None and module_name == __package__:
         raise ValueError(
             f"env must not be in envs/__init__.py, since envs is this project's package, got {name!r}: move it into a "
@@ -131,9 +111,9 @@ def find_world(name: str) -> World:
             f"of that name; its environments are {_environments_of(module)}"
         )
     world = _as_world(name, maker)
-    if not isinstance(maker, type) and _package(_home(maker)) != _package(module_name):
+    if not isinstance(maker, type) and package_of(home_of(maker)) != package_of(module_name):
         raise ValueError(
-            f"env must name a function that {module_name} defines, but {name} is {maker!r} of {_home(maker)}: define "
+            f"env must name a function that {module_name} defines, but {name} is {maker!r} of {home_of(maker)}: define "
             "one there that returns the environment"
         )
     return world
@@ -233,221 +213,9 @@ def flattened(name: str, env: gymnasium.Env) -> gymnasium.Env:
     return env
 
 
-def wrong_definitions(env: Any) -> Iterator[tuple[str, str]]:
-    """Methods that do not take what they will be called with: what each takes, and the definition it needs."""
-    for name, (parameters, arguments, keywords) in _CALLS.items():
-        method = _method(env, name)
-        if method is None:
-            continue
-        if name == "reset" and env is not env.unwrapped:
-            keywords = {**keywords, "options": None}  # wrappers hand it on
-        try:
-            signature = inspect.signature(method)
-        except (TypeError, ValueError):
-            continue  # of a built-in function
-        try:
-            signature.bind(*arguments, **keywords)
-        except TypeError:
-            yield f"{name} takes the arguments {signature}", f"define it as `def {name}({parameters})`"
-
-
-def _method(env: Any, name: str) -> Any:
-    """A method; reset and step of a single environment are its innermost, as wrappers pass the same arguments on."""
-    if not isinstance(env, gymnasium.Env) or name in ("reset", "step"):
-        return getattr(env.unwrapped, name, None)
-    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
-
-
-def missing_package(error: BaseException | None) -> tuple[str, str] | None:
-    """The package that is not installed, and how to get it; None if that is not what raised the error."""
-    while error is not None:
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            package = error.name.partition(".")[0]
-            if importlib.util.find_spec(package) is None:
-                remedy = f"pip install {_DISTRIBUTIONS.get(package, package)}"
-                if _is_users(_last_file(error)):
-                    remedy += f", or put the folder of {package} on PYTHONPATH if it is a module of your own"
-                return f"needs the package {package}, which is not installed", remedy
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def located(error: BaseException) -> str:
-    """An exception in one line: its type, its words, and the last line of the user's own files that it passed."""
-    own = _users_frames(error)
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{words} ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else words
-
-
-def raising_function(error: BaseException) -> str | None:
-    """The first of the user's own functions that an exception passed."""
-    return next((frame.name for frame in _users_frames(error) if frame.name.isidentifier()), None)
-
-
-def _users_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-
-
-def _last_file(error: BaseException) -> str:
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    return next((file for file in reversed(files) if not file.startswith("<")), "<")
-
-
-def _is_users(file: str) -> bool:
-    """Whether a file belongs neither to a package, nor to Python, nor to the code here that runs environments."""
-    if "site-packages" in file or file.startswith((sysconfig.get_path("stdlib"), "<")):
-        return False
-    return os.path.dirname(file) != os.path.dirname(__file__) or os.path.basename(file) not in _MACHINERY
-
-
-def module_file(module_name: str, outside: Path) -> str | None:
-    """The file that holds a module, found without importing anything; None if it cannot be found.
-
-    Args:
-        outside: a folder from which no module is imported, neither this one nor, from now on, any other.
-    Raises:
-        ValueError: if the module lies in that folder, or belongs to Python.
-    """
-    _require_own(module_name)
-    closed = outside.resolve()
-    sys.path[:] = [entry for entry in sys.path if not Path(entry).resolve().is_relative_to(closed)]
-    if not Path.cwd().is_relative_to(closed):
-        _search_here(module_name)
-    specs = _specs(module_name)
-    if any(Path(place).resolve().is_relative_to(closed) for spec in specs for place in _places(spec)):
-        raise ValueError(
-            f"env must name a module outside of the run's folder, but {module_name!r} lies in {outside}: put it "
-            "elsewhere, after reading it"
-        )
-    if len(specs) > module_name.count("."):
-        return next(iter(_places(specs[-1])), specs[-1].origin)
-    return getattr(sys.modules.get(module_name), "__file__", None)
-
-
 def is_live(name: str) -> bool:
     """Whether this process already has the maker of that name, so that nothing need be imported."""
     return name in _live
-
-
-def _require_own(module_name: str) -> None:
-    """Refuse Python's own modules, whose functions may do anything and return no environment."""
-    if _package(module_name) in sys.stdlib_module_names:
-        raise ValueError(
-            f"env must name a module of yours, but {module_name!r} belongs to Python: rename yours if it is called that"
-        )
-
-
-def no_such_module(module_name: str) -> ValueError:
-    return ValueError(
-        f"env must name a module that can be found, but {module_name!r} is neither on sys.path nor in {os.getcwd()}: "
-        "go to the folder that holds it, or put that folder on PYTHONPATH"
-    )
-
-
-def _search_here(module_name: str) -> None:
-    """Let imports search the current directory, too, if a module is not found without it."""
-    importlib.invalidate_caches()
-    here = os.getcwd()
-    if here not in sys.path and len(_specs(module_name)) <= module_name.count("."):
-        sys.path.append(here)  # a script's own folder is there, the user's is not
-    own = sys.modules[__package__]
-    theirs = os.path.join(here, "envs")
-    if module_name.startswith("envs.") and os.path.isdir(theirs) and theirs not in own.__path__:
-        own.__path__.append(theirs)  # a user's own folder called envs/, beside this project's package
-
-
-def _specs(module_name: str) -> list[ModuleSpec]:
-    """The import specs of a module's packages and then the module, as far as they are found without running any."""
-    specs: list[ModuleSpec] = []
-    for part in module_name.split("."):
-        try:
-            if specs:  # by the last part alone: to be asked for the whole name, a finder imports the packages
-                spec = PathFinder.find_spec(part, specs[-1].submodule_search_locations or [])
-            else:
-                spec = importlib.util.find_spec(part)
-        except (ImportError, ValueError):  # an empty name, or a module that was imported from nowhere
-            spec = None
-        if spec is None:
-            break
-        specs.append(spec)
-    return specs
-
-
-def _places(spec: ModuleSpec) -> list[str]:
-    """A module's file, if it has one, and the folders of a package."""
-    return [*([spec.origin] if spec.origin and spec.has_location else []), *(spec.submodule_search_locations or [])]
-
-
-def _package(module_name: str) -> str:
-    return module_name.partition(".")[0]
-
-
-def _home(maker: Callable[..., Any]) -> str:
-    """The module in which a function was defined."""
-    while isinstance(maker, functools.partial):
-        maker = maker.func
-    return str(getattr(maker, "__module__", None))
-
-
-def _imported(module_name: str) -> ModuleType:
-    _search_here(module_name)
-    try:
-        return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
-            raise no_such_module(module_name) from None
-        package = missing_package(error)
-        if package is not None:
-            raise ValueError(f"env module {module_name!r} {': '.join(package)}") from error
-        raise ValueError(
-            f"env must name a module that can be imported, but {module_name!r} fails with {located(error)}: correct it "
-            f"until python -c 'import {module_name}' passes"
-        ) from error
-
-
-def _did_you_mean(name: str) -> str:
-    """The end of a message about a name that is almost module:Class; no module is imported for it."""
-    guesses = _guesses(name)
-    return f": did you mean {' or '.join(guesses)}?" if guesses else ""
-
-
-def _guesses(name: str) -> list[str]:
-    """`module:Class` for a module or its file, with a class behind a colon or a dot, or else all classes in it."""
-    path, _, attribute = name.partition(":")
-    place = os.path.relpath(path) if path.startswith("/") else os.path.normpath(path)
-    if place.startswith("..") and os.path.isfile(path):
-        folder, file = os.path.split(os.path.abspath(path))
-        classes = [attribute] if attribute else _classes_in(Path(path))
-        return [f"{file.removesuffix('.py')}:{each}, given in the folder {folder}" for each in classes]
-    module = place.removesuffix(".py").replace("/", ".")
-    if not attribute and not _source_of(module):
-        module, _, attribute = module.rpartition(".")
-    source = _source_of(module)
-    if source is None:
-        return []
-    is_own = source.is_relative_to(os.getcwd())  # else a word like random would get the library's classes
-    return [f"{module}:{each}" for each in ([attribute] if attribute else _classes_in(source) if is_own else [])]
-
-
-def _source_of(module_name: str) -> Path | None:
-    """The file that an import would run, found without running any."""
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        return None
-    place = Path(*module_name.split("."))
-    files = (
-        Path(folder, file) for folder in (os.getcwd(), *sys.path) for file in (f"{place}.py", place / "__init__.py")
-    )
-    return next((file for file in files if file.is_file()), None)
-
-
-def _classes_in(source: Path) -> list[str]:
-    """Names of a file's classes that are derived from others, as environments are."""
-    try:
-        tree = ast.parse(source.read_bytes())
-    except (SyntaxError, ValueError, OSError):
-        return []
-    return [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases and node.name[0] != "_"]
 
 
 def _environments_of(module: ModuleType) -> list[str]:
@@ -475,9 +243,9 @@ def _registered(name: str, env_id: str) -> World:
     except gymnasium.error.Error as error:
         one_word = re.fullmatch(r"maml/(\w+)-(?:rllab|gym)-v0", name)
         given = one_word[1] if one_word else name
-        if _did_you_mean(given):
+        if did_you_mean(given):
             raise ValueError(
-                f"env must be a registered task environment or module:Class, got {given!r}{_did_you_mean(given)}"
+                f"env must be a registered task environment or module:Class, got {given!r}{did_you_mean(given)}"
             ) from None
         own = [each for each in gymnasium.registry if each.startswith("maml/") and not each.startswith("maml/ML1-")]
         known = [*sorted(own), "maml/ML1-<class>-v0"]
@@ -536,7 +304,7 @@ def _cannot_be_made(name: str, settings: dict[str, Any], error: Exception) -> Va
         return ValueError(f"{name} {': '.join(package)}")
     return ValueError(
         f"{name}({_listed(settings)}) raised {located(error)}: correct what raises it, then look with "
-        f"scripts/check_env.py {name}"
+        f"maml-rl check-env {name}"
     )
 
 

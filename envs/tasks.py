@@ -49,7 +49,7 @@ class Goal:
 
 
 class Motion(NamedTuple):
-    """The motion of robots in one step, as far as tasks look at it."""
+    """The motion of robots in one step, on which the rewards of tasks depend."""
 
     x_velocity: NDArray[np.float64]  # [n] forward, [m/s]
     position: NDArray[np.float64]  # [n, 2] x and y after the step, [n, 1] for robots that cannot leave a plane, [m]
@@ -76,7 +76,7 @@ class TaskDistribution(ABC):
 
     @abstractmethod
     def numbers(self, task: Task) -> tuple[float, ...]:
-        """The row of one task."""
+        """The numbers of one task, which are a row of `rows`."""
 
     @abstractmethod
     def progress(self, motion: Motion, rows: NDArray[np.float64]) -> NDArray[np.float64]:

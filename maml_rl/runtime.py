@@ -122,15 +122,14 @@ OWN_ENVIRONMENTS = Path(__file__).resolve().parents[1] / "envs"
 
 
 class _OwnEnvironments:
-    """An import finder that puts this project's `envs` before any other, with modules of the user's envs/ beside it."""
+    """An import finder that puts this project's `envs` before any other; it takes the user's modules in itself."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "envs":
             return None
-        places = [str(OWN_ENVIRONMENTS), *map(str, other_environments())]
         return importlib.util.spec_from_file_location(
-            name, OWN_ENVIRONMENTS / "__init__.py", submodule_search_locations=places
+            name, OWN_ENVIRONMENTS / "__init__.py", submodule_search_locations=[str(OWN_ENVIRONMENTS)]
         )
 
 
@@ -147,16 +146,11 @@ def find_own_environments() -> None:
     if present is None or (present.__file__ and Path(present.__file__).resolve().parent == OWN_ENVIRONMENTS):
         return
     theirs = [name for name in sys.modules if name.startswith("envs.")]
-    taken = [name for name in theirs if (OWN_ENVIRONMENTS / f"{name.split('.')[1]}.py").exists()]
+    own = {place.stem for place in OWN_ENVIRONMENTS.iterdir()}  # modules and rooms
+    taken = [name for name in theirs if name.split(".")[1] in own]
     if taken:
         raise ImportError(
             f"{taken[0]} of your folder envs/ has the name of a module of this project: rename your folder, to my_envs "
             "for instance"
         )
     del sys.modules["envs"]  # the next import of it finds this project's, and theirs stay imported
-
-
-def other_environments() -> list[Path]:
-    """The user's own folders called envs/, in the order of sys.path."""
-    places = [Path(entry or ".").resolve() / "envs" for entry in sys.path]
-    return [place for place in dict.fromkeys(places) if place.is_dir() and place != OWN_ENVIRONMENTS]

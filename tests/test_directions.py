@@ -88,7 +88,7 @@ def test_files_and_their_imports_are_found():
     assert {"maml_rl.core.inner", "maml_rl.policies.gaussian", "envs.task_env", "envs"} <= FILES.keys()
     pairs = {(each.importer, each.imported) for each in IMPORTS}
     assert ("maml_rl.core.inner", "maml_rl.core.lift") in pairs
-    assert ("envs.navigation", "envs.task_env") in pairs  # from .task_env import ...
+    assert ("envs.toys.navigation", "envs.task_env") in pairs  # from .task_env import ...
 
 
 def test_every_room_has_its_place():

@@ -34,6 +34,21 @@ TINY = [
 OWN = ["--env", "my_module:Valley"]
 
 
+def printed_by(*command, folder):
+    """The output of a Python script that is called in a folder."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def guide(tmp_path, monkeypatch):
     """A user's folder with the guide's modules, which is the current one."""
@@ -56,17 +71,7 @@ def test_the_guide_s_environments_are_sound(env, guide, capfd):
 
 def test_the_guide_s_commands_as_a_user_gives_them(guide):
     def run(script, *flags):
-        command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return printed_by(str(ROOT / "scripts" / f"{script}.py"), *flags, folder=guide)
 
     run("train", "--env", "my_module:Valley", *TINY, "--output-dir", "runs/valley")
     assert json.loads((guide / "runs" / "valley" / "config.json").read_text())["config"]["env"] == "my_module:Valley"
@@ -138,17 +143,7 @@ ADDING = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "docs" / "
 @pytest.mark.parametrize("name", ADDING)
 def test_the_examples_of_adding_something_work_and_learn(name, tmp_path):
     (tmp_path / f"{name}.py").write_text(ADDING[name])
-    done = subprocess.run(
-        [sys.executable, f"{name}.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout)
+    errors = json.loads(printed_by(f"{name}.py", folder=tmp_path))
     assert errors[-1] < errors[0]
 
 

@@ -72,3 +72,10 @@ class Unpicklable:
 
 def fail_to_make(num_envs):
     raise FileNotFoundError("no such model: robot.xml")
+
+
+UNREACHABLE = [
+    (Unpicklable(), "environment and its policy must be picklable to reach a worker.*lock"),
+    (fail_to_make, "a worker can make, but there it raised FileNotFoundError: no such model: robot.xml"),
+]
+"""Makers of environments that reach no worker, and what is said then."""

@@ -63,7 +63,7 @@ class BenchmarkCommand:
     num_tasks: int | None = None
     """Tasks; by default as in the papers, 40 in reinforcement learning and 32 in few-shot classification."""
     task_counts: tuple[int, ...] = (10, 20, 40, 100, 200, 400)
-    """Numbers of tasks that tasks and figures measure the cost of."""
+    """Numbers of tasks whose cost tasks and figures measure."""
     episodes_per_task: int = 20
     """Episodes of each task; 20 as in the paper."""
     horizon: int = 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -25,9 +26,16 @@ def parse(kind: type[C], examples: Sequence[str], arguments: Sequence[str] | Non
     given = sys.argv[1:] if arguments is None else list(arguments)
     if {"-h", "--help"} & set(given):
         _show_whole_paragraphs(kind)
-    description = "\n".join([f"{kind.__doc__}", "", "Examples:", *(f"  {example}" for example in examples)])
+    description = "\n".join([f"{kind.__doc__}", "", "Examples:", *(f"  {_as_called(each)}" for each in examples)])
     extra: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(kind, args=given, description=description, config=(tyro.conf.AvoidSubcommands,), **extra)
+
+
+def _as_called(example: str) -> str:
+    """The example for this program: maml-rl has a subcommand for every script, and no scripts beside it."""
+    if not sys.argv[0].startswith("maml-rl "):
+        return example
+    return re.sub(r"python scripts/(\w+)\.py", lambda script: f"maml-rl {script[1].replace('_', '-')}", example)
 
 
 def _show_whole_paragraphs(kind: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command line of the few-shot leaderboard: every learner under one budget, asked the same episodes."""
+"""The command line of the few-shot leaderboard: every learner under one budget, scored on the same episodes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LeaderboardCommand:
 
     output_dir: Path
     """Folder for leaderboard.csv, .json, .md and .png; runs/, a run folder for each learner; rows/, its scores; and
-    checkpoints/, what scripts/evaluate.py needs to score it again. Finished work there is reused."""
+    checkpoints/, all that evaluation needs to score it again. Finished work there is reused."""
     learners: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = tuple(names_for("pictures"))
     """Learners to compare, each with the settings of its paper."""
     load: dict[str, Path] = field(default_factory=dict)

@@ -103,8 +103,8 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
 def _config(command: VisualizeCommand) -> RunConfig:
     if command.run == SHIPPED_RUN and not SHIPPED_RUN.exists():
         raise ValueError(
-            "the run must be named: the half cheetah shown by default comes with a checkout of the source, not with a "
-            "wheel"
+            "the run must be named: the half cheetah shown by default lies in docs/results of the project's source, "
+            "which an installed package does not have: name a run of yours, or clone the source and call this there"
         )
     saved = read_config(command.run)
     if command.data_root is not None and saved.kind != "pictures":

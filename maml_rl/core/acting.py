@@ -1,4 +1,4 @@
-"""Acting at H = 1: the actor's outputs on examples that do not depend on who acts."""
+"""Acting: networks without a memory, the last step of those with one, and outputs on given examples."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from maml_rl.core.contracts import Actor
+from maml_rl.core.contracts import Actor, Memory, Previous
 from maml_rl.core.lift import Threads
 from maml_rl.core.trees import Params, take_tasks
 
@@ -19,6 +20,33 @@ class FeedForward:
 
     def start(self, params: Params, num_episodes: int) -> tuple[()]:
         return ()
+
+
+class LastStep:
+    """The last action and reward of every episode under way, for actors that look at them."""
+
+    def __init__(self, num_tasks: int, num_episodes: int, action_width: int):
+        self._actions = torch.zeros(num_tasks, num_episodes, action_width)
+        self._rewards = torch.zeros(num_tasks, num_episodes)
+
+    def before(self, t: int, device: torch.device) -> Previous:
+        """All that an actor may know before step t of an episode."""
+        begins = torch.full_like(self._rewards, float(t == 0))
+        return Previous(self._actions.to(device), self._rewards.to(device), begins.to(device))
+
+    def update(self, actions: Tensor, rewards: Tensor, alive: Tensor) -> None:
+        """alive: [N, E], where a step was taken."""
+        self._actions = torch.where(alive.unsqueeze(-1), actions, self._actions)
+        self._rewards = torch.where(alive, rewards.float(), self._rewards)
+
+
+def kept(before: Memory, after: Memory, alive: Tensor) -> Memory:
+    """The memory after a step that only some episodes took. alive: [N, E]."""
+
+    def keep(old: Tensor, new: Tensor) -> Tensor:
+        return torch.where(alive.to(new.device).view(*alive.shape, *[1] * (new.dim() - 2)), new, old)
+
+    return pytree.tree_map(keep, before, after)
 
 
 class Answered(NamedTuple):

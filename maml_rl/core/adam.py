@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from maml_rl.core.trees import Params, as_leaves, flatten, unflatten
 
 
 @dataclass(frozen=True)
@@ -73,3 +76,24 @@ def mean_square(second: Tensor, gradient: Tensor, beta2: float) -> Tensor:
 def root_mean_square(second: Tensor, num_steps: int, beta2: float, epsilon: float) -> Tensor:
     """The divisor of a step: the root of the unbiased mean square of `num_steps` gradients, plus epsilon."""
     return (second / (1.0 - beta2**num_steps)).sqrt() + epsilon
+
+
+class Descent(NamedTuple):
+    """Parameters that Adam moves, with its memory."""
+
+    params: Params
+    adam: Moments
+
+
+def begin_descent(params: Params) -> Descent:
+    return Descent(params, init_moments(flatten(params)))
+
+
+def descend(loss: Callable[[Params], Tensor], descent: Descent, config: AdamConfig) -> tuple[Descent, float]:
+    """Take one step of Adam down a loss; also return the loss before it."""
+    leaves = as_leaves(descent.params)
+    value = loss(leaves)
+    slopes = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True, allow_unused=True)
+    gradient = flatten(dict(zip(leaves, slopes, strict=True)))
+    vector, moments = adam_step(flatten(descent.params), gradient, descent.adam, config)
+    return Descent(unflatten(vector, descent.params), moments), value.item()

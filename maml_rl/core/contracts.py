@@ -195,4 +195,5 @@ class Learner(Protocol):
         """The actor for these tasks now. key: for the draw, if the learner draws from a posterior."""
 
     def num_gradient_steps(self, adapted: Adapted) -> int:
-        """Number of gradient steps taken on each task; 0 for learners that take none."""
+        """Number of gradient steps taken on each task. A class derived from this one need not define it: 0."""
+        return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 TRAINING, EVALUATION, INITIALISATION = 0, 1, 2
 """Independent streams of randomness."""
@@ -30,6 +31,10 @@ class Key(NamedTuple):
     def rng(self, *path: int) -> np.random.Generator:
         """A generator for the place `path` (task, episode, purpose, ...) below this key."""
         return np.random.Generator(np.random.Philox(self.seed_sequence(*path)))
+
+    def torch_generator(self, *path: int) -> torch.Generator:
+        """As `rng`, for draws of PyTorch."""
+        return torch.Generator().manual_seed(int(self.rng(*path).integers(2**63)))
 
     def seed_sequence(self, *path: int) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed, spawn_key=(self.stream, self.iteration, self.phase, *path))

@@ -176,7 +176,7 @@ def make_config(env: str, learner: str, method: Any, **settings: Any) -> RunConf
 
 
 def outer_steps(config: RunConfig) -> list[str]:
-    """The outer steps that the learner may take, by name. Reptile's is what makes a learner reptile."""
+    """The outer steps that the learner may take, by name. Reptile's belongs to the learner reptile."""
     hint = typing.get_type_hints(type(config.method)).get("outer")
     kinds = typing.get_args(hint) or (hint,)
     names = [name for name, kind in OUTER_STEPS.items() if kind in kinds]

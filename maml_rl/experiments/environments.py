@@ -15,19 +15,23 @@ from gymnasium.envs.registration import EnvSpec
 
 import envs  # noqa: F401 - registers its ids
 from envs.adapters import tells_success
-from envs.check import SUPPORTED_ACTIONS, is_supported, observations_are_of_unit_size
-from envs.check import check_world as check_world  # for the command that checks, which may not import envs either
-from envs.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv  # for benchmarks, which may not import envs
+
+# Names imported as themselves are for the rooms above, which may not import envs.
+from envs.checking.check import check_world as check_world
+from envs.checking.form import SUPPORTED_ACTIONS, is_supported
+from envs.checking.steps import observations_are_of_unit_size
+from envs.modules import module_file as module_file
+from envs.modules import no_such_module as no_such_module
 from envs.observation_moments import observation_moments
 from envs.oracle import Oracle
 from envs.pictures import require_pictures
-from envs.plug_in import GUIDE, OnlyTask, World, located, make_batch, make_single
+from envs.plug_in import GUIDE, OnlyTask, World, make_batch, make_single
 from envs.plug_in import find_world as find_world
-from envs.plug_in import is_live as is_live  # with the next two for saved runs, which may not import envs either
-from envs.plug_in import module_file as module_file
-from envs.plug_in import no_such_module as no_such_module
+from envs.plug_in import is_live as is_live
 from envs.plug_in import remember as remember
+from envs.robots.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv
 from envs.task_env import SimulationError, Task, TaskVectorEnv
+from envs.tracebacks import located
 from maml_rl.core.keys import INITIALISATION, TASKS, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.memory import require_memory
@@ -315,7 +319,7 @@ def environment_remarks(config: RunConfig) -> list[str]:
         findings = [finding for finding in findings if finding.name != observations_are_of_unit_size.__name__]
     for finding in findings:
         if finding.severity == "error":
-            raise ValueError(f"{finding} (all that is wrong: scripts/check_env.py {config.env})")
+            raise ValueError(f"{finding} (for all that is wrong: maml-rl check-env {config.env})")
     return [*map(str, findings), *_remarks_on_copies(config)]
 
 

@@ -93,6 +93,6 @@ def _dense(widths: Sequence[int]) -> int:
 
 
 def _parameters(count: int, num_tasks: int, setting: str, setting_of_tasks: str) -> Part:
-    """The network's own, and each task's adapted ones."""
+    """Parameters: the network's, and those adapted to each task."""
     own = num_tasks <= 1 or count > num_tasks  # which of the two is unusually large
     return Part("parameters", count * (1 + num_tasks) * FLOAT, f"lower {setting if own else setting_of_tasks}")

@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.adapters import VectorFromSingle, byte_scale
+from envs.adapters import VectorFromSingle
 from envs.oracle import task_vector
 from envs.plug_in import TASK_METHODS, OneTask, flattened
+from envs.scaling import byte_scale
 
 
 class Observer:

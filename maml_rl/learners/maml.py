@@ -262,19 +262,12 @@ def faster(paper: Protocol) -> Protocol:
     Steps of 0.4 on the mean loss and a small last layer let the first gradients reach the features; few tasks
     of five queries a class, twice the learning rate and its decay to zero make the most of each second.
     """
-    num_iterations, config = 16_000, paper.config
-    adam = AdamConfig(learning_rate=2e-3, decay="cosine", decay_steps=num_iterations)
-    return paper._replace(
-        num_iterations=num_iterations,
-        num_tasks=8,
+    inner, network = replace(paper.config.inner, step_size=0.4), replace(paper.config.network, head_std=0.1)
+    return _with_few_tasks(
+        paper._replace(config=replace(paper.config, inner=inner, network=network)),
+        num_iterations=16_000,
+        learning_rate=2e-3,
         evaluate_every=1000,
-        episodes=replace(paper.episodes, queries=max(5, paper.episodes.queries)),
-        config=replace(
-            config,
-            inner=replace(config.inner, step_size=0.4),
-            outer=GradientOuter(gradient=adam),
-            network=replace(config.network, head_std=0.1),
-        ),
     )
 
 
@@ -284,21 +277,29 @@ def from_prototypes(paper: Protocol) -> Protocol:
     Their pooled network with a last layer of zeros, so that the first steps do nearly what they do: five of them in
     training, too, and a learning rate that does not undo what has been learned.
     """
-    num_iterations, config = 200, paper.config
     step_size = 0.02 * paper.episodes.ways  # the loss is the mean over the classes
-    adam = AdamConfig(learning_rate=1e-4, decay="cosine", decay_steps=num_iterations)
+    inner = replace(paper.config.inner, num_steps=5, step_size=step_size)
+    network = replace(paper.config.network, architecture="pooled", head_std=0.0)
+    return _with_few_tasks(
+        paper._replace(
+            evaluation=replace(paper.evaluation, num_steps=5),
+            config=replace(paper.config, inner=inner, network=network),
+        ),
+        num_iterations=200,
+        learning_rate=1e-4,
+        evaluate_every=50,
+    )
+
+
+def _with_few_tasks(paper: Protocol, num_iterations: int, learning_rate: float, evaluate_every: int) -> Protocol:
+    """Eight tasks of at least five queries a class, and a learning rate that decays to zero."""
+    adam = AdamConfig(learning_rate=learning_rate, decay="cosine", decay_steps=num_iterations)
     return paper._replace(
         num_iterations=num_iterations,
         num_tasks=8,
-        evaluate_every=50,
+        evaluate_every=evaluate_every,
         episodes=replace(paper.episodes, queries=max(5, paper.episodes.queries)),
-        evaluation=replace(paper.evaluation, num_steps=5),
-        config=replace(
-            config,
-            inner=replace(config.inner, num_steps=5, step_size=step_size),
-            outer=GradientOuter(gradient=adam),
-            network=replace(config.network, architecture="pooled", head_std=0.0),
-        ),
+        config=replace(paper.config, outer=GradientOuter(gradient=adam)),
     )
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from maml_rl.core.trees import Params
 from maml_rl.learners import metric
-from maml_rl.learners.entry import Context, Entry, Protocol
-from maml_rl.learners.metric import Encoded, MetricLearner, squared_distance
+from maml_rl.learners.metric import Encoded, squared_distance
 
 MAX_READINGS = 1000  # each is kept in memory for the gradient
 
@@ -129,28 +128,16 @@ def _lstm_cell(params: Params, name: str, inputs: Tensor, hidden: Tensor, cell: 
     return let_out.sigmoid() * cell.tanh(), cell
 
 
-def build(context: Context, config: Config) -> MetricLearner:
-    shape, collector, attention = context.details.shape, context.family.collector, Attention(config.matching)
-    return MetricLearner(config.network, config.outer.gradient, attention, shape, collector, context.threads)
-
-
-def omniglot(ways: int, shots: int) -> Protocol:
-    return metric.omniglot(ways, shots, max(20, ways), Config(outer=metric.HALVED))
-
-
-def faster(paper: Protocol) -> Protocol:
+def faster(config: Config) -> Config:
     """The faster settings of Prototypical Networks, with three times the factor of the cosine."""
-    config = replace(paper.config, outer=metric.FAST_OUTER, matching=replace(paper.config.matching, scale=30.0))
-    return metric.faster(paper, config)
+    return replace(config, outer=metric.FAST_OUTER, matching=replace(config.matching, scale=30.0))
 
 
-ENTRY = Entry(
+ENTRY = metric.make_entry(
     "matching",
     "Matching Networks (Vinyals et al. 2016)",
-    {"pictures": lambda: Config(outer=metric.HALVED)},
-    build,
-    devices=("cpu",),
-    any_ways=True,
-    paper=omniglot,
-    presets={"fast": faster},
+    config=lambda: Config(outer=metric.HALVED),
+    comparison=lambda config: Attention(config.matching),
+    train_ways=lambda ways: max(20, ways),
+    faster=faster,
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from maml_rl.core.acting import FeedForward
 from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
 from maml_rl.core.clock import Clock
-from maml_rl.core.contracts import Actor, Collector, Previous, Report
+from maml_rl.core.contracts import Actor, Collector, Learner, Previous, Report
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
@@ -107,7 +107,7 @@ class MetricNetwork(FeedForward):
         return encode_presented(params, both, support.context, config, normalise)
 
 
-class MetricLearner:
+class MetricLearner(Learner):
     """A learner whose encoder is trained so that comparing features gives the right class. It adapts by remembering the
     support, nothing else."""
 
@@ -124,7 +124,7 @@ class MetricLearner:
         self._adam, self._shape, self._collector, self._threads = adam, shape, collector, threads
 
     def init(self, key: Key) -> MetricState:
-        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        generator = key.torch_generator()
         config, comparison = self.network.config, self.network.comparison
         params = init_encoder(generator, config, self._shape.num_channels)
         params |= comparison.init(generator, config.num_features(self._shape.side))
@@ -167,9 +167,6 @@ class MetricLearner:
         support = {f"{SUPPORT}images": adapted.images, f"{SUPPORT}labels": adapted.labels}
         return Actor(self.network, stack(learned, num_tasks(adapted)) | support)
 
-    def num_gradient_steps(self, adapted: Examples) -> int:
-        return 0
-
     def _passes(self, theta: Params, support: Examples, query: Examples) -> list[EncoderPass]:
         """Passes through the encoder, with derivatives: support and query normalised as one batch, or the support and
         then each query beside it."""
@@ -199,28 +196,55 @@ def squared_distance(left: Tensor, right: Tensor) -> Tensor:
     return (left.unsqueeze(-2) - right.unsqueeze(-3)).square().sum(dim=-1)
 
 
-def omniglot(ways: int, shots: int, train_ways: int, config: Any) -> entry.Protocol:
-    """The protocol of both papers, with `train_ways` classes in an episode of training."""
-    return entry.Protocol(
-        num_iterations=20_000,
-        num_tasks=1,
-        episodes=EpisodeConfig(ways=ways, shots=shots, train_ways=train_ways, queries=5, test_queries=15),
-        evaluation=EvaluationConfig(num_tasks=100, num_steps=0),
-        config=config,
+def make_entry(
+    name: str,
+    summary: str,
+    config: Callable[[], Any],
+    comparison: Callable[[Any], Comparison],
+    train_ways: Callable[[int], int],
+    faster: Callable[[Any], Any],
+) -> entry.Entry:
+    """A line of the table for a learner that compares features.
+
+    Args:
+        config: makes its default settings.
+        comparison: of settings.
+        train_ways: classes in an episode of training, for those of the test.
+        faster: changes the paper's settings to some that learn faster.
+    """
+
+    def build(context: entry.Context, config: Any) -> MetricLearner:
+        shape, collector = context.details.shape, context.family.collector
+        outer = config.outer.gradient
+        return MetricLearner(config.network, outer, comparison(config), shape, collector, context.threads)
+
+    def omniglot(ways: int, shots: int) -> entry.Protocol:
+        """The protocol of both papers."""
+        return entry.Protocol(
+            num_iterations=20_000,
+            num_tasks=1,
+            episodes=EpisodeConfig(ways=ways, shots=shots, train_ways=train_ways(ways), queries=5, test_queries=15),
+            evaluation=EvaluationConfig(num_tasks=100, num_steps=0),
+            config=config(),
+        )
+
+    def fast(paper: entry.Protocol) -> entry.Protocol:
+        """The protocol with a third of the pictures in an episode, and a larger learning rate that decays to zero."""
+        episodes = replace(paper.episodes, train_ways=20)
+        return paper._replace(num_iterations=FAST_ITERATIONS, episodes=episodes, config=faster(paper.config))
+
+    return entry.Entry(
+        name,
+        summary,
+        {"pictures": config},
+        build,
+        devices=("cpu",),
+        any_ways=True,
+        paper=omniglot,
+        presets={"fast": fast},
     )
 
 
 HALVED = GradientOuter(gradient=AdamConfig(decay="halve", decay_steps=2000))
-
-
-def faster(paper: entry.Protocol, config: Any) -> entry.Protocol:
-    """The protocol with a third of the pictures in an episode, and twice the learning rate, which decays to zero."""
-    return paper._replace(num_iterations=FAST_ITERATIONS, episodes=_with_train_ways(paper.episodes, 20), config=config)
-
-
 FAST_ITERATIONS = 9000
 FAST_OUTER = GradientOuter(gradient=AdamConfig(learning_rate=2e-3, decay="cosine", decay_steps=FAST_ITERATIONS))
-
-
-def _with_train_ways(episodes: EpisodeConfig, train_ways: int) -> EpisodeConfig:
-    return EpisodeConfig(**{**vars(episodes), "train_ways": train_ways})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maml_rl.core.acting import FeedForward, answer
 from maml_rl.core.clock import Clock
-from maml_rl.core.contracts import Actor, Collector, Measure, Previous, Report
+from maml_rl.core.contracts import Actor, Collector, Learner, Measure, Previous, Report
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.trees import Params
@@ -39,7 +39,7 @@ class NearestPicture(FeedForward):
         return near.unsqueeze(-1).where(of_class, -torch.inf).amax(dim=-2), ()
 
 
-class PixelNeighbour:
+class PixelNeighbour(Learner):
     """A learner that learns nothing: the class of the nearest support picture."""
 
     def __init__(self, shape: PictureShape, collector: Collector, measure: Measure, threads: Threads):
@@ -68,9 +68,6 @@ class PixelNeighbour:
 
     def actor(self, state: tuple[()], adapted: Examples, key: Key) -> Actor:
         return Actor(NearestPicture(), {"images": adapted.images, "labels": adapted.labels})
-
-    def num_gradient_steps(self, adapted: Examples) -> int:
-        return 0
 
 
 def build(context: Context, config: Config) -> PixelNeighbour:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from maml_rl.core.trees import Params
 from maml_rl.learners import metric
-from maml_rl.learners.entry import Context, Entry, Protocol
-from maml_rl.learners.metric import Config, Encoded, MetricLearner, squared_distance
+from maml_rl.learners.metric import Config, Encoded, squared_distance
 
 
 @dataclass(frozen=True)
@@ -30,26 +29,11 @@ def prototypes(encoded: Encoded) -> Tensor:
     return totals / encoded.labels.sum(dim=-2).unsqueeze(-1)
 
 
-def build(context: Context, config: Config) -> MetricLearner:
-    shape, collector = context.details.shape, context.family.collector
-    return MetricLearner(config.network, config.outer.gradient, ToPrototypes(), shape, collector, context.threads)
-
-
-def omniglot(ways: int, shots: int) -> Protocol:
-    return metric.omniglot(ways, shots, 60, Config(outer=metric.HALVED))
-
-
-def faster(paper: Protocol) -> Protocol:
-    return metric.faster(paper, replace(paper.config, outer=metric.FAST_OUTER))
-
-
-ENTRY = Entry(
+ENTRY = metric.make_entry(
     "prototypical",
     "Prototypical Networks (Snell et al. 2017)",
-    {"pictures": lambda: Config(outer=metric.HALVED)},
-    build,
-    devices=("cpu",),
-    any_ways=True,
-    paper=omniglot,
-    presets={"fast": faster},
+    config=lambda: Config(outer=metric.HALVED),
+    comparison=lambda config: ToPrototypes(),
+    train_ways=lambda ways: 60,
+    faster=lambda config: replace(config, outer=metric.FAST_OUTER),
 )

@@ -28,6 +28,8 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     if weight.shape[-1] == 1:  # products of width 1 round differently for another number of tasks
         return linear(inputs, *(torch.cat([p, torch.zeros_like(p)], dim=-1) for p in (weight, bias)))[..., :1]
+    if weight.dim() == 3 and weight.shape[-2] == 1:  # so do those over one number, which a single task rounds once
+        return bias.unsqueeze(-2) + inputs * weight
     if weight.dim() == 3:
         return torch.baddbmm(bias.unsqueeze(-2), inputs, weight)
     return torch.addmm(bias, inputs, weight)

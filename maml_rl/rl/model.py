@@ -70,7 +70,7 @@ class PolicyModel:
         self._inner_loss = INNER_LOSSES[estimator]
 
     def init_params(self, key: Key) -> Params:
-        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        generator = key.torch_generator()
         return to_device(self._policy.init(generator), self._device)
 
     def prepare(self, params: Params, data: Trajectory) -> Batch:

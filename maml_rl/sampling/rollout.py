@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from maml_rl.core.contracts import Actor, Memory, Previous
+from maml_rl.core.acting import LastStep, kept
+from maml_rl.core.contracts import Actor, Memory
 from maml_rl.core.trees import device_of
 from maml_rl.policies.distribution import ActionSource
 from maml_rl.sampling.seeds import EpisodeNoise
@@ -75,7 +75,7 @@ def rollout(
     all_noise = torch.from_numpy(noise.actions).view(horizon, num_tasks, num_episodes, -1)
     seeds = np.array(noise.reset_seeds, dtype=object).reshape(num_tasks, num_episodes)
     stage.env.set_tasks([task for task in tasks for _ in range(at_once)])
-    memory, last = actor.start(at_once), _Last(num_tasks, at_once, out.actions.shape[-1])
+    memory, last = actor.start(at_once), LastStep(num_tasks, at_once, out.actions.shape[-1])
     for first in range(0, num_episodes, at_once):
         columns = slice(first, first + at_once)
         part = out._replace(**{name: getattr(out, name)[:, columns] for name in BY_EPISODE})
@@ -93,29 +93,11 @@ class _Place(NamedTuple):
     first_episode: int
 
 
-class _Last:
-    """The last action and reward of every sub-environment, for actors that look at them."""
-
-    def __init__(self, num_tasks: int, num_episodes: int, action_width: int):
-        self._actions = torch.zeros(num_tasks, num_episodes, action_width)
-        self._rewards = torch.zeros(num_tasks, num_episodes)
-
-    def before(self, t: int, device: torch.device) -> Previous:
-        """All that an actor may know before step t of an episode."""
-        begins = torch.full_like(self._rewards, float(t == 0))
-        return Previous(self._actions.to(device), self._rewards.to(device), begins.to(device))
-
-    def update(self, actions: Tensor, rewards: Tensor, alive: Tensor) -> None:
-        """alive: [N, E], where a step was taken."""
-        self._actions = torch.where(alive.unsqueeze(-1), actions, self._actions)
-        self._rewards = torch.where(alive, rewards.float(), self._rewards)
-
-
 def _play(
     stage: Stage,
     actor: Actor,
     memory: Memory,
-    last: _Last,
+    last: LastStep,
     seeds: list[int],
     noise: Tensor,
     out: Trajectory,
@@ -146,7 +128,7 @@ def _play(
             seen = seen_by_actor(observations)
             previous = last.before(t, device) if is_recurrent else None
             outputs, after = actor.step(memory, seen.to(device), previous)
-            memory = after if everyone else _kept(memory, after, torch.from_numpy(alive).view(episodes))
+            memory = after if everyone else kept(memory, after, torch.from_numpy(alive).view(episodes))
             actions = stage.actions.sample(outputs, noise[t]).cpu()
             _require_finite_step(outputs, actions, seen, t, place)
             flat = actions.view(env.num_envs, -1)
@@ -192,15 +174,6 @@ def _require_finite_step(outputs: Tensor, actions: Tensor, seen: Tensor, t: int,
         row = _not_finite(values)
         if row is not None:
             _blame(name, values.flatten(0, 1)[row], seen.flatten(0, 1)[row], row, t, place)
-
-
-def _kept(before: Memory, after: Memory, alive: Tensor) -> Memory:
-    """The memory after a step that only some episodes took."""
-
-    def keep(old: Tensor, new: Tensor) -> Tensor:
-        return torch.where(alive.to(new.device).view(*alive.shape, *[1] * (new.dim() - 2)), new, old)
-
-    return pytree.tree_map(keep, before, after)
 
 
 def _not_finite(values: Tensor) -> int | None:

@@ -145,7 +145,7 @@ class ClassificationModel:
         self.network, self.shape, self.device = ConvNetwork(config), shape, device
 
     def init_params(self, key: Key) -> Params:
-        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        generator = key.torch_generator()
         config = self.network.config
         params = init_encoder(generator, config, self.shape.num_channels)
         params |= init_head(generator, config.num_features(self.shape.side), self.shape.ways, config.head_std)

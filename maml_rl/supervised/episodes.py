@@ -80,7 +80,7 @@ class EpisodeConfig:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
     evaluate_on: Part = "validation"
-    """Classes that evaluation during training uses. Results are made on the test classes, by scripts/evaluate.py."""
+    """Classes that evaluation during training uses. Results are made on the test classes, by `maml-rl evaluate`."""
     fingerprint: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
     """Fingerprint of the user's own pictures that the run learns from; training fills it in."""
 

@@ -141,7 +141,7 @@ class RegressionModel:
         self.head: tuple[str, ...] = (f"{len(config.hidden_sizes)}.",)
 
     def init_params(self, key: Key) -> Params:
-        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        generator = key.torch_generator()
         params = init_mlp((1, *self._config.hidden_sizes, 1), truncated_normal(generator, self._config.init_std))
         return to_device(params, self._device)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maml_rl.core.adam import AdamConfig, adam_step, init_moments
+from maml_rl.core.adam import AdamConfig, adam_step, begin_descent, descend, init_moments
 
 
 def vector(*values):
@@ -38,6 +38,17 @@ def test_nothing_that_came_in_is_changed():
     adam_step(theta, gradient, moments, AdamConfig())
     assert theta.tolist() == [1, 2] and gradient.tolist() == [3, 4]
     assert [m.tolist() for m in moments] == [[0, 0], [0, 0], 0]
+
+
+def test_a_step_down_a_loss_is_a_step_along_its_gradient():
+    # The loss 2 a^2 + b has the gradient (4 a, 1, 0): c does not appear in it.
+    config, params = AdamConfig(learning_rate=0.1), {"a": vector(3), "b": vector(1), "c": vector(5)}
+    descent = begin_descent(params)
+    moved, loss = descend(lambda p: (2.0 * p["a"].square() + p["b"]).sum(), descent, config)
+    expected, moments = adam_step(vector(3, 1, 5), vector(12, 1, 0), descent.adam, config)
+    assert loss == 19.0 and torch.equal(torch.cat(list(moved.params.values())), expected)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(moved.adam, moments, strict=True))
+    assert not any(p.requires_grad for p in moved.params.values()) and params["a"].item() == 3.0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs.adapters import VectorFromSingle
-from envs.check import check_world
+from envs.checking.check import check_world
 from envs.plug_in import find_world
 from envs.task_env import SimulationError, TaskEnv, TaskVectorEnv
 

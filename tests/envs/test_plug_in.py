@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 from gymnasium.vector.utils import batch_space
 from push import Place, PushVectorEnv
 
+import envs
 from envs.plug_in import World, find_world, flattened, make_batch, make_single
 from envs.task_env import SimulationError, TaskVectorEnv
 
@@ -17,7 +18,7 @@ SOURCE = """
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import RescaleAction, TimeLimit, TransformReward
-from envs.navigation import Navigation2DVectorEnv
+from envs.toys.navigation import Navigation2DVectorEnv
 
 class Walk(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-9, 9, (1,))
@@ -416,3 +417,14 @@ def test_what_a_copy_returns_in_the_midst_of_training_is_located(method, returne
 def test_one_environment_as_its_author_made_it(here):
     env = make_single(find_world("walks:wrapped"), None, None)
     assert isinstance(env, gymnasium.wrappers.RescaleAction) and type(env.unwrapped).__name__ == "Walk"
+
+
+def test_a_user_s_module_that_has_the_name_of_this_project_s_is_to_be_renamed(here, monkeypatch):
+    (here / "envs").mkdir()
+    (here / "envs" / "tasks.py").write_text(SOURCE)
+    monkeypatch.setattr(envs, "__path__", [*envs.__path__])
+    with pytest.raises(
+        ValueError, match=r"this project has envs.tasks, too, which hides .*envs/tasks.py: rename yours"
+    ):
+        find_world("envs.tasks:Walk")
+    assert find_world("envs.toys.navigation:Navigation2DVectorEnv").is_batch

@@ -3,8 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from envs.navigation import Navigation2DVectorEnv
 from envs.task_env import SimulationError, episode_length
+from envs.toys.navigation import Navigation2DVectorEnv
 
 
 def test_an_error_crosses_a_process_border_whole():

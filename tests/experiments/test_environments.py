@@ -18,32 +18,11 @@ from maml_rl.training.trainer import TrainingResult
 SOURCE = """
 import os
 
-import gymnasium
 import numpy as np
+import sound
 
-class Push(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-9.0, 9.0, (1,), np.float32)
-    action_space = gymnasium.spaces.Box(-0.3, 0.3, (1,), np.float32)
+class Push(sound.Push):
     horizon = 4
-    goal = 0.0
-
-    def sample_tasks(self, num_tasks, rng):
-        return rng.uniform(-1.0, 1.0, num_tasks).tolist()
-
-    def set_task(self, task):
-        self.goal = task
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.aim, self.x = self.goal, float(self.np_random.normal(0.0, 0.1))
-        return self.seen(), {}
-
-    def step(self, action):
-        self.x = float(np.clip(self.x + float(action[0]), -3.0, 3.0))
-        return self.seen(), -abs(self.x - self.aim), False, False, {}
-
-    def seen(self):
-        return np.array([self.x], np.float32)
 
 class Ten(Push):
     def sample_tasks(self, num_tasks, rng):

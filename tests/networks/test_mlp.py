@@ -47,12 +47,13 @@ def test_against_a_module():
     torch.testing.assert_close(mlp(own, inputs, "relu"), module(inputs).detach())
 
 
+@pytest.mark.parametrize("observation_size", [1, 2, 3, 20])
 @pytest.mark.parametrize("width", [1, 2, 6])
-@pytest.mark.parametrize("batch", [1, 5, 20])
-def test_a_task_s_outputs_do_not_depend_on_the_tasks_beside_it(width, batch):
+@pytest.mark.parametrize("batch", [1, 4, 5, 20])
+def test_a_task_s_outputs_do_not_depend_on_the_tasks_beside_it(observation_size, width, batch):
     # To the last bit, in the precision and at the size that sampling uses.
-    params = stacked_params(7, (3, 100, 100, width), torch.float32)
-    inputs = random(7, batch, 3, dtype=torch.float32)
+    params = stacked_params(7, (observation_size, 100, 100, width), torch.float32)
+    inputs = random(7, batch, observation_size, dtype=torch.float32)
     together = mlp(params, inputs, "relu")
     for start, stop in ((0, 1), (2, 4), (4, 7), (6, 7)):
         block = mlp(take_tasks(params, start, stop), inputs[start:stop], "relu")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from players import assert_bit_equal, gaussian
-from troubled import Unpicklable, fail_to_make
+from troubled import UNREACHABLE
 
 from maml_rl.core.contracts import Actor
 from maml_rl.core.lift import Threads
@@ -164,13 +164,7 @@ def test_an_exception_in_the_parent_ends_the_work_under_way(troubles):
         assert not any(map(is_running, pids))
 
 
-@pytest.mark.parametrize(
-    ("make_env", "message"),
-    [
-        (Unpicklable(), "environment and its policy must be picklable to reach a worker.*lock"),
-        (fail_to_make, "a worker can make, but there it raised FileNotFoundError: no such model: robot.xml"),
-    ],
-)
+@pytest.mark.parametrize(("make_env", "message"), UNREACHABLE)
 def test_an_environment_that_reaches_no_worker_is_refused_at_once(troubles, make_env, message):
     with pytest.raises(ValueError, match=message):
         ProcessCrew(troubles.with_env(make_env), 1, SECONDS)

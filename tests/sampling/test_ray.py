@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from players import assert_bit_equal
-from troubled import Unpicklable, fail_to_make
+from troubled import UNREACHABLE
 
 from maml_rl.sampling.ray import RayCrew
 from maml_rl.sampling.trajectory import SamplingError
@@ -52,13 +52,7 @@ def test_an_error_of_the_environment_is_not_tried_again(troubles, caplog):
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(
-    ("make_env", "message"),
-    [
-        (Unpicklable(), "environment and its policy must be picklable to reach a worker.*lock"),
-        (fail_to_make, "a worker can make, but there it raised FileNotFoundError: no such model: robot.xml"),
-    ],
-)
+@pytest.mark.parametrize(("make_env", "message"), UNREACHABLE)
 def test_an_environment_that_reaches_no_worker_is_refused_at_once(troubles, make_env, message):
     with pytest.raises(ValueError, match=message):
         RayCrew(troubles.with_env(make_env), None, None, SECONDS)

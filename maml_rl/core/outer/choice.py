@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maml_rl.core.adam import AdamConfig
 from maml_rl.core.outer.gradient import Gradient
@@ -18,8 +19,12 @@ OuterName = Literal["trust_region", "gradient", "reptile"]
 class _Named:
     """Settings of an outer step with its name among them, by which a saved config is read."""
 
-    name: ClassVar[str]
+    name: ClassVar[OuterName]  # also of the field with the settings
+    maker: ClassVar[Callable[[Any], OuterStep]]
     step: OuterName
+
+    def make(self) -> OuterStep:
+        return self.maker(getattr(self, self.name))
 
     def __post_init__(self) -> None:
         if self.step != self.name:
@@ -30,36 +35,27 @@ class _Named:
 class TrustRegionOuter(_Named):
     """An outer step that moves theta by a natural gradient within a trust region (TRPO)."""
 
-    name = "trust_region"
+    name, maker = "trust_region", TrustRegion
     step: OuterName = "trust_region"  # How theta moves.
     trust_region: TrustRegionConfig = field(default_factory=TrustRegionConfig)
-
-    def make(self) -> OuterStep:
-        return TrustRegion(self.trust_region)
 
 
 @dataclass(frozen=True)
 class GradientOuter(_Named):
     """An outer step that moves theta by Adam on the meta-gradient."""
 
-    name = "gradient"
+    name, maker = "gradient", Gradient
     step: OuterName = "gradient"  # How theta moves.
     gradient: AdamConfig = field(default_factory=AdamConfig)
-
-    def make(self) -> OuterStep:
-        return Gradient(self.gradient)
 
 
 @dataclass(frozen=True)
 class ReptileOuter(_Named):
     """An outer step that moves theta towards the adapted parameters."""
 
-    name = "reptile"
+    name, maker = "reptile", Reptile
     step: OuterName = "reptile"  # How theta moves.
     reptile: ReptileConfig = field(default_factory=ReptileConfig)
-
-    def make(self) -> OuterStep:
-        return Reptile(self.reptile)
 
 
 OuterConfig = TrustRegionOuter | GradientOuter | ReptileOuter

@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
-from envs.ant import ant_model
-from envs.half_cheetah import half_cheetah_model
-from envs.physics import ANT_PHYSICS, HALF_CHEETAH_PHYSICS, ant_physics, half_cheetah_physics
+from envs.robots.ant import ant_model
+from envs.robots.half_cheetah import half_cheetah_model
+from envs.robots.physics import ANT_PHYSICS, HALF_CHEETAH_PHYSICS, ant_physics, half_cheetah_physics
 
 
 @pytest.mark.parametrize(("name", "duration"), [("rllab", 0.01), ("gym", 0.05)])

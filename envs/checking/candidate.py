@@ -1,32 +1,23 @@
-"""An environment under check, single or batched: how it is played, and whether it does the same twice."""
+"""An environment under check, single or batched, and how it is played."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from .adapters import DEFAULT_HORIZON, own_horizon
-from .plug_in import World, flattened, make_batch, make_single, with_tasks
-from .task_env import Task, TaskVectorEnv
+from ..adapters import DEFAULT_HORIZON, own_horizon
+from ..plug_in import World, flattened, make_batch, make_single, with_tasks
+from ..task_env import Task, TaskVectorEnv
+from .comparison import Played, first_difference
 
 NUM_TASKS = 8  # drawn to find two that differ
 SEED = 2**40  # of the first episode: episodes of training have seeds of 64 bits
-
-
-class Played(NamedTuple):
-    """A few episodes of one task, step by step."""
-
-    observations: list[Any]  # copies, made at once; of resets and steps
-    held: list[Any]  # the same, as they were handed out
-    rewards: list[Any]
-    ends: list[Any]  # (terminated, truncated)
 
 
 class Single:
@@ -134,7 +125,7 @@ class Candidate:
 
     @functools.cached_property
     def two_that_differ(self) -> tuple[Task, Task] | None:
-        """Two tasks in which equal seeds and actions do not lead to the same."""
+        """Two tasks whose episodes differ under equal seeds and actions; None if there are none."""
         tasks, subject = self.tasks(), self.subject()
         actions = self.actions(subject)
         first = play(subject, actions, tasks[0])
@@ -182,6 +173,11 @@ def layers(env: Any) -> Iterator[Any]:
     yield env
 
 
+def is_over(subject: Single | Batch, result: Any) -> bool:
+    """Whether the step that returned this was an episode's last."""
+    return bool(np.any(result[2]) or np.any(result[3]) or subject.is_at_limit)
+
+
 def play(subject: Single | Batch, actions: Sequence[Any], task: Task) -> Played:
     """Take the actions one after the other; when an episode is over, begin another."""
     subject.set_task(task)
@@ -199,36 +195,10 @@ def play_on(subject: Single | Batch, actions: Sequence[Any]) -> Played:
 
     see(subject.reset(next(seeds))[0])
     for action in actions:
-        observation, reward, terminated, truncated, _ = subject.step(copy.deepcopy(action))
+        observation, reward, terminated, truncated, _ = result = subject.step(copy.deepcopy(action))
         see(observation)
         played.rewards.append(copy.deepcopy(reward))
         played.ends.append(copy.deepcopy((terminated, truncated)))
-        if np.any(terminated) or np.any(truncated) or subject.is_at_limit:
+        if is_over(subject, result):
             see(subject.reset(next(seeds))[0])
     return played
-
-
-def is_same(one: Any, other: Any) -> bool:
-    """Whether two nests of numbers are equal, nan included; dataclasses by their fields."""
-    if dataclasses.is_dataclass(one) and type(one) is type(other):
-        return all(is_same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
-    try:
-        np.testing.assert_equal(one, other)
-    except AssertionError:
-        return False
-    return True
-
-
-def first_difference(one: Played, other: Played) -> str | None:
-    """The first difference in words; None if there is none."""
-    for name in ("observations", "rewards", "ends"):
-        for number, (a, b) in enumerate(zip(getattr(one, name), getattr(other, name), strict=False)):
-            if not is_same(a, b):
-                return f"{name[:-1]} {number} is {short(a)} the first time and {short(b)} the second"
-    return None
-
-
-def short(value: Any) -> str:
-    """A value in words that fit into a sentence."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,12 +11,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
-from .mujoco_batch import MujocoTaskVectorEnv, Pay
+from ..adapters import SingleFromVector
+from ..task_env import episode_length
+from ..tasks import Motion, TaskDistribution
+from .mujoco_batch import MujocoTaskVectorEnv, Pay, SpeedToKeep, WayToRun
 from .physics import HalfCheetahPhysics, half_cheetah_physics
 from .planar_chain import PlanarChain
-from .task_env import episode_length
-from .tasks import DirectionTasks, Motion, TaskDistribution, VelocityTasks
 
 TOTAL_MASS = 14.0  # [kg], the settotalmass of half_cheetah.xml
 XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
@@ -97,26 +97,14 @@ class HalfCheetahVectorEnv(MujocoTaskVectorEnv):
         return progress - control_cost, {}
 
 
-class HalfCheetahVelVectorEnv(HalfCheetahVectorEnv):
+class HalfCheetahVelVectorEnv(SpeedToKeep, HalfCheetahVectorEnv):
     """Many half cheetahs, each with a speed to keep: see `HalfCheetahVelEnv` for the specification."""
 
-    picture_note = "the red post moves at the target speed"
-
-    @staticmethod
-    def distribution(physics: HalfCheetahPhysics) -> TaskDistribution:
-        return VelocityTasks(physics.min_speed, physics.max_speed)
-
-    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
-        """A post behind the robot that moves at the target speed."""
-        self.draw_pacemaker(scene, index, y=0.6)
+    post_y = 0.6  # behind the robot
 
 
-class HalfCheetahDirVectorEnv(HalfCheetahVectorEnv):
+class HalfCheetahDirVectorEnv(WayToRun, HalfCheetahVectorEnv):
     """Many half cheetahs, each sent one way: see `HalfCheetahDirEnv` for the specification."""
-
-    @staticmethod
-    def distribution(physics: HalfCheetahPhysics) -> TaskDistribution:
-        return DirectionTasks()
 
 
 class HalfCheetahVelEnv(SingleFromVector):

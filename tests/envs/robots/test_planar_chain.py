@@ -2,8 +2,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.half_cheetah import half_cheetah_model
-from envs.planar_chain import PlanarChain
+from envs.robots.half_cheetah import half_cheetah_model
+from envs.robots.planar_chain import PlanarChain
 
 
 def test_center_of_mass_is_mujocos():

@@ -1,4 +1,4 @@
-"""Centre of mass of a robot whose joints all bend in the x-z plane, from its joint angles alone.
+"""Centre of mass of a robot in the x-z plane, as a formula of its joint angles.
 
 Link k is turned by phi_k = the sum of the hinge angles from the root down to it, so with R_y the rotation about y
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import envs  # noqa: F401 - registers the ids
-from envs.bandit import BernoulliArms, BernoulliBanditVectorEnv
+from envs.toys.bandit import BernoulliArms, BernoulliBanditVectorEnv
 
 
 @pytest.mark.parametrize("num_arms", [5, 10, 50])

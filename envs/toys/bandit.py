@@ -1,4 +1,4 @@
-"""Slot machines: each arm pays one or nothing, with a probability that has to be found out."""
+"""Bernoulli bandits: each arm pays 1 or 0, with a probability that differs between tasks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
-from .task_env import Step, Task, TaskVectorEnv, episode_length
+from ..adapters import SingleFromVector
+from ..task_env import Step, Task, TaskVectorEnv, episode_length
 
 HORIZON = 1  # [steps]: a pull is an episode, and the n pulls of Duan et al. are n episodes
 
@@ -86,7 +86,7 @@ class BernoulliBanditVectorEnv(TaskVectorEnv):
 
 
 class BernoulliBanditEnv(SingleFromVector):
-    """A slot machine with K arms: which one pays most often is all there is to learn.
+    """A bandit with K arms, whose task is how often each of them pays.
 
     ## Task
     `BernoulliArms(probabilities)`: K numbers, each drawn from U(0, 1).

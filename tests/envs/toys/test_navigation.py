@@ -4,8 +4,8 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 import envs  # noqa: F401 - registers the id
-from envs.navigation import is_at_goal, move, navigation_reward
 from envs.tasks import Goal
+from envs.toys.navigation import is_at_goal, move, navigation_reward
 
 
 def make_vec(num_envs: int, **settings):

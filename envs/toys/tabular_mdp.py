@@ -1,4 +1,4 @@
-"""Random Markov decision processes with few states: everything about them has to be found out."""
+"""Random Markov decision processes with few states, whose rewards and transitions differ between tasks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
-from .task_env import Step, Task, TaskVectorEnv, episode_length
+from ..adapters import SingleFromVector
+from ..task_env import Step, Task, TaskVectorEnv, episode_length
 
 NUM_STATES = 10  # |S|, Duan et al. 2016, section 3.2
 NUM_ACTIONS = 5  # |A|, likewise

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs.tabular_mdp import NUM_ACTIONS, NUM_STATES, TabularMDP, TabularMDPVectorEnv
+from envs.toys.tabular_mdp import NUM_ACTIONS, NUM_STATES, TabularMDP, TabularMDPVectorEnv
 
 
 def test_tables_are_drawn_from_the_paper_s_distributions():

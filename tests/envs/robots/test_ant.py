@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import envs  # noqa: F401 - registers the ids
-from envs.ant import XML, ant_model
-from envs.physics import ANT_PHYSICS
+from envs.robots.ant import XML, ant_model
+from envs.robots.physics import ANT_PHYSICS
 from envs.tasks import Direction, Goal, TargetVelocity
 
 NUM_STEPS = 150

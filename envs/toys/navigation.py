@@ -6,9 +6,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
-from .task_env import Step, Task, TaskVectorEnv, episode_length
-from .tasks import Goal
+from ..adapters import SingleFromVector
+from ..task_env import Step, Task, TaskVectorEnv, episode_length
+from ..tasks import Goal
 
 HORIZON = 100  # [steps], Finn et al. 2017, appendix A.2
 MAX_MOVE = 0.1  # along x and y in one step, [m]

@@ -13,9 +13,9 @@ import mujoco.batch
 import numpy as np
 from numpy.typing import NDArray
 
+from ..task_env import SimulationError, Step, Task, TaskVectorEnv
+from ..tasks import DirectionTasks, Motion, TaskDistribution, VelocityTasks
 from .physics import Physics
-from .task_env import SimulationError, Step, Task, TaskVectorEnv
-from .tasks import Motion, TaskDistribution
 
 STAGE_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
 STAGE_ACC = mujoco.mjtStage.mjSTAGE_ACC.value
@@ -191,11 +191,6 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
     def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
         """Add to a picture what shows the task of simulation `index`; here nothing."""
 
-    def draw_pacemaker(self, scene: mujoco.MjvScene, index: int, y: float) -> None:
-        """Add a post that moves along x at the task's speed, beside the robot's way. y: [m]"""
-        seconds = self._elapsed[index] * self.physics.step_duration
-        draw_post(scene, x=self._task_rows[index, 0] * seconds, y=y)
-
     def close_extras(self, **kwargs: Any) -> None:
         """Free the drawing context."""
         if self._renderer is not None:
@@ -210,6 +205,30 @@ def _make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Ren
     for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
         renderer.scene.flags[flag] = False
     return renderer
+
+
+class SpeedToKeep(MujocoTaskVectorEnv):
+    """Tasks of a robot that has a speed to keep."""
+
+    picture_note = "the red post moves at the target speed"
+    post_y: float  # of the post, which stands beside the robot's way, [m]
+
+    @staticmethod
+    def distribution(physics: Physics) -> TaskDistribution:
+        return VelocityTasks(physics.min_speed, physics.max_speed)
+
+    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
+        """A post that moves along x at the target speed."""
+        seconds = self._elapsed[index] * self.physics.step_duration
+        draw_post(scene, x=self._task_rows[index, 0] * seconds, y=self.post_y)
+
+
+class WayToRun(MujocoTaskVectorEnv):
+    """Tasks of a robot that is sent forward or backward."""
+
+    @staticmethod
+    def distribution(physics: Physics) -> TaskDistribution:
+        return DirectionTasks()
 
 
 def draw_post(scene: mujoco.MjvScene, x: float, y: float) -> None:

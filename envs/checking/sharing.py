@@ -18,8 +18,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .candidate import SEED, Batch, Candidate, Single, is_same, layers
-from .task_env import Task
+from ..task_env import Task
+from .candidate import SEED, Batch, Candidate, Single, is_over, layers
+from .comparison import is_same
 
 MAX_BYTES = 2**20  # of one pickled value; larger ones are data sets and models, which take long to compare
 _STATELESS = (FunctionType, ModuleType, type, staticmethod, classmethod, property, gymnasium.Space)
@@ -81,11 +82,6 @@ def places_of_the_last_episode(candidate: Candidate, tasks: Sequence[Task]) -> l
 
     first, second, again = played(0), played(1), played(0)
     return [name for name in first if first[name] == again.get(name) != second.get(name)]
-
-
-def is_over(subject: Single | Batch, result: Any) -> bool:
-    """Whether the step that returned this was an episode's last."""
-    return bool(np.any(result[2]) or np.any(result[3]) or subject.is_at_limit)
 
 
 def _episode(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import envs  # noqa: F401 - registers the ids
-from envs.half_cheetah import XML, half_cheetah_model
+from envs.robots.half_cheetah import XML, half_cheetah_model
 from envs.tasks import Direction, TargetVelocity
 
 NUM_STEPS = 200

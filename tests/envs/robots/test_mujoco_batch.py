@@ -5,7 +5,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 import envs  # noqa: F401 - registers the ids
-from envs.half_cheetah import half_cheetah_model
+from envs.robots.half_cheetah import half_cheetah_model
 from envs.task_env import SimulationError
 from envs.tasks import Goal, TargetVelocity
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 
-from envs.check import BEHAVIOUR, CONTRACT, DEFINITIONS, FORM, REPEATABLE, SCALE, check_world
+from envs.checking.check import BEHAVIOUR, CONTRACT, DEFINITIONS, FORM, REPEATABLE, SCALE, check_world
 from envs.plug_in import World, find_world
 from envs.task_env import TaskVectorEnv
 
@@ -101,7 +101,7 @@ def test_a_sound_environment_has_every_property(changes):
     "name", ["navigation:Navigation2DEnv", "bandit:BernoulliBanditEnv", "tabular_mdp:TabularMDPEnv"]
 )
 def test_single_environments_of_the_project_have_every_property(name):
-    findings = check_world(find_world(f"envs.{name}"), None, thorough=True)
+    findings = check_world(find_world(f"envs.toys.{name}"), None, thorough=True)
     # Gymnasium's checker wants two steps of every episode, and a bandit has one
     assert [finding.name for finding in findings] == (["gymnasium_agrees"] if "bandit" in name else [])
 

@@ -11,11 +11,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapters import SingleFromVector
-from .mujoco_batch import STAGE_ACC, STAGE_NONE, MujocoTaskVectorEnv, Pay, draw_post
+from ..adapters import SingleFromVector
+from ..task_env import episode_length
+from ..tasks import GoalTasks, Motion, TaskDistribution
+from .mujoco_batch import STAGE_ACC, STAGE_NONE, MujocoTaskVectorEnv, Pay, SpeedToKeep, WayToRun, draw_post
 from .physics import AntPhysics, ant_physics
-from .task_env import episode_length
-from .tasks import DirectionTasks, GoalTasks, Motion, TaskDistribution, VelocityTasks
 
 XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
 TORSO = 1  # the body that carries all others
@@ -155,27 +155,15 @@ class AntVectorEnv(MujocoTaskVectorEnv):
             self._forces[row] = scratch.cfrc_ext
 
 
-class AntVelVectorEnv(AntVectorEnv):
+class AntVelVectorEnv(SpeedToKeep, AntVectorEnv):
     """Many ants, each with a speed to keep: see `AntVelEnv` for the specification."""
 
     bonus = 1.0  # rllab AntEnvRand
-    picture_note = "the red post moves at the target speed"
-
-    @staticmethod
-    def distribution(physics: AntPhysics) -> TaskDistribution:
-        return VelocityTasks(physics.min_speed, physics.max_speed)
-
-    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
-        """A post behind the robot that moves at the target speed."""
-        self.draw_pacemaker(scene, index, y=1.2)
+    post_y = 1.2  # behind the robot
 
 
-class AntDirVectorEnv(AntVectorEnv):
+class AntDirVectorEnv(WayToRun, AntVectorEnv):
     """Many ants, each sent one way: see `AntDirEnv` for the specification."""
-
-    @staticmethod
-    def distribution(physics: AntPhysics) -> TaskDistribution:
-        return DirectionTasks()
 
 
 class AntGoalVectorEnv(AntVectorEnv):

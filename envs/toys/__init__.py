@@ -1,0 +1,1 @@
+"""Small environments that are formulas over arrays."""
