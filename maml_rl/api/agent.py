@@ -25,6 +25,7 @@ from maml_rl.experiments.environments import action_distribution
 from maml_rl.experiments.saved_config import FORMAT_VERSION, from_dict, to_dict
 from maml_rl.experiments.spaces import (
     Observer,
+    actions_of,
     numbers_of_task,
     space_from_json,
     space_to_json,
@@ -275,7 +276,7 @@ class Agent:
             raise AgentError(f"env must be one gymnasium.Env, got {type(env).__name__}: make it with gymnasium.make")
         for name, own, theirs in (
             ("observation_space", self.surroundings.observation_space, env.observation_space),
-            ("action_space", self.surroundings.action_space, env.action_space),
+            ("action_space", self.surroundings.action_space, actions_of(env)),
         ):
             if own != theirs:
                 raise AgentError(

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from envs.adapters import VectorFromSingle, byte_scale
 from envs.oracle import task_vector
-from envs.plug_in import OneTask, flattened
+from envs.plug_in import OneTask, flattened, with_clipped_actions
+
+
+def actions_of(env: gymnasium.Env) -> spaces.Space:
+    """The space of an environment's actions, with the bounds that a `ClipAction` clips to."""
+    return with_clipped_actions(env).action_space
 
 
 class Observer:

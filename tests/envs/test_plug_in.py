@@ -16,7 +16,7 @@ from envs.task_env import SimulationError, TaskVectorEnv
 SOURCE = """
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import RescaleAction, TimeLimit, TransformReward
+from gymnasium.wrappers import ClipAction, RescaleAction, TimeLimit, TransformAction, TransformReward
 from envs.navigation import Navigation2DVectorEnv
 
 class Walk(gymnasium.Env):
@@ -68,6 +68,12 @@ class Endless(Walk):
 
 def wrapped():
     return RescaleAction(Walk(), np.float32(-3.0), np.float32(3.0))
+
+def clipped():
+    return TransformReward(ClipAction(Walk()), lambda r: r)
+
+def doubled():
+    return TransformAction(ClipAction(Walk()), lambda a: 2 * a, gymnasium.spaces.Box(-0.5, 0.5, (1,)))
 
 def limited():
     return TransformReward(RescaleAction(TimeLimit(Endless(), 7), np.float32(-3.0), np.float32(3.0)), lambda r: r)
@@ -416,3 +422,10 @@ def test_what_a_copy_returns_in_the_midst_of_training_is_located(method, returne
 def test_one_environment_as_its_author_made_it(here):
     env = make_single(find_world("walks:wrapped"), None, None)
     assert isinstance(env, gymnasium.wrappers.RescaleAction) and type(env.unwrapped).__name__ == "Walk"
+
+
+def test_actions_that_are_clipped_have_the_bounds_that_they_are_clipped_to(here):
+    assert make_single(find_world("walks:clipped"), None, None).action_space == Box(-1, 1, (1,))
+    assert batch("walks:clipped").single_action_space == Box(-1, 1, (1,))
+    assert batch("walks:doubled").single_action_space == Box(-0.5, 0.5, (1,))  # what stands above a ClipAction holds
+    assert batch("walks:limited").single_action_space == Box(-3, 3, (1,))
