@@ -197,8 +197,8 @@ def _copies(make_env: Callable[[], gymnasium.Env], count: int, name: str) -> lis
         reason = error.__cause__ or error
         raise ValueError(
             f"{name} is needed in {count} copies, one for each episode that is played beside others, but after "
-            f"{len(envs)} the next fails with {type(reason).__name__}: {reason}: lower --episodes-per-task or "
-            "--num-threads, or raise the limit that it meets (ulimit -n for open files)"
+            f"{len(envs)} the next fails with {type(reason).__name__}: {reason}: raise the limit that it meets (ulimit "
+            "-n for open files), or lower --num-tasks times --episodes-per-task below it"
         ) from error
     return envs
 

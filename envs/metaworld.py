@@ -115,6 +115,7 @@ class MetaWorldVectorEnv(TaskVectorEnv):
 
     task_type = MetaWorldTask
     reports_success = True
+    is_copied = True
 
     def __init__(
         self,

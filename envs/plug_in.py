@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.wrappers import DtypeObservation, FlattenObservation, TransformObservation
+from gymnasium.wrappers import ClipAction, DtypeObservation, FlattenObservation, TransformAction, TransformObservation
 
 from .adapters import VectorFromSingle
 from .modules import did_you_mean, hidden_file, home_of, imported, package_of, require_own
@@ -165,7 +165,22 @@ def make_single(world: World, horizon: int | None, render_mode: str | None) -> g
     env = _made(world, **settings)
     if not isinstance(env, gymnasium.Env):
         raise ValueError(f"env must be a gymnasium.Env, but {world.name} returned {env!r}: return one ({GUIDE})")
+    return with_clipped_actions(env)
+
+
+def with_clipped_actions(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment with the bounds that Gymnasium's `ClipAction` clips to as those of its actions, where it has such
+    a wrapper, which states none."""
+    layer: gymnasium.Env = env
+    while isinstance(layer, gymnasium.Wrapper) and layer.action_space == env.action_space:
+        if isinstance(layer, ClipAction):
+            return TransformAction(env, _unchanged, layer.env.action_space)
+        layer = layer.env
     return env
+
+
+def _unchanged(action: Any) -> Any:
+    return action
 
 
 def missing_methods(env: gymnasium.Env) -> list[str]:

@@ -26,6 +26,7 @@ from maml_rl.experiments.migration import migrated
 from maml_rl.experiments.saved_config import FORMAT_VERSION, from_dict, to_dict
 from maml_rl.experiments.spaces import (
     Observer,
+    actions_of,
     has_tasks,
     numbers_of_task,
     space_from_json,
@@ -279,7 +280,7 @@ class Agent:
             raise AgentError(f"env must be one gymnasium.Env, got {type(env).__name__}: make it with gymnasium.make")
         for name, own, theirs in (
             ("observation_space", self.surroundings.observation_space, env.observation_space),
-            ("action_space", self.surroundings.action_space, env.action_space),
+            ("action_space", self.surroundings.action_space, actions_of(env)),
         ):
             if own != theirs:
                 raise AgentError(

@@ -22,7 +22,7 @@ from maml_rl.commands.streams import lenient_streams, program
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
 from maml_rl.experiments.build import build, require_tasks
 from maml_rl.experiments.config import Physics, RunConfig, kind_of
-from maml_rl.experiments.environments import full_id
+from maml_rl.experiments.environments import full_id, measured
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.published import PUBLISHED
 from maml_rl.experiments.runs import Trained, load_trained, read_config
@@ -68,6 +68,9 @@ class CompareCommand:
     """Physics of robots, in place of the one that the id names."""
     preset: Literal["paper", "fast"] = "paper"
     """Default settings. paper: the paper's protocol. fast: settings that learn faster, where there are some."""
+    observations: Literal["raw", "normalised"] = "raw"
+    """Observations that the policies see: as the environment gives them, or normalised as in training, by the numbers
+    that each run has measured."""
     num_iterations: int | None = None
     """Iterations of each training run; by default the preset's."""
     num_tasks: int = 40
@@ -110,7 +113,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     try:
         command = parse(CompareCommand, EXAMPLES, arguments)
         base = base_config(command)
-        configs = {method: method_config(method, command) for method in command.methods}
+        configs = {method: measured(method_config(method, command)) for method in command.methods}
         for method, config in configs.items():
             _require_possible(method, config, command)
         require_writable(command.output_dir, "comparison.csv", "comparison.json", "comparison.png")
@@ -150,6 +153,7 @@ def base_config(command: CompareCommand, learner: str = "maml") -> RunConfig:
         seed=command.seed,
         num_threads=command.num_threads,
         training=dataclasses.replace(preset.training, num_iterations=iterations),
+        task=dataclasses.replace(preset.task, observations=command.observations),
     )
 
 

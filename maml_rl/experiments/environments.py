@@ -117,14 +117,14 @@ def make_sampling(
     make_env = functools.partial(_make_anywhere, _spec_of(config.env), find_world(config.env), config)
     probe = make_env(1)
     try:
-        probe.reports_success = probe.reports_success or _tells_success(config, make_env)
         if task_range is not None:
             if probe.task_range is None:
                 raise ValueError(f"task_range must be left out: the tasks of {config.env} are drawn from no range")
             probe.task_range = task_range
         spec = policy_spec(probe, config)
         needs = footprint.reinforcement(config, spec, probe.horizon)
-        require_memory(needs.evaluation)
+        require_memory(needs.evaluation)  # first: what comes next plays a whole episode
+        probe.reports_success = probe.reports_success or _tells_success(config, make_env)
     except BaseException:
         probe.close()
         raise

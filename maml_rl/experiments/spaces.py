@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 
 from envs.adapters import VectorFromSingle
 from envs.oracle import task_vector
-from envs.plug_in import TASK_METHODS, OneTask, flattened
+from envs.plug_in import TASK_METHODS, OneTask, flattened, with_clipped_actions
 from envs.scaling import byte_scale
+
+
+def actions_of(env: gymnasium.Env) -> spaces.Space:
+    """The space of an environment's actions, with the bounds that a `ClipAction` clips to."""
+    return with_clipped_actions(env).action_space
 
 
 class Observer:

@@ -110,9 +110,10 @@ def encode(params: Params, images: Tensor, config: ConvConfig, normalise: Normal
         weight = params[f"conv{layer}.weight"].reshape(-1, *params[f"conv{layer}.weight"].shape[-3:])
         bias, stride = params[f"conv{layer}.bias"].reshape(-1), 2 if config.architecture == "strided" else 1
         maps = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, stride, padding=1, groups=num_tasks)
-        hidden = normalise(layer, maps.permute(0, 2, 3, 1).unflatten(0, batches)).flatten(0, 1).relu()
+        hidden = normalise(layer, maps.permute(0, 2, 3, 1).unflatten(0, batches)).flatten(0, 1)
         if config.architecture == "pooled":
             hidden = F.max_pool2d(hidden.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        hidden = hidden.relu()  # after pooling: the same numbers and slopes, from a quarter of the map
     last = hidden.unflatten(-1, (num_tasks, -1)).permute(3, 0, 1, 2, 4)  # [N, G b, h, w, C]
     features = last.mean(dim=(-3, -2)) if config.features == "mean" else last.flatten(-3)
     features = features.reshape(num_tasks, *groups, batches[1], -1)

@@ -56,7 +56,8 @@ class EncoderPass:
             images: [N, b, H, W, C], normalised together.
             context: [N, S, H, W, C]; if S is not 0, each picture is normalised with these alone instead.
         """
-        self._leaves = as_leaves({name: p for name, p in params.items() if name.startswith(("conv", "norm"))})
+        own = {name: p for name, p in params.items() if name.startswith(("conv", "norm"))}
+        self._leaves = as_leaves({name: _channels_last(p) for name, p in own.items()})
         self._images, self._context, self._config, self._threads = images, context, config, threads
         self._chunks = _chunks(images, context, chunk_pictures)
         self._is_presented = config.norm == "support" and context.shape[1] > 0
@@ -122,8 +123,9 @@ class EncoderPass:
             mean, variance = self.moments[layer].mean[batch], self.moments[layer].variance[batch]
             scale, bias = (self._leaves[f"norm{layer}.{part}"] for part in ("scale", "bias"))
             hidden = F.batch_norm(hidden, mean, variance, scale, bias, training=False, eps=EPSILON)
-        hidden = F.relu(hidden, inplace=bool(self.moments))  # in place where nobody else sees it
-        return F.max_pool2d(hidden, 2) if self._config.architecture == "pooled" else hidden
+        if self._config.architecture == "pooled":
+            hidden = F.max_pool2d(hidden, 2)
+        return F.relu(hidden, inplace=bool(self.moments))  # in place where nobody else sees it
 
     def _backward(self, stage: int, place: int, slope: Tensor, correction: Correction | None) -> tuple[Tensor, ...]:
         """The gradients in a stage's inputs and parameters, with its moments held fixed; in pictures there is none."""
@@ -190,6 +192,11 @@ def _chunks(images: Tensor, context: Tensor, chunk_pictures: int) -> list[_Chunk
     count = min(size, 2 * max(1, int(pairs))) if images.device.type == "cpu" and pairs >= 0.5 else 1
     edges = [i * size // count for i in range(count + 1)]
     return [_Chunk(batch, *pair) for batch in range(num_batches) for pair in itertools.pairwise(edges)]
+
+
+def _channels_last(p: Tensor) -> Tensor:
+    """Weights of a convolution laid out like the maps: torch would copy them so in every chunk, twice."""
+    return p.contiguous(memory_format=torch.channels_last) if p.dim() == 4 else p
 
 
 def _mean_and_variance(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from maml_rl.commands.compare import CompareCommand, base_config, compare, metho
 from maml_rl.commands.train import train
 from maml_rl.evaluation.evaluator import Evaluation
 from maml_rl.experiments.published import PUBLISHED
+from maml_rl.experiments.runs import read_config
 from maml_rl.experiments.training import Prepared
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.training.trainer import TrainingResult
@@ -54,6 +55,21 @@ def test_what_is_done_is_not_done_again(compared, monkeypatch, capsys):
     monkeypatch.setattr(Prepared, "train", lambda *_: pytest.fail("trained again"))
     assert compare(arguments(compared, "--num-iterations", "1")) == 0
     assert json.loads(capsys.readouterr().out) == before
+
+
+def test_every_run_is_trained_and_scored_on_observations_that_it_has_normalised(tmp_path, monkeypatch, capsys):
+    flags = ["--methods", "random", "oracle", "--num-iterations", "0", "--observations"]
+    command = arguments(tmp_path, *flags, "normalised")
+    assert compare(command) == 0
+    scores = json.loads(capsys.readouterr().out)["methods"]
+    tasks = [read_config(tmp_path / name).task for name in ("random", "oracle")]
+    assert {task.observations for task in tasks} == {"normalised"}
+    assert [len(task.observation_scale.mean) for task in tasks] == [2, 4]  # the oracle sees the goal, too
+    monkeypatch.setattr(Prepared, "train", lambda *_: pytest.fail("trained again"))
+    assert compare(command) == 0  # the numbers are measured anew, and are the same
+    assert json.loads(capsys.readouterr().out)["methods"] == scores
+    assert compare(arguments(tmp_path, *flags, "raw")) == 2
+    assert "random holds another run" in capsys.readouterr().err
 
 
 def test_a_run_cut_short_goes_on(compared, tmp_path, monkeypatch, capsys):

@@ -69,7 +69,10 @@ def test_copies_that_cannot_all_be_made_are_counted_and_closed():
         ValueError, match=r"^scarce is needed in 5 copies, .* after 3 the next fails with OSError"
     ) as error:
         VectorFromSingle(Scarce, num_envs=5, name="scarce")
-    assert "Too many open files: lower --episodes-per-task or --num-threads, or raise" in str(error.value)
+    assert (
+        "Too many open files: raise the limit that it meets (ulimit -n for open files), or lower --num-tasks times"
+        in str(error.value)
+    )
     assert closed == made
 
 

@@ -75,6 +75,10 @@ def test_a_task_is_a_value():
     assert str(task) == "reach-v3 at (0.10, 0.20) m"
 
 
+def test_its_simulations_are_bounded_as_copies_are():
+    assert MetaWorldVectorEnv.is_copied  # about 19 MB each, and stepped one after the other
+
+
 # --- tasks -------------------------------------------------------------------------------------------------------
 
 

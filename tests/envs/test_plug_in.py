@@ -17,7 +17,7 @@ from envs.task_env import SimulationError, TaskVectorEnv
 SOURCE = """
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import RescaleAction, TimeLimit, TransformReward
+from gymnasium.wrappers import ClipAction, RescaleAction, TimeLimit, TransformAction, TransformReward
 from envs.toys.navigation import Navigation2DVectorEnv
 
 class Walk(gymnasium.Env):
@@ -69,6 +69,12 @@ class Endless(Walk):
 
 def wrapped():
     return RescaleAction(Walk(), np.float32(-3.0), np.float32(3.0))
+
+def clipped():
+    return TransformReward(ClipAction(Walk()), lambda r: r)
+
+def doubled():
+    return TransformAction(ClipAction(Walk()), lambda a: 2 * a, gymnasium.spaces.Box(-0.5, 0.5, (1,)))
 
 def limited():
     return TransformReward(RescaleAction(TimeLimit(Endless(), 7), np.float32(-3.0), np.float32(3.0)), lambda r: r)
@@ -428,3 +434,10 @@ def test_a_user_s_module_that_has_the_name_of_this_project_s_is_to_be_renamed(he
     ):
         find_world("envs.tasks:Walk")
     assert find_world("envs.toys.navigation:Navigation2DVectorEnv").is_batch
+
+
+def test_actions_that_are_clipped_have_the_bounds_that_they_are_clipped_to(here):
+    assert make_single(find_world("walks:clipped"), None, None).action_space == Box(-1, 1, (1,))
+    assert batch("walks:clipped").single_action_space == Box(-1, 1, (1,))
+    assert batch("walks:doubled").single_action_space == Box(-0.5, 0.5, (1,))  # what stands above a ClipAction holds
+    assert batch("walks:limited").single_action_space == Box(-3, 3, (1,))

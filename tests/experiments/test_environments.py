@@ -90,6 +90,14 @@ class Tiring(Drawn):
         self.drawn += 1
         return super().render() if self.drawn <= 6 else None
 
+class Tireless(Push):
+    steps = 0
+
+    def step(self, action):
+        Tireless.steps += 1
+        assert Tireless.steps < 1000, "an episode of 1e20 steps was begun"
+        return super().step(action)
+
 class Counted(Push):
     alive = most = 0
 
@@ -264,6 +272,11 @@ def test_a_film_that_fails_later_is_a_warning_also_when_the_run_goes_on(here, ca
     )
     assert begin("Push", "--num-iterations", "4", folder="plain") == 0
     assert rows("run") == rows("plain")
+
+
+def test_a_horizon_that_cannot_fit_is_refused_before_an_episode_is_played(capfd):
+    assert begin("Tireless", "--horizon", str(10**20)) == 2
+    assert "horizon, or make observations smaller" in capfd.readouterr().err
 
 
 # --- copies ----------------------------------------------------------------------------------------------------

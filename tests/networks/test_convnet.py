@@ -28,6 +28,9 @@ def random_images(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+MAX_POOL = torch.nn.MaxPool2d(2)
+
+
 def reference(config, params, channels):
     """The same encoder of torch's own modules, in training mode."""
     layers, width = [], channels
@@ -58,6 +61,18 @@ def test_the_encoder_is_that_of_torch_s_modules(architecture, norm, features):
     expected = maps.mean(dim=(2, 3)) if features == "mean" else maps.permute(0, 2, 3, 1).flatten(1)
     torch.testing.assert_close(found, expected)
     assert found.shape == (5, config.num_features(28))
+
+
+def test_relu_after_pooling_gives_every_bit_that_it_gives_before():
+    # Both grow, so they may change places; where a window has no positive number, no slope passes in either order.
+    maps = torch.randn(3, 5, 9, 9, generator=torch.Generator().manual_seed(0)).mul(4).round().div(4)  # with ties
+    slope = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+    found = []
+    for layers in ((torch.relu, MAX_POOL), (MAX_POOL, torch.relu)):
+        leaf = maps.clone().requires_grad_()
+        pooled = layers[1](layers[0](leaf))
+        found.append((pooled, *torch.autograd.grad(pooled, leaf, slope)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("architecture", ["strided", "pooled"])
