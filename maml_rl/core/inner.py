@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from maml_rl.core.contracts import Model
 from maml_rl.core.lift import Threads
 from maml_rl.core.output_map import LossAtOutputs, OutputMap
@@ -128,14 +130,24 @@ class InnerStep:
 
     def __init__(self, model: Model, params: Params, support: Any, with_hessian: bool):
         self._map: OutputMap = model.linearize(params, support)
+        self.outputs = self._map.outputs.detach()  # [n, B, width]
         self._loss = LossAtOutputs(model.inner_loss_at, self._map.outputs, support)
         pull = self._map.fix_cotangent if with_hessian else self._map.pull
         self.gradient = pull(self._loss.slope)
 
-    def hessian_product(self, direction: Params) -> Params:
+    def pull(self, cotangent: Tensor) -> Params:
+        """J' cotangent, J being the outputs' Jacobian."""
+        return self._map.pull(cotangent)
+
+    def hessian_product(self, direction: Params, less: Tensor | None = None) -> Params:
         """(d^2 inner loss / d params^2) direction. Symmetric: pi / stop(pi) and its like are, with what is stopped held
-        fixed, ordinary functions of the parameters."""
-        return self._map.pull_change(direction, self._loss.curve)
+        fixed, ordinary functions of the parameters.
+
+        Args:
+            less: a cotangent [n, B, width] whose `pull` is subtracted, at no cost.
+        """
+        curve = self._loss.curve
+        return self._map.pull_change(direction, curve if less is None else lambda pushed: curve(pushed) - less)
 
 
 def inner_gradient(model: Model) -> Callable[[Params, Any], Params]:

@@ -164,13 +164,14 @@ def uses(config: RunConfig) -> list[Use]:
         )
         use("method.inner.num_steps", config.learner != "joint", "learners that adapt in training", learner)
     outer = getattr(method, "outer", None)
-    if outer is not None and outer.step == "gradient":
-        use(
-            "method.outer.gradient.decay_steps",
-            outer.gradient.decay != "none",
-            "a learning rate that decays",
-            "decay none",
-        )
+    adam = {"gradient": "gradient", "proximal": "proximal.adam"}.get(outer.step) if outer is not None else None
+    if adam is not None:
+        settings = outer.gradient if outer.step == "gradient" else outer.proximal.adam
+        place = f"method.outer.{adam}.decay_steps"
+        use(place, settings.decay != "none", "a learning rate that decays", "decay none")
+    if outer is not None and outer.step == "proximal":
+        sampled = "method.outer.proximal.clip method.outer.proximal.exploration"
+        use(sampled, config.kind == "reinforcement", "task environments", f"--env {config.env}")
     if hasattr(method, "inner"):
         second = "learners that differentiate through the steps"
         names = "method.inner.first_order method.inner.learn_step_sizes"

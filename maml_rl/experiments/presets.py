@@ -127,7 +127,8 @@ def _experiment(env: str) -> Experiment:
 
 
 def _kin(base: Any, own: Any, plain: Any) -> Any:
-    """MAML's settings for an environment, changed where the learner's own settings differ from plain MAML's."""
+    """MAML's settings for an environment, changed where the learner's own settings differ from plain MAML's, and of the
+    learner's own type."""
     changes: dict[str, Any] = {}
     for each in dataclasses.fields(base):
         mine, usual = getattr(own, each.name), getattr(plain, each.name)
@@ -135,7 +136,7 @@ def _kin(base: Any, own: Any, plain: Any) -> Any:
             continue
         same = type(mine) is type(usual) and dataclasses.is_dataclass(mine)
         changes[each.name] = _kin(getattr(base, each.name), mine, usual) if same else mine
-    return replace(base, **changes)
+    return type(own)(**{each.name: getattr(base, each.name) for each in dataclasses.fields(base)} | changes)
 
 
 def _sinusoid(learner: str) -> RunConfig:

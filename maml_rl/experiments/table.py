@@ -12,6 +12,7 @@ LEARNERS: dict[str, Entry] = {
         maml.FOMAML_ENTRY,
         maml.ANIL_ENTRY,
         maml.META_SGD_ENTRY,
+        maml.PROMP_ENTRY,
         reptile.ENTRY,
         joint.ENTRY,
         prototypical.ENTRY,

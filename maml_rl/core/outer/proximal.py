@@ -1,0 +1,254 @@
+"""The proximal outer step: several epochs of Adam on one iteration's data, near the policies that collected them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
+from maml_rl.core.contracts import Model, SampledModel
+from maml_rl.core.lift import lift
+from maml_rl.core.objective import MetaObjective
+from maml_rl.core.outer.step import Moved
+from maml_rl.core.output_map import LossAtOutputs
+from maml_rl.core.path import Path
+from maml_rl.core.trees import Params, flatten, unflatten
+
+MAX_EPOCHS = 1000
+"""The most epochs on one iteration's data: each takes as long as a gradient."""
+
+TOLERANCE, FACTOR = 1.5, 2.0
+"""The inner KL may lie within target / 1.5 .. 1.5 * target before its coefficient is halved or doubled (Schulman et al.
+2017, section 4)."""
+
+
+@dataclass(frozen=True)
+class ProximalConfig:
+    """ProMP (Rothfuss et al. 2019, Algorithm 1) with the constants of its published scripts."""
+
+    epochs: int = 5  # Gradient steps on the data of one iteration.
+    # Bound on the gain from the adapted policies' likelihood ratios: those outside 1 - clip .. 1 + clip earn no more.
+    clip: float = 0.3
+    inner_kl: tuple[float, ...] = (5e-4,)
+    """Coefficient of the penalty on KL(old || new) of the policies before each inner step, on its support data; one for
+    all inner steps, or one for each. 0 for none. [1 / nat]"""
+    target_kl: float | None = None
+    """Inner KL that the coefficient is adapted to after every iteration: halved below 1 / 1.5 of it, doubled above 1.5
+    times it [nats]. By default the coefficient is fixed."""
+    max_kl: float | None = None
+    """Bound on the mean KL(old || new) of the adapted policies on the query data, above which no further epoch begins
+    [nats]. By default there is none."""
+    exploration: float = 0.0
+    """Weight of E-MAML's term (Stadie et al. 2018), which credits the actions before adaptation with the rewards after
+    it."""
+    adam: AdamConfig = field(default_factory=AdamConfig)
+    """Adam, whose memory lasts over the iterations; every epoch is a step of its schedule."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epochs <= MAX_EPOCHS:
+            raise ValueError(f"proximal.epochs must lie in 1 .. {MAX_EPOCHS}, got {self.epochs}")
+        if not 0.0 < self.clip < 1.0:
+            raise ValueError(f"proximal.clip must lie in (0, 1), got {self.clip}")
+        if not self.inner_kl or not all(0.0 <= each < float("inf") for each in self.inner_kl):
+            raise ValueError(
+                f"proximal.inner_kl must be one number or more, each at least 0 and finite, got {self.inner_kl}"
+            )
+        for name, bound in (("target_kl", self.target_kl), ("max_kl", self.max_kl)):
+            if bound is not None and not 0.0 < bound < float("inf"):
+                raise ValueError(f"proximal.{name} must be positive and finite, got {bound}")
+        if self.target_kl is not None and not all(self.inner_kl):
+            raise ValueError(
+                f"proximal.inner_kl must be positive where target_kl adapts it, got {self.inner_kl}: "
+                "leave target_kl out"
+            )
+        if not 0.0 <= self.exploration < float("inf"):
+            raise ValueError(f"proximal.exploration must be at least 0 and finite, got {self.exploration}")
+
+
+class ProximalState(NamedTuple):
+    """The memory of the step. The names of its fields are also their names on disk."""
+
+    adam: Moments
+    inner_kl: Tensor  # [1] or [K] float64: coefficients of the inner KL
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """Descend mean_i [clipped surrogate of theta'_i] + mean_j eta_j * mean_i KL(pi_old || pi) on the support of step j.
+
+    theta' is adapted anew in every epoch, so the inner loss should correct for the policy that collected the support
+    (estimator stored_ratio). At H = 1 nothing is sampled: the surrogate is the loss itself, unclipped.
+    Source: Rothfuss et al. 2019, Algorithm 1 and equations 15 and 16 (arXiv:1810.06784). A bound on the outer KL and
+    E-MAML's term are additions.
+    """
+
+    config: ProximalConfig
+    wants_adapted = False
+    learns_step_sizes = True
+
+    def init(self, params: Params) -> ProximalState:
+        return ProximalState(init_moments(flatten(params)), torch.tensor(self.config.inner_kl, dtype=torch.float64))
+
+    def step(
+        self, objective: MetaObjective, params: Params, adapted: Params, state: ProximalState, iteration: int
+    ) -> Moved[ProximalState]:
+        config, vector, moments = self.config, flatten(params), state.adam
+        task = Surrogate(objective, config, state.inner_kl.tolist())
+        start = at = task.around(params, with_gradient=True)
+        epochs = 0
+        while True:
+            vector, moments = adam_step(vector, at.gradient, moments, config.adam)
+            epochs += 1
+            at = task.around(unflatten(vector, params), with_gradient=epochs < config.epochs)
+            if epochs == config.epochs or (config.max_kl is not None and at.kl > config.max_kl):
+                break
+        coefficients = adapted_coefficients(state.inner_kl, at.inner_kls, config.target_kl)
+        metrics = {
+            "surrogate_loss_before": start.loss,
+            "surrogate_loss_after": at.loss,
+            "kl": at.kl,
+            "kl_inner": at.inner_kls.mean().item() if len(at.inner_kls) else 0.0,
+            "clip_fraction": at.clip_fraction,
+            "epochs": float(epochs),
+            "inner_kl_coefficient": state.inner_kl.mean().item(),
+            "gradient_norm": start.gradient_norm,
+        }
+        return Moved(unflatten(vector, params), ProximalState(moments, coefficients), metrics)
+
+
+def adapted_coefficients(coefficients: Tensor, kls: Tensor, target: float | None) -> Tensor:
+    """The coefficients for the next iteration: halved where the KL is small beside the target, doubled where large.
+
+    Args:
+        coefficients: [1], for the mean KL, or [K].
+        kls: [K], of each inner step.
+        target: None for fixed ones.
+    """
+    if target is None or not len(kls):
+        return coefficients
+    found = kls if len(coefficients) > 1 else kls.mean().unsqueeze(0)
+    factor = torch.ones_like(coefficients)
+    factor[found < target / TOLERANCE] = 1.0 / FACTOR
+    factor[found > target * TOLERANCE] = FACTOR
+    return coefficients * factor
+
+
+class _Old(NamedTuple):
+    """Outputs of the policies that collected a chunk's data."""
+
+    query: Tensor
+    supports: list[Tensor]
+
+
+class _Piece(NamedTuple):
+    """A chunk of tasks at some parameters."""
+
+    losses: Tensor  # [n]
+    kls: Tensor  # [n]
+    inner_kls: Tensor  # [n, K]
+    clipped: Tensor  # [n]
+    old: _Old
+    gradient: Tensor | None = None  # [P], sum over tasks
+    step_size_gradient: Tensor | None = None
+
+
+class Point(NamedTuple):
+    """The objective at some parameters."""
+
+    loss: float  # the clipped surrogate without the further terms
+    kl: float
+    inner_kls: Tensor  # [K] float64
+    clip_fraction: float
+    gradient: Tensor  # [P] or [2 P], as `Linearization` has it; empty if not asked for
+    gradient_norm: float
+
+
+class Surrogate:
+    """The proximal objective of one iteration's data, around the parameters that it is first asked about."""
+
+    def __init__(self, objective: MetaObjective, config: ProximalConfig, coefficients: Sequence[float]):
+        self._objective, self._config, self._coefficients = objective, config, coefficients
+        self._model: Model = objective.model
+        self._old: list[_Old | None] = [None] * len(objective.queries)
+        self._rewards: list[Tensor | None] = [None] * len(objective.queries)
+        if config.exploration:
+            assert isinstance(self._model, SampledModel), "exploration needs rewards"
+            self._rewards = list(self._model.relative_rewards(objective.queries))
+
+    def around(self, params: Params, with_gradient: bool) -> Point:
+        function = self._piece_with_gradient if with_gradient else self._piece
+        columns = self._old, self._rewards
+        pieces = self._objective.along_paths(function, params, *columns, with_hessian=with_gradient)
+        self._old = [piece.old for piece in pieces]
+        scores = ([getattr(piece, name) for piece in pieces] for name in ("losses", "kls", "inner_kls", "clipped"))
+        losses, kls, inner_kls, clipped = (torch.cat(column).double().mean(dim=0) for column in scores)
+        gradient, norm = torch.empty(0), 0.0
+        if with_gradient:
+            gradient = self._objective.mean([piece.gradient for piece in pieces if piece.gradient is not None])
+            norm = gradient.norm().item()
+            slopes = [piece.step_size_gradient for piece in pieces if piece.step_size_gradient is not None]
+            gradient = torch.cat([gradient, self._objective.mean(slopes)]) if slopes else gradient
+        return Point(losses.item(), kls.item(), inner_kls.cpu(), clipped.item(), gradient, norm)
+
+    def _piece(
+        self, path: Path, query: Any, supports: Sequence[Any], old: _Old | None, rewards: Tensor | None
+    ) -> _Piece:
+        model, now = self._model, _Old(path.outputs, [step.outputs for step in path.steps])
+        old = now if old is None else old
+        with torch.no_grad():
+            losses = lift(self._query_loss)(now.query, query)
+            divergence = lift(model.divergence)
+            each = [divergence(*pair, data) for *pair, data in zip(old.supports, now.supports, supports, strict=True)]
+            inner_kls = torch.stack(each, dim=1) if each else losses.new_zeros(len(losses), 0)
+            return _Piece(
+                losses, divergence(old.query, now.query, query), inner_kls, self._clipped(now.query, query), old
+            )
+
+    def _piece_with_gradient(
+        self, path: Path, query: Any, supports: Sequence[Any], old: _Old | None, rewards: Tensor | None
+    ) -> _Piece:
+        piece = self._piece(path, query, supports, old, rewards)
+        at_theta_old = old is None  # where the KL has no slope
+        slope = LossAtOutputs(self._query_loss, path.outputs, query).slope
+        on_supports = None
+        if rewards is not None or (any(self._coefficients) and not at_theta_old):
+            rewards = piece.losses.new_zeros(len(piece.losses)) if rewards is None else rewards
+            on_supports = [
+                LossAtOutputs(self._support_loss(j, len(supports)), step.outputs, (old_outputs, support, rewards)).slope
+                for j, (step, old_outputs, support) in enumerate(
+                    zip(path.steps, piece.old.supports, supports, strict=True)
+                )
+            ]
+        return piece._replace(**dict(zip(GRADIENTS, path.gradients(slope, on_supports), strict=True)))
+
+    def _query_loss(self, outputs: Tensor, query: Any) -> Tensor:
+        if isinstance(self._model, SampledModel):
+            return self._model.clipped_loss_at(outputs, query, self._config.clip)
+        return self._model.outer_loss_at(outputs, query)
+
+    def _clipped(self, outputs: Tensor, query: Any) -> Tensor:
+        if not isinstance(self._model, SampledModel):
+            return outputs.new_zeros(len(outputs))
+        model, clip = self._model, self._config.clip
+        return lift(lambda one, data: model.clipped_share(one, data, clip))(outputs, query)
+
+    def _support_loss(self, step: int, num_steps: int) -> Callable[[Tensor, Any], Tensor]:
+        """The penalty on the KL before one inner step, and E-MAML's term, in the outputs on its support."""
+        model, weight = self._model, self._config.exploration
+        share = self._coefficients[step if len(self._coefficients) > 1 else 0] / num_steps
+
+        def loss(outputs: Tensor, data: Any) -> Tensor:
+            old, support, reward = data
+            penalty = share * model.divergence(old, outputs, support)
+            if not weight or not isinstance(model, SampledModel):
+                return penalty
+            return penalty - weight * reward * model.mean_log_prob(outputs, support)
+
+        return loss
+
+
+GRADIENTS = ("gradient", "step_size_gradient")
