@@ -25,7 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent / "learners"))
 import proof
 
 PROOFS = (proof.RECURRENT, proof.POSTERIOR, proof.MEMORY)
+WITH = " with --outer.step "
 PAIRS = [(entry.name, kind) for entry in (*LEARNERS.values(), *PROOFS) for kind in entry.kinds]
+PAIRS += [(f"{name}{WITH}proximal", "reinforcement") for name in ("fomaml", "anil", "meta-sgd")]
 CLOCK = ("seconds", "steps_per_s")
 SMALL = {"num_iterations": 4, "num_tasks": 3, "evaluate_every": 2, "checkpoint_every": 1, "keep_checkpoints": 9}
 
@@ -57,8 +59,9 @@ def data(tmp_path_factory):
 def settings(data, own_cache):
     """Small runs: (learner, kind) -> keyword arguments of maml_rl.train."""
 
-    def small(name, kind):
-        given = {"learner": name, "quiet": True, "num_threads": 1, **SMALL}
+    def small(named, kind):
+        name, _, step = named.partition(WITH)
+        given = {"learner": name, "quiet": True, "num_threads": 1, **SMALL, **({"outer.step": step} if step else {})}
         if kind == "reinforcement":
             given |= {"env": TwoArms, "episodes_per_task": 4, "evaluation.num_tasks": 3, "evaluation.num_steps": 2}
         if kind == "regression":
@@ -95,6 +98,7 @@ def assert_same(one, other):
 def test_it_trains_is_evaluated_drawn_and_gives_an_agent(name, kind, settings, tmp_path):
     given = settings(name, kind)
     run = maml_rl.train(output_dir=tmp_path / "run", **given)
+    name = given["learner"]
     metric = {"reinforcement": "return", "regression": "mse", "pictures": "accuracy"}[kind]
     assert run.config.learner == name and len(rows(run)) == 4
     assert np.isfinite(run.metrics[f"{metric}_after"]).all()

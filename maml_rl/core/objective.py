@@ -39,7 +39,6 @@ class MetaObjective:
 
     Attributes:
         model: of the tasks' family.
-        queries: the query data of each chunk of tasks.
         adapted: theta' [task, ...] at the parameters that the outer step begins with, once they have been asked about.
     """
 
@@ -67,7 +66,13 @@ class MetaObjective:
         self._old_outputs: list[Tensor] = []
 
     @property
+    def num_steps(self) -> int:
+        """The number of inner steps."""
+        return len(self._step_sizes)
+
+    @property
     def queries(self) -> list[Any]:
+        """The query data of each chunk of tasks."""
         return [query for query, _ in self._data]
 
     def along_paths(

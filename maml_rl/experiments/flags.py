@@ -164,11 +164,11 @@ def uses(config: RunConfig) -> list[Use]:
         )
         use("method.inner.num_steps", config.learner != "joint", "learners that adapt in training", learner)
     outer = getattr(method, "outer", None)
-    adam = {"gradient": "gradient", "proximal": "proximal.adam"}.get(outer.step) if outer is not None else None
-    if adam is not None:
-        settings = outer.gradient if outer.step == "gradient" else outer.proximal.adam
-        place = f"method.outer.{adam}.decay_steps"
-        use(place, settings.decay != "none", "a learning rate that decays", "decay none")
+    if outer is not None and outer.step in ("gradient", "proximal"):
+        is_plain = outer.step == "gradient"
+        adam, place = (outer.gradient, "gradient") if is_plain else (outer.proximal.adam, "proximal.adam")
+        decays = "a learning rate that decays"
+        use(f"method.outer.{place}.decay_steps", adam.decay != "none", decays, "decay none")
     if outer is not None and outer.step == "proximal":
         sampled = "method.outer.proximal.clip method.outer.proximal.exploration"
         use(sampled, config.kind == "reinforcement", "task environments", f"--env {config.env}")

@@ -13,6 +13,7 @@ LEARNERS: dict[str, Entry] = {
         maml.ANIL_ENTRY,
         maml.META_SGD_ENTRY,
         maml.PROMP_ENTRY,
+        maml.E_MAML_ENTRY,
         reptile.ENTRY,
         joint.ENTRY,
         prototypical.ENTRY,

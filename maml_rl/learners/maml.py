@@ -390,12 +390,21 @@ def _proximal_entry(name: str, summary: str, proximal: ProximalConfig) -> Entry:
                 "take --learner maml --outer.step proximal"
             )
 
-    configs = {"reinforcement": lambda: ProximalReinforcementConfig(outer=ProximalOuter(proximal=proximal))}
-    return Entry(name, summary, configs, build, gradient_steps=True, require=require)
+    def default() -> ProximalReinforcementConfig:
+        return ProximalReinforcementConfig(outer=ProximalOuter(proximal=proximal))
+
+    return Entry(name, summary, {"reinforcement": default}, build, gradient_steps=True, require=require)
 
 
 PROMP_ENTRY = _proximal_entry(
     "promp",
     "Proximal Meta-Policy Search: clipped epochs near the policies that collected the data (Rothfuss et al. 2019)",
-    ProximalConfig(),
+    ProximalConfig(),  # the constants of its published run scripts
+)
+E_MAML_ENTRY = _proximal_entry(
+    "e-maml",
+    "MAML that credits actions before adaptation with the rewards after it (Stadie et al. 2018)",
+    # The term is that of ProMP's published code, which takes one TRPO or plain gradient step with log pi in the inner
+    # loss; here clipped epochs with the ratio. No inner KL: exploring is meant to move the policy before adaptation.
+    ProximalConfig(inner_kl=(0.0,), exploration=1.0),
 )

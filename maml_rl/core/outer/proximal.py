@@ -82,8 +82,8 @@ class Proximal:
 
     theta' is adapted anew in every epoch, so the inner loss should correct for the policy that collected the support
     (estimator stored_ratio). At H = 1 nothing is sampled: the surrogate is the loss itself, unclipped.
-    Source: Rothfuss et al. 2019, Algorithm 1 and equations 15 and 16 (arXiv:1810.06784). A bound on the outer KL and
-    E-MAML's term are additions.
+    Source: Rothfuss et al. 2019, Algorithm 1 (arXiv:1810.06784). The bound on the outer KL and E-MAML's term are
+    additions.
     """
 
     config: ProximalConfig
@@ -97,22 +97,22 @@ class Proximal:
         self, objective: MetaObjective, params: Params, adapted: Params, state: ProximalState, iteration: int
     ) -> Moved[ProximalState]:
         config, vector, moments = self.config, flatten(params), state.adam
-        task = Surrogate(objective, config, state.inner_kl.tolist())
-        start = at = task.around(params, with_gradient=True)
+        surrogate = Surrogate(objective, config, state.inner_kl.tolist())
+        start = at = surrogate.linearize(params)
         epochs = 0
-        while True:
+        while epochs < config.epochs and (config.max_kl is None or at.kl <= config.max_kl):
             vector, moments = adam_step(vector, at.gradient, moments, config.adam)
             epochs += 1
-            at = task.around(unflatten(vector, params), with_gradient=epochs < config.epochs)
-            if epochs == config.epochs or (config.max_kl is not None and at.kl > config.max_kl):
-                break
-        coefficients = adapted_coefficients(state.inner_kl, at.inner_kls, config.target_kl)
+            if epochs < config.epochs:
+                at = surrogate.linearize(unflatten(vector, params))
+        found = surrogate.evaluate(unflatten(vector, params))
+        coefficients = adapted_coefficients(state.inner_kl, found.inner_kls, config.target_kl)
         metrics = {
             "surrogate_loss_before": start.loss,
-            "surrogate_loss_after": at.loss,
-            "kl": at.kl,
-            "kl_inner": at.inner_kls.mean().item() if len(at.inner_kls) else 0.0,
-            "clip_fraction": at.clip_fraction,
+            "surrogate_loss_after": found.loss,
+            "kl": found.kl,
+            "kl_inner": found.inner_kls.mean().item() if len(found.inner_kls) else 0.0,
+            "clip_fraction": found.clip_fraction,
             "epochs": float(epochs),
             "inner_kl_coefficient": state.inner_kl.mean().item(),
             "gradient_norm": start.gradient_norm,
@@ -144,86 +144,87 @@ class _Old(NamedTuple):
     supports: list[Tensor]
 
 
-class _Piece(NamedTuple):
-    """A chunk of tasks at some parameters."""
+class Slope(NamedTuple):
+    """The objective to first order at some parameters."""
 
-    losses: Tensor  # [n]
-    kls: Tensor  # [n]
-    inner_kls: Tensor  # [n, K]
-    clipped: Tensor  # [n]
-    old: _Old
-    gradient: Tensor | None = None  # [P], sum over tasks
-    step_size_gradient: Tensor | None = None
+    loss: float  # the surrogate without the further terms
+    kl: float  # of the adapted policies, from those that collected the query
+    gradient: Tensor  # [P] or [2 P], as `Linearization` has it
+    gradient_norm: float  # of theta's part
 
 
-class Point(NamedTuple):
-    """The objective at some parameters."""
+class Scores(NamedTuple):
+    """The objective's parts at some parameters."""
 
-    loss: float  # the clipped surrogate without the further terms
-    kl: float
-    inner_kls: Tensor  # [K] float64
-    clip_fraction: float
-    gradient: Tensor  # [P] or [2 P], as `Linearization` has it; empty if not asked for
-    gradient_norm: float
+    loss: float  # the surrogate without the further terms
+    kl: float  # of the adapted policies, from those that collected the query
+    inner_kls: Tensor  # [K] float64: of the policies before each inner step, from those that collected its support
+    clip_fraction: float  # share of the query's steps whose likelihood ratio lies outside the clip
 
 
 class Surrogate:
-    """The proximal objective of one iteration's data, around the parameters that it is first asked about."""
+    """The proximal objective of one iteration's data, around the parameters at which it is linearised first."""
 
     def __init__(self, objective: MetaObjective, config: ProximalConfig, coefficients: Sequence[float]):
+        """coefficients: of the inner KL, one or one for each inner step."""
         self._objective, self._config, self._coefficients = objective, config, coefficients
         self._model: Model = objective.model
-        self._old: list[_Old | None] = [None] * len(objective.queries)
+        self._old: list[_Old] = []
         self._rewards: list[Tensor | None] = [None] * len(objective.queries)
         if config.exploration:
             assert isinstance(self._model, SampledModel), "exploration needs rewards"
             self._rewards = list(self._model.relative_rewards(objective.queries))
 
-    def around(self, params: Params, with_gradient: bool) -> Point:
-        function = self._piece_with_gradient if with_gradient else self._piece
-        columns = self._old, self._rewards
-        pieces = self._objective.along_paths(function, params, *columns, with_hessian=with_gradient)
-        self._old = [piece.old for piece in pieces]
-        scores = ([getattr(piece, name) for piece in pieces] for name in ("losses", "kls", "inner_kls", "clipped"))
-        losses, kls, inner_kls, clipped = (torch.cat(column).double().mean(dim=0) for column in scores)
-        gradient, norm = torch.empty(0), 0.0
-        if with_gradient:
-            gradient = self._objective.mean([piece.gradient for piece in pieces if piece.gradient is not None])
-            norm = gradient.norm().item()
-            slopes = [piece.step_size_gradient for piece in pieces if piece.step_size_gradient is not None]
-            gradient = torch.cat([gradient, self._objective.mean(slopes)]) if slopes else gradient
-        return Point(losses.item(), kls.item(), inner_kls.cpu(), clipped.item(), gradient, norm)
+    def linearize(self, params: Params) -> Slope:
+        old: Sequence[_Old | None] = self._old or [None] * len(self._rewards)
+        columns = self._objective.along_paths(self._slopes, params, old, self._rewards, with_hessian=True)
+        losses, kls, gradients, step_size_gradients, self._old = map(list, zip(*columns, strict=True))
+        gradient = self._objective.mean(gradients)
+        norm = gradient.norm().item()
+        if step_size_gradients[0] is not None:
+            gradient = torch.cat([gradient, self._objective.mean(step_size_gradients)])
+        return Slope(_mean(losses).item(), _mean(kls).item(), gradient, norm)
 
-    def _piece(
+    def evaluate(self, params: Params) -> Scores:
+        assert self._old, "linearize comes first: it sets the outputs that the divergences are measured from"
+        columns = zip(*self._objective.along_paths(self._scores, params, self._old, with_hessian=False), strict=True)
+        loss, kl, inner_kls, clipped = map(_mean, columns)
+        return Scores(loss.item(), kl.item(), inner_kls.cpu(), clipped.item())
+
+    def _slopes(
         self, path: Path, query: Any, supports: Sequence[Any], old: _Old | None, rewards: Tensor | None
-    ) -> _Piece:
-        model, now = self._model, _Old(path.outputs, [step.outputs for step in path.steps])
-        old = now if old is None else old
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, _Old]:
+        """Losses and KLs of a chunk's tasks, the sums of their gradients, and the outputs measured from."""
+        outer = LossAtOutputs(self._query_loss, path.outputs, query, to_second_order=False)
+        further, kls = None, torch.zeros_like(outer.values)
+        if rewards is not None or (any(self._coefficients) and old is not None):  # at first the KL is flat
+            further = self._slopes_on_supports(path, supports, old, outer.values if rewards is None else rewards)
+        if old is None:
+            old = _Old(path.outputs, [step.outputs for step in path.steps])
+        elif self._config.max_kl is not None:
+            kls = lift(self._model.divergence)(old.query, path.outputs, query)
+        return outer.values, kls, *path.gradients(outer.slope, further), old
+
+    def _slopes_on_supports(
+        self, path: Path, supports: Sequence[Any], old: _Old | None, rewards: Tensor
+    ) -> list[Tensor]:
+        """Slopes of the penalties and of E-MAML's term in the outputs on the supports."""
+        now = [step.outputs for step in path.steps]
+        data = zip(now if old is None else old.supports, supports, strict=True)
+        return [
+            LossAtOutputs(self._support_loss(step), now[step], (*each, rewards), to_second_order=False).slope
+            for step, each in enumerate(data)
+        ]
+
+    def _scores(self, path: Path, query: Any, supports: Sequence[Any], old: _Old) -> tuple[Tensor, ...]:
+        """Losses, KLs [n], inner KLs [n, K] and clipped shares [n] of a chunk's tasks."""
+        model, outputs = self._model, path.outputs
         with torch.no_grad():
-            losses = lift(self._query_loss)(now.query, query)
-            divergence = lift(model.divergence)
-            each = [divergence(*pair, data) for *pair, data in zip(old.supports, now.supports, supports, strict=True)]
-            inner_kls = torch.stack(each, dim=1) if each else losses.new_zeros(len(losses), 0)
-            return _Piece(
-                losses, divergence(old.query, now.query, query), inner_kls, self._clipped(now.query, query), old
-            )
-
-    def _piece_with_gradient(
-        self, path: Path, query: Any, supports: Sequence[Any], old: _Old | None, rewards: Tensor | None
-    ) -> _Piece:
-        piece = self._piece(path, query, supports, old, rewards)
-        at_theta_old = old is None  # where the KL has no slope
-        slope = LossAtOutputs(self._query_loss, path.outputs, query).slope
-        on_supports = None
-        if rewards is not None or (any(self._coefficients) and not at_theta_old):
-            rewards = piece.losses.new_zeros(len(piece.losses)) if rewards is None else rewards
-            on_supports = [
-                LossAtOutputs(self._support_loss(j, len(supports)), step.outputs, (old_outputs, support, rewards)).slope
-                for j, (step, old_outputs, support) in enumerate(
-                    zip(path.steps, piece.old.supports, supports, strict=True)
-                )
-            ]
-        return piece._replace(**dict(zip(GRADIENTS, path.gradients(slope, on_supports), strict=True)))
+            losses, divergence = lift(self._query_loss)(outputs, query), lift(model.divergence)
+            pairs = zip(old.supports, path.steps, supports, strict=True)
+            inner_kls = [divergence(before, step.outputs, support) for before, step, support in pairs]
+            stacked = torch.stack(inner_kls, dim=1) if inner_kls else losses.new_zeros(len(losses), 0)
+            return losses, divergence(old.query, outputs, query), stacked, self._clipped(outputs, query)
 
     def _query_loss(self, outputs: Tensor, query: Any) -> Tensor:
         if isinstance(self._model, SampledModel):
@@ -236,10 +237,10 @@ class Surrogate:
         model, clip = self._model, self._config.clip
         return lift(lambda one, data: model.clipped_share(one, data, clip))(outputs, query)
 
-    def _support_loss(self, step: int, num_steps: int) -> Callable[[Tensor, Any], Tensor]:
+    def _support_loss(self, step: int) -> Callable[[Tensor, Any], Tensor]:
         """The penalty on the KL before one inner step, and E-MAML's term, in the outputs on its support."""
         model, weight = self._model, self._config.exploration
-        share = self._coefficients[step if len(self._coefficients) > 1 else 0] / num_steps
+        share = self._coefficients[step % len(self._coefficients)] / self._objective.num_steps
 
         def loss(outputs: Tensor, data: Any) -> Tensor:
             old, support, reward = data
@@ -251,4 +252,6 @@ class Surrogate:
         return loss
 
 
-GRADIENTS = ("gradient", "step_size_gradient")
+def _mean(pieces: Sequence[Tensor]) -> Tensor:
+    """The mean over all tasks: of [n, ...] for each chunk, [...] in double precision."""
+    return torch.cat(list(pieces)).double().mean(dim=0)

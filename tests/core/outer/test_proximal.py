@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from maml_rl.core.adam import AdamConfig, adam_step, init_moments
-from maml_rl.core.inner import join_step_sizes
+from maml_rl.core.inner import InnerConfig, adapt_tasks, join_step_sizes
+from maml_rl.core.lift import Threads
+from maml_rl.core.objective import MetaObjective
 from maml_rl.core.outer.proximal import Proximal, ProximalConfig, Surrogate, adapted_coefficients
-from maml_rl.core.trees import flatten, take_task, unflatten
+from maml_rl.core.trees import flatten, stack, take_task, unflatten
+from maml_rl.policies.categorical import Categorical
+from maml_rl.policies.policy import MLPPolicy, PolicySpec
+from maml_rl.rl.model import AdvantageConfig, Batch, PolicyModel
 
 
 def elsewhere(params, size=0.05, seed=0):
@@ -35,7 +40,7 @@ def surrogate(problem, coefficients=(0.0,), **settings):
     """The objective around theta."""
     config = ProximalConfig(inner_kl=coefficients, **settings)
     made = Surrogate(problem.objective, config, coefficients)
-    return made, made.around(problem.theta, with_gradient=True)
+    return made, made.linearize(problem.theta)
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
@@ -44,30 +49,34 @@ def test_at_theta_old_the_gradient_is_the_plain_surrogate_s(navigation, num_step
     # The ratios are 1 and inside the clip, the KL is 0 and flat: neither shows in the first epoch. There the ratio to
     # the stored log-probabilities has the derivatives of pi / stop(pi).
     problem = navigation(3, num_steps, estimator)
-    _, at = surrogate(problem, (0.7,), clip=0.1)
+    made, at = surrogate(problem, (0.7,), clip=0.1)
     plain = navigation(3, num_steps, "ratio").objective.linearize(problem.theta, fisher_share=0.0)
     assert at.gradient.norm() > 0.01
     # single precision collected the data, double precision computes here
     torch.testing.assert_close(at.gradient, plain.gradient, rtol=1e-5, atol=1e-6)
     assert at.loss == pytest.approx(plain.loss, abs=1e-6)
-    assert abs(at.kl) < 1e-15 and (at.inner_kls.abs() < 1e-15).all() and at.clip_fraction == 0.0
+    scores = made.evaluate(problem.theta)
+    assert scores.loss == pytest.approx(at.loss) and scores.clip_fraction == at.kl == 0.0
+    assert abs(scores.kl) < 1e-15 and (scores.inner_kls.abs() < 1e-15).all() and len(scores.inner_kls) == num_steps
     assert at.gradient_norm == pytest.approx(at.gradient.norm().item())
 
 
 def test_a_clip_that_nothing_reaches_leaves_the_plain_surrogate(navigation):
     problem = navigation(3, 1, "stored_ratio")
     near = elsewhere(problem.theta)
-    made, _ = surrogate(problem, clip=0.999)
-    at = made.around(near, with_gradient=True)
+    made, _ = surrogate(problem, clip=0.999, max_kl=1.0)
+    at, scores = made.linearize(near), made.evaluate(near)
     objective = problem.objective
     objective.linearize(problem.theta, fisher_share=0.0)
     evaluation, plain = objective.evaluate(near), problem.objective.linearize(near, fisher_share=0.0)
-    assert at.clip_fraction == 0.0 and at.kl == pytest.approx(evaluation.divergence) and at.kl > 1e-3
-    assert at.loss == pytest.approx(evaluation.loss)
+    assert scores.clip_fraction == 0.0 and evaluation.divergence > 1e-3
+    assert at.kl == pytest.approx(evaluation.divergence) and scores.kl == pytest.approx(evaluation.divergence)
+    assert at.loss == pytest.approx(evaluation.loss) and scores.loss == pytest.approx(evaluation.loss)
     torch.testing.assert_close(at.gradient, plain.gradient, rtol=1e-9, atol=1e-12)
     # a narrow one is felt
-    narrow = surrogate(problem, clip=0.01)[0].around(near, with_gradient=True)
-    assert 0.1 < narrow.clip_fraction < 1.0 and narrow.loss > at.loss
+    made, _ = surrogate(problem, clip=0.01)
+    narrow = made.linearize(near)
+    assert 0.1 < made.evaluate(near).clip_fraction < 1.0 and narrow.loss > at.loss
     assert (narrow.gradient - at.gradient).norm() > 0.1 * at.gradient.norm()
 
 
@@ -82,15 +91,15 @@ def test_the_gradient_in_later_epochs_against_central_differences(make, clip, nu
     weights = torch.tensor(coefficients, dtype=torch.float64).expand(num_steps) / num_steps
 
     def value(params):
-        at = made.around(params, with_gradient=False)
+        at = made.evaluate(params)
         return at.loss + (weights @ at.inner_kls).item()
 
-    at = made.around(near, with_gradient=True)
-    assert at.inner_kls.min() > 1e-4 and len(at.inner_kls) == num_steps
+    at, inner_kls = made.linearize(near), made.evaluate(near).inner_kls
+    assert inner_kls.min() > 1e-4 and len(inner_kls) == num_steps
     torch.testing.assert_close(at.gradient, differences(value, near), rtol=1e-5, atol=1e-7)
     without = Surrogate(problem.objective, ProximalConfig(inner_kl=(0.0,), clip=clip), (0.0,))
-    without.around(problem.theta, with_gradient=True)
-    assert (without.around(near, with_gradient=True).gradient - at.gradient).norm() > 1e-3 * at.gradient.norm()
+    without.linearize(problem.theta)
+    assert (without.linearize(near).gradient - at.gradient).norm() > 1e-3 * at.gradient.norm()
 
 
 @pytest.mark.parametrize("num_steps", [1, 2])
@@ -101,7 +110,7 @@ def test_without_second_derivatives_the_penalty_acts_at_the_parameters_before_ea
     near, gradients = elsewhere(problem.theta), []
     for coefficient in (0.0, 1.0):
         made, _ = surrogate(problem, (coefficient,))
-        gradients.append(made.around(near, with_gradient=True).gradient)
+        gradients.append(made.linearize(near).gradient)
     expected = torch.zeros_like(gradients[0])
     for i in range(2):
         now, old = near, problem.theta
@@ -126,6 +135,99 @@ def test_without_second_derivatives_the_penalty_acts_at_the_parameters_before_ea
     torch.testing.assert_close(gradients[1] - gradients[0], expected, rtol=1e-8, atol=1e-10)
 
 
+def all_outcomes(theta, num_steps):
+    """Two tasks (PAY [task, state, action]) of one step, 2 states and 3 actions, as batches that hold every outcome
+    with its probability as its weight, so that means over the data are expectations. Float64."""
+    policy = MLPPolicy(PolicySpec(2, Categorical(3)), (), "relu")
+    model = PolicyModel(policy, AdvantageConfig(), "stored_ratio", Threads(1), torch.device("cpu"))
+    states, actions = torch.cartesian_prod(torch.arange(2), torch.arange(3)).T
+
+    def batch(params):
+        log_probs = all_log_probs(params)[:, states, actions].unsqueeze(-1)
+        weights = FIRST[states].view(1, -1, 1) * log_probs.exp()
+        observations = torch.eye(2, dtype=torch.float64)[states].view(1, 6, 1, 2).expand(2, -1, -1, -1)
+        taken = actions.double().view(1, 6, 1, 1).expand(2, -1, -1, -1)
+        gains = PAY[:, states, actions].unsqueeze(-1)
+        return Batch(observations, taken, log_probs, gains, weights, gains, torch.zeros(2).double())
+
+    params, supports, inner = stack(theta, 2), [], InnerConfig(num_steps=num_steps, step_size=SIZE)
+    for _ in range(num_steps):
+        supports.append(batch(params))
+        params = adapt_tasks(model, params, supports[-1:], [SIZE], Threads(1))
+    return MetaObjective(model, inner, supports, batch(params), Threads(1))
+
+
+FIRST, SIZE = torch.tensor([0.3, 0.7], dtype=torch.float64), 0.8  # probabilities of the first state; the inner step
+PAY = 2.0 * torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def all_log_probs(params):
+    """[task, state, action]"""
+    return (params["0.weight"] + params["0.bias"].unsqueeze(-2)).log_softmax(dim=-1)
+
+
+def exact_return_after(vector, theta, num_steps):
+    """The mean over tasks of the expected pay after inner steps along the exact gradient of the expected pay."""
+    total = 0.0
+    for pay in PAY:
+        params = unflatten(vector, theta)
+        for _ in range(num_steps):
+            slope = torch.func.grad(lambda p, pay=pay: FIRST @ (all_log_probs(p).exp() * pay).sum(dim=-1))(params)
+            params = {name: value + SIZE * slope[name] for name, value in params.items()}
+        total = total + FIRST @ (all_log_probs(params).exp() * pay).sum(dim=-1)
+    return total / len(PAY)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_every_epoch_has_the_exact_meta_gradient_where_all_outcomes_are_known(num_steps):
+    # One step an episode, means as expectations: the ratio to the stored log-probabilities makes the inner gradient
+    # exact at any theta, and the clip, when nothing reaches it, leaves the return after adaptation itself.
+    generator = torch.Generator().manual_seed(1)
+    theta = {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64)
+        for name, shape in (("0.weight", (2, 3)), ("0.bias", (3,)))
+    }
+    config = ProximalConfig(inner_kl=(0.0,), clip=0.999)
+    made = Surrogate(all_outcomes(theta, num_steps), config, config.inner_kl)
+    made.linearize(theta)
+    for params in (theta, elsewhere(theta, 0.1), elsewhere(theta, 0.1, seed=1)):
+        vector, found = flatten(params), made.linearize(params)
+        wanted = torch.func.grad(lambda v: exact_return_after(v, theta, num_steps))(vector)
+        assert made.evaluate(params).clip_fraction == 0.0 and wanted.norm() > 0.05
+        assert -found.loss == pytest.approx(exact_return_after(vector, theta, num_steps).item())
+        torch.testing.assert_close(found.gradient, -wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_exploration_credits_the_actions_before_adaptation(navigation):
+    # E-MAML's term: minus the mean over tasks of (mean standardised reward of the query) x (mean log pi of the
+    # support's actions), for each inner step.
+    problem = navigation(3, 2, "stored_ratio")
+    near, gradients = elsewhere(problem.theta), []
+    for weight in (0.0, 0.7):
+        made, _ = surrogate(problem, exploration=weight)
+        gradients.append(made.linearize(near).gradient)
+    rewards, mask = problem.query.rewards, problem.query.mask.bool()
+    scaled = (rewards - rewards[mask].mean()) / rewards[mask].std(correction=0)
+    means = [scaled[i][mask[i]].mean() for i in range(3)]
+    assert max(means) - min(means) > 0.1
+
+    def credit(params):
+        total = 0.0
+        for i in range(3):
+            now = params
+            for support in problem.supports:
+                own = take_task(support, i)
+                total += means[i] * problem.model.mean_log_prob(problem.model.outputs(now, own), own)
+                slope = torch.func.grad(
+                    lambda p, own=own: problem.model.inner_loss_at(problem.model.outputs(p, own), own)
+                )(now)
+                now = {name: value - 0.3 * slope[name] for name, value in now.items()}
+        return total / 3
+
+    expected = torch.func.grad(lambda v: credit(unflatten(v, problem.theta)))(flatten(near))
+    torch.testing.assert_close(gradients[1] - gradients[0], -0.7 * expected, rtol=1e-6, atol=1e-9)
+
+
 def test_epochs_are_steps_of_adam_on_the_same_data(navigation):
     problem, config = navigation(3, 1, "stored_ratio"), ProximalConfig(epochs=3, inner_kl=(0.2,))
     outer = Proximal(config)
@@ -133,9 +235,9 @@ def test_epochs_are_steps_of_adam_on_the_same_data(navigation):
     made = Surrogate(problem.objective, config, (0.2,))
     vector, moments = flatten(problem.theta), init_moments(flatten(problem.theta))
     for _ in range(3):
-        at = made.around(unflatten(vector, problem.theta), with_gradient=True)
+        at = made.linearize(unflatten(vector, problem.theta))
         vector, moments = adam_step(vector, at.gradient, moments, AdamConfig())
-    last = made.around(unflatten(vector, problem.theta), with_gradient=False)
+    last = made.evaluate(unflatten(vector, problem.theta))
     assert torch.equal(flatten(moved.params), vector) and all(map(torch.equal, moved.state.adam, moments))
     assert moved.state.adam.num_steps == 3 and moved.metrics["epochs"] == 3.0
     assert moved.metrics["surrogate_loss_after"] == last.loss < moved.metrics["surrogate_loss_before"]
@@ -192,14 +294,14 @@ def test_step_sizes_move_with_theta(navigation):
     sizes = {name: torch.full_like(p, 0.3) for name, p in problem.theta.items()}
     learned = join_step_sizes(problem.theta, sizes)
     made = Surrogate(problem.objective, ProximalConfig(inner_kl=(0.4,), clip=0.05), (0.4,))
-    made.around(learned, with_gradient=True)
+    made.linearize(learned)
     near = elsewhere(learned, 0.02)
 
     def value(params):
-        at = made.around(params, with_gradient=False)
+        at = made.evaluate(params)
         return at.loss + 0.4 * at.inner_kls.mean().item()
 
-    gradient = made.around(near, with_gradient=True).gradient
+    gradient = made.linearize(near).gradient
     assert len(gradient) == 2 * len(flatten(problem.theta))
     torch.testing.assert_close(gradient, differences(value, near), rtol=1e-5, atol=1e-7)
     outer = Proximal(ProximalConfig())
