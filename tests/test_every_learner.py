@@ -74,6 +74,8 @@ def settings(data, own_cache):
             given |= {"train_shots": None} if name == "reptile" else {}
         if hasattr(LEARNERS[name].configs[kind](), "inner") and name != "joint":
             given |= {"inner.num_steps": 2}
+        if name == "promp":  # with all that it can carry along
+            given |= {"outer.proximal.inner_kl": (0.1, 0.2), "target_kl": 0.01, "outer.proximal.max_kl": 0.02}
         return given
 
     return small

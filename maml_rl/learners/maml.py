@@ -80,8 +80,8 @@ class MAML:
             raise ValueError(f"inner.only must be left out where step sizes are learned, got {list(inner.only)}")
         if isinstance(outer, Proximal) and len(outer.config.inner_kl) not in (1, inner.num_steps):
             raise ValueError(
-                "proximal.inner_kl must be one number, or one for each of the "
-                f"{inner.num_steps} steps of inner.num_steps, got {outer.config.inner_kl}"
+                "proximal.inner_kl must be one number or as many as inner.num_steps, "
+                f"{inner.num_steps}, got {outer.config.inner_kl}"
             )
         self.model, self.collector, self.measure = model, collector, measure
         self.inner, self.outer, self.threads = inner, outer, threads

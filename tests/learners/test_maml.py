@@ -192,6 +192,16 @@ def test_reptile_needs_an_inner_step(threads):
         make_problem("sinusoid", threads).maml(InnerConfig(num_steps=0), ReptileOuter())
 
 
+@pytest.mark.parametrize("num_steps", [0, 1, 3])
+def test_the_inner_kl_has_one_coefficient_or_one_for_each_step(num_steps, threads):
+    problem, outer = make_problem("navigation", threads), ProximalOuter(proximal=ProximalConfig(inner_kl=(0.1, 0.2)))
+    words = rf"proximal\.inner_kl must be one number or as many as inner\.num_steps, {num_steps}, got \(0\.1, 0\.2\)"
+    with pytest.raises(ValueError, match=words):
+        problem.maml(InnerConfig(num_steps=num_steps), outer)
+    problem.maml(InnerConfig(num_steps=2), outer)
+    problem.maml(InnerConfig(num_steps=num_steps), ProximalOuter())
+
+
 @pytest.mark.parametrize("outer", [TrustRegionOuter(), ReptileOuter()])
 def test_step_sizes_are_learned_by_a_step_that_moves_them(outer, threads):
     problem, inner = make_problem("sinusoid", threads), InnerConfig(learn_step_sizes=True)
