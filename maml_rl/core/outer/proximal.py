@@ -69,6 +69,10 @@ class ProximalConfig:
             raise ValueError(f"proximal.exploration must be at least 0 and finite, got {self.exploration}")
 
 
+SMALLEST, LARGEST = 1e-8, 1e8
+"""Limits of an adapted coefficient: beyond them it is as good as 0 or infinite, and would not come back in time."""
+
+
 class ProximalState(NamedTuple):
     """The memory of the step. The names of its fields are also their names on disk."""
 
@@ -134,7 +138,7 @@ def adapted_coefficients(coefficients: Tensor, kls: Tensor, target: float | None
     factor = torch.ones_like(coefficients)
     factor[found < target / TOLERANCE] = 1.0 / FACTOR
     factor[found > target * TOLERANCE] = FACTOR
-    return coefficients * factor
+    return (coefficients * factor).clamp(SMALLEST, LARGEST)
 
 
 class _Old(NamedTuple):

@@ -271,6 +271,9 @@ def test_the_coefficient_follows_the_inner_kl(kl, factor):
     coefficient = torch.tensor([0.3], dtype=torch.float64)
     assert adapted_coefficients(coefficient, kls, 0.01).tolist() == [0.3 * factor]
     assert adapted_coefficients(coefficient, kls, None) is coefficient
+    for edge in (1e-8, 1e8):  # where it stays, so that it can come back
+        kept = adapted_coefficients(torch.full_like(coefficient, edge), kls, 0.01).item()
+        assert kept == min(max(edge * factor, 1e-8), 1e8)
 
 
 def test_each_inner_step_s_coefficient_follows_its_own_kl_or_one_the_mean():
