@@ -1,4 +1,9 @@
-"""The meta-objective, mean_i L_query_i(adapt(theta, support_i)), as a function of theta: value, gradient, curvature."""
+"""The meta-objective as a function of theta: value, gradient, curvature.
+
+mean_i [L_query_i(adapt(theta, support_i)) + w L_support_i(theta)], where the weight w of the loss before adaptation is
+0 in Finn et al. 2017. Above 0 it is the multi-step loss of Antoniou et al. 2019 (section 4, arXiv:1810.09502), which
+weighs the losses after each inner step, with the one before the first in addition and the intermediate ones left out.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Evaluation(NamedTuple):
-    loss: float  # mean over tasks of the query loss after adaptation
+    loss: float  # mean over tasks
     divergence: float  # mean over tasks of KL(old || new) of the adapted outputs
 
 
@@ -71,6 +76,11 @@ class MetaObjective:
         return len(self._step_sizes)
 
     @property
+    def before_weight(self) -> float:
+        """Weight of the loss before adaptation."""
+        return self._inner.before_weight
+
+    @property
     def queries(self) -> list[Any]:
         """The query data of each chunk of tasks."""
         return [query for query, _ in self._data]
@@ -108,6 +118,9 @@ class MetaObjective:
             with torch.no_grad():
                 outputs = model.linearize(adapted, query).outputs
                 loss = lift(model.outer_loss_at)(outputs, query)
+                if self._inner.before_weight:
+                    before = model.linearize(start, supports[0]).outputs
+                    loss = loss + self._inner.before_weight * lift(model.outer_loss_at)(before, supports[0])
                 return loss, lift(model.divergence)(old_outputs, outputs, query)
 
         pieces = self._threads.map(one_chunk, self._data, self._old_outputs)
@@ -174,8 +187,12 @@ class _Chunk:
         self.adapted = self._path.adapted
         self.old_outputs = self._path.outputs
         outer = LossAtOutputs(model.outer_loss_at, self.old_outputs, query)
-        self.loss = outer.values.sum()
-        self.gradient, self.step_size_gradient = self._path.gradients(outer.slope)
+        self.loss, further = outer.values.sum(), None
+        if inner.before_weight:
+            before = LossAtOutputs(model.outer_loss_at, self._path.steps[0].outputs, supports[0], to_second_order=False)
+            self.loss = self.loss + inner.before_weight * before.values.sum()
+            further = [inner.before_weight * before.slope, *[None] * (len(supports) - 1)]
+        self.gradient, self.step_size_gradient = self._path.gradients(outer.slope, further)
         if 0.0 < fisher_share < 1.0:
             query = model.part(query, fisher_share)
             self._path = self._path.on(query, [model.part(support, fisher_share) for support in supports])

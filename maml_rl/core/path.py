@@ -55,13 +55,13 @@ class Path:
                 direction = subtract(direction, scale(step.hessian_product(direction), step_size))
         return self._map.push(direction)
 
-    def pulls(self, cotangent: Tensor, on_supports: Sequence[Tensor] | None = None) -> list[Params]:
+    def pulls(self, cotangent: Tensor, on_supports: Sequence[Tensor | None] | None = None) -> list[Params]:
         """J_i' cotangent_i, [n, B, width] to [n, ...], for theta', the parameters before the last inner step, ...,
         theta.
 
         Args:
-            on_supports: further cotangents [n, B, width] at the outputs on each inner step's support, before the step.
-                In second order they cost nothing, since they join the one that passes through the step.
+            on_supports: further cotangents [n, B, width] at the outputs on each inner step's support, before the step,
+                None for none. In second order they cost nothing, since they join the one that passes through the step.
         """
         pulled = [self._map.pull(cotangent)]
         further = [None] * len(self.steps) if on_supports is None else on_supports
@@ -73,7 +73,9 @@ class Path:
                 pulled.append(after if extra is None else subtract(after, step.pull(-extra)))
         return pulled
 
-    def gradients(self, slope: Tensor, on_supports: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+    def gradients(
+        self, slope: Tensor, on_supports: Sequence[Tensor | None] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The sums over tasks of a loss's gradient in theta and, where they are learned, in the step sizes: [P] each.
 
         Args:

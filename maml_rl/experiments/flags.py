@@ -176,6 +176,8 @@ def uses(config: RunConfig) -> list[Use]:
         second = "learners that differentiate through the steps"
         names = "method.inner.first_order method.inner.learn_step_sizes"
         use(names, config.learner not in ("reptile", "joint"), second, learner)
+        by_loss = outer is not None and outer.step != "reptile"
+        use("method.inner.before_weight", by_loss, "outer steps that descend a loss", learner)
         learned = method.inner.learn_step_sizes
         use(
             "method.inner.test_step_size method.inner.later_ratio",

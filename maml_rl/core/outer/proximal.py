@@ -199,9 +199,10 @@ class Surrogate:
         self, path: Path, query: Any, supports: Sequence[Any], old: _Old | None, rewards: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, _Old]:
         """Losses and KLs of a chunk's tasks, the sums of their gradients, and the outputs measured from."""
-        outer = LossAtOutputs(self._query_loss, path.outputs, query, to_second_order=False)
+        outer = LossAtOutputs(self._sampled_loss, path.outputs, query, to_second_order=False)
         further, kls = None, torch.zeros_like(outer.values)
-        if rewards is not None or (any(self._coefficients) and old is not None):  # at first the KL is flat
+        penalised = any(self._coefficients) and old is not None  # at first the KL is flat
+        if rewards is not None or penalised or self._objective.before_weight:
             further = self._slopes_on_supports(path, supports, old, outer.values if rewards is None else rewards)
         if old is None:
             old = _Old(path.outputs, [step.outputs for step in path.steps])
@@ -212,7 +213,7 @@ class Surrogate:
     def _slopes_on_supports(
         self, path: Path, supports: Sequence[Any], old: _Old | None, rewards: Tensor
     ) -> list[Tensor]:
-        """Slopes of the penalties and of E-MAML's term in the outputs on the supports."""
+        """Slopes in the outputs on the supports of what the objective adds to the surrogate."""
         now = [step.outputs for step in path.steps]
         data = zip(now if old is None else old.supports, supports, strict=True)
         return [
@@ -224,13 +225,13 @@ class Surrogate:
         """Losses, KLs [n], inner KLs [n, K] and clipped shares [n] of a chunk's tasks."""
         model, outputs = self._model, path.outputs
         with torch.no_grad():
-            losses, divergence = lift(self._query_loss)(outputs, query), lift(model.divergence)
+            losses, divergence = lift(self._sampled_loss)(outputs, query), lift(model.divergence)
             pairs = zip(old.supports, path.steps, supports, strict=True)
             inner_kls = [divergence(before, step.outputs, support) for before, step, support in pairs]
             stacked = torch.stack(inner_kls, dim=1) if inner_kls else losses.new_zeros(len(losses), 0)
             return losses, divergence(old.query, outputs, query), stacked, self._clipped(outputs, query)
 
-    def _query_loss(self, outputs: Tensor, query: Any) -> Tensor:
+    def _sampled_loss(self, outputs: Tensor, query: Any) -> Tensor:
         if isinstance(self._model, SampledModel):
             return self._model.clipped_loss_at(outputs, query, self._config.clip)
         return self._model.outer_loss_at(outputs, query)
@@ -242,16 +243,20 @@ class Surrogate:
         return lift(lambda one, data: model.clipped_share(one, data, clip))(outputs, query)
 
     def _support_loss(self, step: int) -> Callable[[Tensor, Any], Tensor]:
-        """The penalty on the KL before one inner step, and E-MAML's term, in the outputs on its support."""
+        """The penalty on the KL before one inner step, E-MAML's term and, for the first step, the weighed loss before
+        adaptation, in the outputs on its support."""
         model, weight = self._model, self._config.exploration
         share = self._coefficients[step % len(self._coefficients)] / self._objective.num_steps
+        before_weight = 0.0 if step else self._objective.before_weight
 
         def loss(outputs: Tensor, data: Any) -> Tensor:
             old, support, reward = data
-            penalty = share * model.divergence(old, outputs, support)
+            total = share * model.divergence(old, outputs, support)
+            if before_weight:
+                total = total + before_weight * self._sampled_loss(outputs, support)
             if not weight or not isinstance(model, SampledModel):
-                return penalty
-            return penalty - weight * reward * model.mean_log_prob(outputs, support)
+                return total
+            return total - weight * reward * model.mean_log_prob(outputs, support)
 
         return loss
 

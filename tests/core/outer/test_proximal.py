@@ -102,6 +102,28 @@ def test_the_gradient_in_later_epochs_against_central_differences(make, clip, nu
     assert (without.linearize(near).gradient - at.gradient).norm() > 1e-3 * at.gradient.norm()
 
 
+@pytest.mark.parametrize("make", ["navigation", "sinusoid"])
+def test_the_loss_before_adaptation_joins_the_gradient(make, request):
+    # In the first epoch as in the later ones, where its ratios are clipped as those after adaptation are.
+    problem = request.getfixturevalue(make)(3, 1)
+    weighed = problem._replace(inner=dataclasses.replace(problem.inner, before_weight=0.7))
+    for params in problem.theta, elsewhere(problem.theta):
+        at = [surrogate(each, clip=0.05)[0].linearize(params) for each in (problem, weighed)]
+
+        def before(params):
+            model, each = problem.model, range(3)
+            data = [take_task(problem.supports[0], i) for i in each]
+            if make == "sinusoid":
+                losses = [model.outer_loss_at(model.outputs(params, own), own) for own in data]
+            else:
+                losses = [model.clipped_loss_at(model.outputs(params, own), own, 0.05) for own in data]
+            return torch.stack(losses).mean()
+
+        added = flatten(torch.func.grad(before)(params))
+        assert added.norm() > 1e-2
+        torch.testing.assert_close(at[1].gradient, at[0].gradient + 0.7 * added, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("num_steps", [1, 2])
 def test_without_second_derivatives_the_penalty_acts_at_the_parameters_before_each_step(navigation, num_steps):
     # First order: d theta'' / d theta' = 1, so that each KL's own gradient is added to that at theta'.
