@@ -35,8 +35,9 @@ class InnerConfig:
     later_ratio: float = 1.0  # Later steps at test as a share of the first; 0.5 in the paper.
     first_order: bool = False  # Leave out the derivative of the inner gradient (FOMAML).
     before_weight: float = 0.0
-    """Weight of the loss before adaptation in the outer step's loss, beside 1 for the loss after it. Above 0, adaptation
-    begins with what serves most tasks (multi-step loss, Antoniou et al. 2019). By default 0, as in Finn et al. 2017."""
+    """Weight of the loss before the first step in the outer step's loss, beside 1 for the loss after the last. Above 0,
+    adaptation begins with what serves most tasks (multi-step loss, Antoniou et al. 2019). By default 0, as in Finn et
+    al. 2017."""
     only: tuple[str, ...] = ()
     """Prefixes of the names of the parameters that adapt; by default all do. head: the last layer (ANIL, Raghu et al.
     2020)."""
@@ -51,11 +52,6 @@ class InnerConfig:
             raise ValueError(f"inner.num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
         if not 0.0 <= self.before_weight < float("inf"):
             raise ValueError(f"inner.before_weight must be at least 0 and finite, got {self.before_weight}")
-        if self.before_weight and not self.num_steps:
-            raise ValueError(
-                "inner.num_steps must be at least 1 where the loss before adaptation has a weight, got 0: leave "
-                "inner.before_weight out"
-            )
         if not 0.0 < self.step_size < float("inf"):
             raise ValueError(f"inner.step_size must be positive and finite, got {self.step_size}")
         for name, size in (("test_step_size", self.test_step_size), ("later_ratio", self.later_ratio)):

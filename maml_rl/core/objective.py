@@ -118,7 +118,7 @@ class MetaObjective:
             with torch.no_grad():
                 outputs = model.linearize(adapted, query).outputs
                 loss = lift(model.outer_loss_at)(outputs, query)
-                if self._inner.before_weight:
+                if supports and self._inner.before_weight:
                     before = model.linearize(start, supports[0]).outputs
                     loss = loss + self._inner.before_weight * lift(model.outer_loss_at)(before, supports[0])
                 return loss, lift(model.divergence)(old_outputs, outputs, query)
@@ -188,7 +188,7 @@ class _Chunk:
         self.old_outputs = self._path.outputs
         outer = LossAtOutputs(model.outer_loss_at, self.old_outputs, query)
         self.loss, further = outer.values.sum(), None
-        if inner.before_weight:
+        if supports and inner.before_weight:
             before = LossAtOutputs(model.outer_loss_at, self._path.steps[0].outputs, supports[0], to_second_order=False)
             self.loss = self.loss + inner.before_weight * before.values.sum()
             further = [inner.before_weight * before.slope, *[None] * (len(supports) - 1)]

@@ -391,6 +391,8 @@ def test_a_weight_of_the_loss_before_adaptation_that_is_no_weight_is_refused(wei
         InnerConfig(before_weight=weight)
 
 
-def test_without_inner_steps_there_is_no_loss_before_them():
-    with pytest.raises(ValueError, match="num_steps must be at least 1 where the loss before adaptation has a weight"):
-        InnerConfig(num_steps=0, before_weight=0.5)
+def test_without_inner_steps_there_is_no_loss_before_them(sinusoid):
+    plain = sinusoid(2, 0)
+    weighed = plain._replace(inner=dataclasses.replace(plain.inner, before_weight=0.5))
+    at = [each.objective.linearize(plain.theta, fisher_share=0.0) for each in (plain, weighed)]
+    assert at[0].loss == at[1].loss and torch.equal(at[0].gradient, at[1].gradient)
