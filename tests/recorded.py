@@ -35,6 +35,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
         for preset in ("paper", "fast")
     },
     "halfcheetah_dir": ("train_halfcheetah_dir.py", SHORT),
+    "halfcheetah_dir gym fast": ("train_halfcheetah_dir.py", [*SHORT, "--physics", "gym", "--preset", "fast"]),
     "halfcheetah_vel gym": ("train_halfcheetah_vel.py", [*SHORT, "--physics", "gym"]),
     "halfcheetah_dir gym": ("train_halfcheetah_dir.py", [*SHORT, "--physics", "gym"]),
     "ant_goal gym": ("train.py", [*SHORT, "--env", "maml/AntGoal-gym-v0"]),

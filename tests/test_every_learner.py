@@ -28,7 +28,9 @@ sys.path.insert(0, str(Path(__file__).parent / "learners"))
 import proof
 
 PROOFS = (proof.RECURRENT, proof.POSTERIOR, proof.MEMORY)
+WITH = " with --outer.step "
 PAIRS = [(entry.name, kind) for entry in (*LEARNERS.values(), *PROOFS) for kind in entry.kinds]
+PAIRS += [(f"{name}{WITH}proximal", "reinforcement") for name in ("fomaml", "anil", "meta-sgd")]
 CLOCK = ("seconds", "steps_per_s")
 SMALL = {"num_iterations": 4, "num_tasks": 3, "evaluate_every": 2, "checkpoint_every": 1, "keep_checkpoints": 9}
 
@@ -60,8 +62,9 @@ def data(tmp_path_factory):
 def settings(data, own_cache):
     """Small runs: (learner, kind) -> keyword arguments of maml_rl.train."""
 
-    def small(name, kind):
-        given = {"learner": name, "quiet": True, "num_threads": 1, **SMALL}
+    def small(named, kind):
+        name, _, step = named.partition(WITH)
+        given = {"learner": name, "quiet": True, "num_threads": 1, **SMALL, **({"outer.step": step} if step else {})}
         if kind == "reinforcement":
             given |= {"env": TwoArms, "episodes_per_task": 4, "evaluation.num_tasks": 3, "evaluation.num_steps": 2}
         if kind == "regression":
@@ -74,6 +77,8 @@ def settings(data, own_cache):
             given |= {"train_shots": None} if name == "reptile" else {}
         if hasattr(LEARNERS[name].configs[kind](), "inner") and name != "joint":
             given |= {"inner.num_steps": 2}
+        if name == "promp":  # with all that it can carry along
+            given |= {"outer.proximal.inner_kl": (0.1, 0.2), "target_kl": 0.01, "outer.proximal.max_kl": 0.02}
         return given
 
     return small
@@ -98,6 +103,7 @@ def assert_same(one, other):
 def test_it_trains_is_evaluated_drawn_and_gives_an_agent(name, kind, settings, tmp_path):
     given = settings(name, kind)
     run = maml_rl.train(output_dir=tmp_path / "run", **given)
+    name = given["learner"]
     metric = {"reinforcement": "return", "regression": "mse", "pictures": "accuracy"}[kind]
     assert run.config.learner == name and len(rows(run)) == 4
     assert np.isfinite(run.metrics[f"{metric}_after"]).all()

@@ -27,6 +27,7 @@ from maml_rl.commands.streams import lenient_streams
 from maml_rl.core.keys import INITIALISATION, TRAINING, Key
 from maml_rl.core.lift import Threads, available_cores
 from maml_rl.core.objective import MetaObjective
+from maml_rl.core.outer.proximal import Surrogate
 from maml_rl.experiments.build import build
 from maml_rl.experiments.config import Physics, RunConfig
 from maml_rl.experiments.environments import MujocoTaskVectorEnv, full_id, make_crew, make_environment
@@ -58,6 +59,8 @@ class BenchmarkCommand:
     as plots. fewshot: a second-order meta-batch of 5-way 1-shot tasks and an episode of Prototypical Networks, on
     made-up drawings. scale: an environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only
     sleep, as many workers as one driver can serve."""
+    outer: Literal["trust_region", "proximal"] = "trust_region"
+    """Outer step of an iteration. trust_region: that of the paper. proximal: ProMP's, five epochs."""
     physics: Physics = "gym"
     """Physics of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
     num_tasks: int | None = None
@@ -123,7 +126,8 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
 
 
 def _config(command: BenchmarkCommand) -> RunConfig:
-    default = default_config(full_id("HalfCheetahVel", command.physics), "maml")
+    learner = "promp" if command.outer == "proximal" else "maml"
+    default = default_config(full_id("HalfCheetahVel", command.physics), learner)
     policy = dataclasses.replace(default.method.policy, hidden_sizes=command.hidden_sizes)
     return dataclasses.replace(
         default,
@@ -160,18 +164,30 @@ class _Bench:
         return trajectory.mask.sum().item() / seconds
 
     def outer_step_parts(self) -> dict[str, float]:
-        """Seconds of the outer step's parts, on fresh data: gradient, all Fisher products, one candidate."""
-        settings, theta = self.config.method.outer.trust_region, self.state.params
-        objective = self._objective()
+        """Seconds of the outer step's parts, on fresh data, by the names in OUTER_PARTS."""
+        outer, theta, objective = self.config.method.outer, self.state.params, self._objective()
+
+        def fisher_products() -> None:
+            for _ in range(outer.trust_region.cg_iterations):
+                at.fisher_product(at.gradient)
+
+        def later_epochs() -> None:
+            for _ in range(outer.proximal.epochs - 1):
+                surrogate.linearize(theta)
+
         times = [perf_counter()]
-        at = objective.linearize(theta, settings.fisher_share)
+        if outer.step == "proximal":
+            surrogate = Surrogate(objective, outer.proximal, outer.proximal.inner_kl)
+            surrogate.linearize(theta)
+            further: tuple[Callable[[], Any], ...] = (later_epochs, lambda: surrogate.evaluate(theta))
+        else:
+            at = objective.linearize(theta, outer.trust_region.fisher_share)
+            further = (fisher_products, lambda: objective.evaluate(theta))
         times.append(perf_counter())
-        for _ in range(settings.cg_iterations):
-            at.fisher_product(at.gradient)
-        times.append(perf_counter())
-        objective.evaluate(theta)
-        times.append(perf_counter())
-        return dict(zip(OUTER_PARTS, (b - a for a, b in itertools.pairwise(times)), strict=True))
+        for part in further:
+            part()
+            times.append(perf_counter())
+        return dict(zip(OUTER_PARTS[outer.step], (b - a for a, b in itertools.pairwise(times)), strict=True))
 
     def _objective(self) -> MetaObjective:
         """The meta-loss of fresh data."""
@@ -237,6 +253,7 @@ def _iteration(command: BenchmarkCommand) -> dict[str, Any]:
     bench.built.close()
     clocks = {name: statistics.median(clock[name] for _, _, clock in rows) for name in CLOCKS}
     return _described(command, bench) | {
+        "outer": command.outer,
         "seconds_per_iteration": statistics.median(seconds for seconds, _, _ in rows),
         "physics_floor_seconds": statistics.median(floor for _, floor, _ in rows),
         "ratio_to_floor": statistics.median(seconds / floor for seconds, floor, _ in rows),
@@ -322,7 +339,7 @@ def _scaling_config(command: BenchmarkCommand) -> SamplingConfig:
 
 def _shares(result: dict[str, Any]) -> dict[str, float]:
     """The seconds of an iteration by part."""
-    outer = {label: result[name] for name, label in OUTER_PARTS.items()}
+    outer = {label: result[name] for name, label in OUTER_PARTS[result["outer"]].items()}
     return {
         "physics alone": result["physics_floor_seconds"],
         "the rest of sampling": max(0.0, result["sample_seconds"] - result["physics_floor_seconds"]),
@@ -333,10 +350,18 @@ def _shares(result: dict[str, Any]) -> dict[str, float]:
 
 
 OUTER_PARTS = {
-    "gradient_seconds": "outer step: gradient",
-    "fisher_seconds": "outer step: Fisher products",
-    "line_search_seconds": "outer step: line search",
+    "trust_region": {
+        "gradient_seconds": "outer step: gradient",
+        "fisher_seconds": "outer step: Fisher products",
+        "line_search_seconds": "outer step: line search",
+    },
+    "proximal": {
+        "first_epoch_seconds": "outer step: first epoch",
+        "later_epochs_seconds": "outer step: later epochs",
+        "scores_seconds": "outer step: KLs at the end",
+    },
 }
+"""Names and labels of each outer step's parts."""
 
 PHYSICS: tuple[Physics, ...] = ("gym", "rllab")
 

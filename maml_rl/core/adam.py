@@ -27,14 +27,14 @@ class AdamConfig:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.learning_rate < float("inf"):
-            raise ValueError(f"gradient.learning_rate must be positive and finite, got {self.learning_rate}")
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
         for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= beta < 1.0:
-                raise ValueError(f"gradient.{name} must lie in [0, 1), got {beta}")
+                raise ValueError(f"{name} must lie in [0, 1), got {beta}")
         if not self.epsilon > 0.0:
-            raise ValueError(f"gradient.epsilon must be positive, got {self.epsilon}")
+            raise ValueError(f"epsilon must be positive, got {self.epsilon}")
         if self.decay_steps < 1:
-            raise ValueError(f"gradient.decay_steps must be at least 1, got {self.decay_steps}")
+            raise ValueError(f"decay_steps must be at least 1, got {self.decay_steps}")
 
     def rate_after(self, num_steps: int) -> float:
         """The learning rate after `num_steps` steps."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -167,6 +167,23 @@ class Model(Protocol):
 
     def describe(self, batches: Sequence[Any]) -> dict[str, float]:
         """Further numbers for the log from one iteration's batches, query last: entropy, explained variance, ..."""
+
+
+@runtime_checkable
+class SampledModel(Model, Protocol):
+    """A model whose data were drawn by a policy that the batch remembers. All but `relative_rewards` see ONE task."""
+
+    def clipped_loss_at(self, outputs: Tensor, batch: Any, clip: float) -> Tensor:
+        """`outer_loss_at` with nothing to gain from likelihood ratios outside 1 - clip .. 1 + clip."""
+
+    def clipped_share(self, outputs: Tensor, batch: Any, clip: float) -> Tensor:
+        """The share of steps whose likelihood ratio lies outside 1 - clip .. 1 + clip."""
+
+    def mean_log_prob(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Mean log-probability of the actions taken."""
+
+    def relative_rewards(self, batches: Sequence[Any]) -> list[Tensor]:
+        """The tasks' mean rewards less the mean of all rewards, over their standard deviation: [n] for each batch."""
 
 
 class Report(NamedTuple):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from maml_rl.core.contracts import Model
 from maml_rl.core.lift import Threads
 from maml_rl.core.output_map import LossAtOutputs, OutputMap
@@ -32,6 +34,10 @@ class InnerConfig:
     test_step_size: float | None = None  # Size of a gradient step at test; by default as in training.
     later_ratio: float = 1.0  # Later steps at test as a share of the first; 0.5 in the paper.
     first_order: bool = False  # Leave out the derivative of the inner gradient (FOMAML).
+    before_weight: float = 0.0
+    """Weight of the loss before the first step in the outer step's loss, beside 1 for the loss after the last. Above 0,
+    adaptation begins with what serves most tasks (multi-step loss, Antoniou et al. 2019). By default 0, as in Finn et
+    al. 2017."""
     only: tuple[str, ...] = ()
     """Prefixes of the names of the parameters that adapt; by default all do. head: the last layer (ANIL, Raghu et al.
     2020)."""
@@ -44,6 +50,8 @@ class InnerConfig:
             raise ValueError(f"inner.num_steps must be at least 0, got {self.num_steps}")
         if self.num_steps > MAX_STEPS:
             raise ValueError(f"inner.num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
+        if not 0.0 <= self.before_weight < float("inf"):
+            raise ValueError(f"inner.before_weight must be at least 0 and finite, got {self.before_weight}")
         if not 0.0 < self.step_size < float("inf"):
             raise ValueError(f"inner.step_size must be positive and finite, got {self.step_size}")
         for name, size in (("test_step_size", self.test_step_size), ("later_ratio", self.later_ratio)):
@@ -128,14 +136,24 @@ class InnerStep:
 
     def __init__(self, model: Model, params: Params, support: Any, with_hessian: bool):
         self._map: OutputMap = model.linearize(params, support)
-        self._loss = LossAtOutputs(model.inner_loss_at, self._map.outputs, support)
+        self.outputs = self._map.outputs.detach()  # [n, B, width]
+        self._loss = LossAtOutputs(model.inner_loss_at, self._map.outputs, support, to_second_order=with_hessian)
         pull = self._map.fix_cotangent if with_hessian else self._map.pull
         self.gradient = pull(self._loss.slope)
 
-    def hessian_product(self, direction: Params) -> Params:
+    def pull(self, cotangent: Tensor) -> Params:
+        """J' cotangent, J being the outputs' Jacobian."""
+        return self._map.pull(cotangent)
+
+    def hessian_product(self, direction: Params, less: Tensor | None = None) -> Params:
         """(d^2 inner loss / d params^2) direction. Symmetric: pi / stop(pi) and its like are, with what is stopped held
-        fixed, ordinary functions of the parameters."""
-        return self._map.pull_change(direction, self._loss.curve)
+        fixed, ordinary functions of the parameters.
+
+        Args:
+            less: a cotangent [n, B, width] whose `pull` is subtracted, at no cost.
+        """
+        curve = self._loss.curve
+        return self._map.pull_change(direction, curve if less is None else lambda pushed: curve(pushed) - less)
 
 
 def inner_gradient(model: Model) -> Callable[[Params, Any], Params]:

@@ -1,31 +1,30 @@
-"""The meta-objective, mean_i L_query_i(adapt(theta, support_i)), as a function of theta: value, gradient, curvature."""
+"""The meta-objective as a function of theta: value, gradient, curvature.
+
+mean_i [L_query_i(adapt(theta, support_i)) + w L_support_i(theta)], where the weight w of the loss before adaptation is
+0 in Finn et al. 2017. Above 0 it is the multi-step loss of Antoniou et al. 2019 (section 4, arXiv:1810.09502), which
+weighs the losses after each inner step, with the one before the first in addition and the intermediate ones left out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from maml_rl.core.contracts import Model
-from maml_rl.core.inner import (
-    InnerConfig,
-    InnerStep,
-    StepSize,
-    adapt,
-    inner_gradient,
-    scale,
-    split_step_sizes,
-    subtract,
-)
+from maml_rl.core.inner import InnerConfig, StepSize, adapt, inner_gradient, split_step_sizes
 from maml_rl.core.lift import Threads, lift
-from maml_rl.core.output_map import LossAtOutputs, OutputMap
-from maml_rl.core.trees import Params, concatenate_tasks, flatten, num_tasks, stack, take_tasks, unflatten
+from maml_rl.core.output_map import LossAtOutputs
+from maml_rl.core.path import follow
+from maml_rl.core.trees import Params, concatenate_tasks, num_tasks, stack, take_tasks, unflatten
+
+Result = TypeVar("Result")
 
 
 class Evaluation(NamedTuple):
-    loss: float  # mean over tasks of the query loss after adaptation
+    loss: float  # mean over tasks
     divergence: float  # mean over tasks of KL(old || new) of the adapted outputs
 
 
@@ -44,7 +43,8 @@ class MetaObjective:
     Every evaluation adapts anew from the candidate theta: the trust region lies around the adapted policies.
 
     Attributes:
-        adapted: theta' [task, ...] at the parameters of the last linearisation; None before the first.
+        model: of the tasks' family.
+        adapted: theta' [task, ...] at the parameters that the outer step begins with, once they have been asked about.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class MetaObjective:
             step_sizes: numbers or trees, one for each support, if none are learned; by default those of `inner`.
         """
         self.adapted: Params | None = None
-        self._model, self._inner, self._threads = model, inner, threads
+        self.model, self._inner, self._threads = model, inner, threads
         self._step_sizes = inner.step_sizes if step_sizes is None else step_sizes
         self._num_tasks = num_tasks(query)
         self._data = [
@@ -70,9 +70,45 @@ class MetaObjective:
         ]
         self._old_outputs: list[Tensor] = []
 
+    @property
+    def num_steps(self) -> int:
+        """The number of inner steps."""
+        return len(self._step_sizes)
+
+    @property
+    def before_weight(self) -> float:
+        """Weight of the loss before adaptation."""
+        return self._inner.before_weight
+
+    @property
+    def queries(self) -> list[Any]:
+        """The query data of each chunk of tasks."""
+        return [query for query, _ in self._data]
+
+    def along_paths(
+        self, function: Callable[..., Result], params: Params, *columns: Sequence[Any], with_hessian: bool
+    ) -> list[Result]:
+        """Adapt the tasks from the parameters, a few at a time, and apply a function to what lies on the way.
+
+        Args:
+            function: (path, query, supports, further arguments) -> result, of a chunk of tasks.
+            columns: further arguments, each with an entry for every chunk.
+            with_hessian: False where the function takes no derivative.
+        """
+        theta, step_sizes = self._split(params)
+
+        def one_chunk(data: tuple[Any, list[Any]], *further: Any) -> tuple[Result, Params]:
+            path = follow(self.model, self._inner, step_sizes, theta, *data, with_hessian=with_hessian)
+            return function(path, *data, *further), path.adapted
+
+        results, adapted = zip(*self._threads.map(one_chunk, self._data, *columns), strict=True)
+        if self.adapted is None:
+            self.adapted = concatenate_tasks(list(adapted))
+        return list(results)
+
     def evaluate(self, params: Params) -> Evaluation:
         """Loss at a candidate, and its divergence from the parameters of the last linearisation."""
-        model, (theta, step_sizes) = self._model, self._split(params)
+        model, (theta, step_sizes) = self.model, self._split(params)
         assert self._old_outputs, "linearize comes first: it sets the outputs that the divergence is measured from"
 
         def one_chunk(data: tuple[Any, list[Any]], old_outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,6 +118,9 @@ class MetaObjective:
             with torch.no_grad():
                 outputs = model.linearize(adapted, query).outputs
                 loss = lift(model.outer_loss_at)(outputs, query)
+                if supports and self._inner.before_weight:
+                    before = model.linearize(start, supports[0]).outputs
+                    loss = loss + self._inner.before_weight * lift(model.outer_loss_at)(before, supports[0])
                 return loss, lift(model.divergence)(old_outputs, outputs, query)
 
         pieces = self._threads.map(one_chunk, self._data, self._old_outputs)
@@ -96,76 +135,34 @@ class MetaObjective:
         """
         theta, step_sizes = self._split(params)
         chunks = self._threads.map(
-            lambda data: _Chunk(self._model, self._inner, step_sizes, theta, data[0], data[1], fisher_share),
+            lambda data: _Chunk(self.model, self._inner, step_sizes, theta, data[0], data[1], fisher_share),
             self._data,
         )
         self._old_outputs = [chunk.old_outputs for chunk in chunks]
 
         def fisher_product(vector: Tensor) -> Tensor:
             direction = unflatten(vector, theta)
-            return self._mean(self._threads.map(lambda chunk: chunk.fisher_product(direction), chunks))
+            return self.mean(self._threads.map(lambda chunk: chunk.fisher_product(direction), chunks))
 
-        loss = self._mean([chunk.loss for chunk in chunks])
-        gradient = self._mean([chunk.gradient for chunk in chunks])
+        loss = self.mean([chunk.loss for chunk in chunks])
+        gradient = self.mean([chunk.gradient for chunk in chunks])
         gradient_norm = gradient.norm().item()
         self.adapted = concatenate_tasks([chunk.adapted for chunk in chunks])
         slopes = [chunk.step_size_gradient for chunk in chunks if chunk.step_size_gradient is not None]
         if slopes:
-            gradient = torch.cat([gradient, self._mean(slopes)])
+            gradient = torch.cat([gradient, self.mean(slopes)])
         return Linearization(loss.item(), gradient, gradient_norm, fisher_product)
 
     def _split(self, params: Params) -> tuple[Params, Sequence[StepSize]]:
         theta, learned = split_step_sizes(params)
         return theta, [learned] * len(self._step_sizes) if learned else self._step_sizes
 
-    def _mean(self, sums: Sequence[Tensor]) -> Tensor:
+    def mean(self, sums: Sequence[Tensor]) -> Tensor:
         """The mean over tasks from sums over chunks, added in double precision in the order of the tasks."""
         total = sums[0].double()
         for each in sums[1:]:
             total = total + each.double()
         return (total / self._num_tasks).to(sums[0].dtype)
-
-
-class _Path:
-    """A few tasks' outputs as functions of theta, linearised: J_i = d outputs_i / d theta = D A_K ... A_1.
-
-    D is the outputs' Jacobian at theta'; A = I - alpha H for each inner step, H being the inner loss's Hessian there.
-    """
-
-    def __init__(
-        self,
-        inner: InnerConfig,
-        steps: Sequence[InnerStep],
-        step_sizes: Sequence[StepSize],
-        outputs: OutputMap,
-    ):
-        self._steps = [] if inner.first_order else list(zip(steps, step_sizes, strict=True))
-        self._inner_steps, self._outputs = steps, outputs
-
-    def push(self, direction: Params) -> Tensor:
-        """J_i direction_i: [n, ...] to [n, B, width]."""
-        for step, step_size in self._steps:
-            direction = subtract(direction, scale(step.hessian_product(direction), step_size))
-        return self._outputs.push(direction)
-
-    def pull(self, cotangent: Tensor) -> Params:
-        """J_i' cotangent_i: [n, B, width] to [n, ...]."""
-        return self.pulls(cotangent)[-1]
-
-    def pulls(self, cotangent: Tensor) -> list[Params]:
-        """The same for the parameters after the last inner step, after the one before, ..., theta."""
-        pulled = [self._outputs.pull(cotangent)]
-        for step, step_size in reversed(self._steps):
-            pulled.append(subtract(pulled[-1], step.hessian_product(scale(pulled[-1], step_size))))
-        return pulled
-
-    def step_size_slopes(self, pulled: Sequence[Params]) -> list[Params]:
-        """A loss's derivative in the sizes of the last step, the one before, ..., from `pulls` of the loss's slope.
-
-        theta'' = theta' - alpha * g depends on alpha by -g."""
-        befores = pulled[: len(self._inner_steps)] if self._steps else [pulled[0]] * len(self._inner_steps)
-        pairs = zip(befores, reversed(self._inner_steps), strict=True)
-        return [{name: -before[name] * step.gradient[name] for name in before} for before, step in pairs]
 
 
 class _Chunk:
@@ -185,36 +182,22 @@ class _Chunk:
         supports: Sequence[Any],
         fisher_share: float,
     ):
-        self._num_tasks, self._names = num_tasks(query), list(theta)
-        steps: list[InnerStep] = []
-        points: list[Params] = []
-
-        def recorded_gradient(params: Params, support: Any) -> Params:
-            points.append(params)
-            steps.append(InnerStep(model, params, support, with_hessian=not inner.first_order))
-            return steps[-1].gradient
-
-        adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, step_sizes)
-        self.adapted = adapted
-        outputs = model.linearize(adapted, query)
-        self._path = _Path(inner, steps, step_sizes, outputs)
-        self.old_outputs = outputs.outputs.detach()
+        self._num_tasks = num_tasks(query)
+        self._path = follow(model, inner, step_sizes, theta, query, supports)
+        self.adapted = self._path.adapted
+        self.old_outputs = self._path.outputs
         outer = LossAtOutputs(model.outer_loss_at, self.old_outputs, query)
-        self.loss = outer.values.sum()
-        pulled = self._path.pulls(outer.slope)
-        self.gradient = self._sum(pulled[-1])
-        self.step_size_gradient: Tensor | None = None
-        if inner.learn_step_sizes:
-            slopes = [self._sum(slope) for slope in self._path.step_size_slopes(pulled)]
-            self.step_size_gradient = torch.stack(slopes).sum(dim=0)
-        if 0.0 < fisher_share < 1.0:  # around the same points: theta' itself uses all data
+        self.loss, further = outer.values.sum(), None
+        if supports and inner.before_weight:
+            before = LossAtOutputs(model.outer_loss_at, self._path.steps[0].outputs, supports[0], to_second_order=False)
+            self.loss = self.loss + inner.before_weight * before.values.sum()
+            further = [inner.before_weight * before.slope, *[None] * (len(supports) - 1)]
+        self.gradient, self.step_size_gradient = self._path.gradients(outer.slope, further)
+        if 0.0 < fisher_share < 1.0:
             query = model.part(query, fisher_share)
-            parts = [model.part(support, fisher_share) for support in supports]
-            steps = [InnerStep(model, p, s, not inner.first_order) for p, s in zip(points, parts, strict=True)]
-            outputs = model.linearize(adapted, query)
-            self._path = _Path(inner, steps, step_sizes, outputs)
+            self._path = self._path.on(query, [model.part(support, fisher_share) for support in supports])
         if fisher_share > 0.0:
-            old = outputs.outputs.detach()
+            old = self._path.outputs
             self._divergence = LossAtOutputs(
                 lambda outputs, data: model.divergence(data[0], outputs, data[1]), old, (old, query)
             )
@@ -222,8 +205,4 @@ class _Chunk:
     def fisher_product(self, direction: Params) -> Tensor:
         """The product sum_i J_i' F_i J_i direction: [P]."""
         pushed = self._path.push(stack(direction, self._num_tasks))
-        return self._sum(self._path.pull(self._divergence.curve(pushed)))
-
-    def _sum(self, tree: Params) -> Tensor:
-        """The sum over tasks: [n, ...] to [P]."""
-        return flatten({name: tree[name].sum(dim=0) for name in self._names})
+        return self._path.gradients(self._divergence.curve(pushed))[0]

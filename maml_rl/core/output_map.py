@@ -126,16 +126,17 @@ class AutogradMap:
 class LossAtOutputs:
     """A loss as a function of the outputs, to second order at one point; the tasks' losses are independent."""
 
-    def __init__(self, loss: Callable[[Tensor, Any], Tensor], outputs: Tensor, data: Any):
+    def __init__(self, loss: Callable[[Tensor, Any], Tensor], outputs: Tensor, data: Any, to_second_order: bool = True):
         """
         Args:
             loss: of ONE task: (outputs [B, width], data) -> scalar.
             outputs, data: stacked [n, ...].
+            to_second_order: False where `curve` is not needed.
         """
         self._at = outputs.detach().requires_grad_()
         with torch.enable_grad():
             values = lift(loss)(self._at, data)
-            (self._slope,) = torch.autograd.grad(values.sum(), self._at, create_graph=True)
+            (self._slope,) = torch.autograd.grad(values.sum(), self._at, create_graph=to_second_order)
         self.values = values.detach()  # [n]
         self.slope = self._slope.detach()  # [n, B, width]
 

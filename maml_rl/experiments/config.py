@@ -208,6 +208,7 @@ MAY_CHANGE = {
     ("method", "inner", "later_ratio"),
     ("method", "outer", "gradient", "decay_steps"),
     ("method", "outer", "reptile", "decay_steps"),
+    ("method", "outer", "proximal", "adam", "decay_steps"),
     ("device",),
     ("num_threads",),
     ("task", "sampling", "sampler"),

@@ -164,17 +164,20 @@ def uses(config: RunConfig) -> list[Use]:
         )
         use("method.inner.num_steps", config.learner != "joint", "learners that adapt in training", learner)
     outer = getattr(method, "outer", None)
-    if outer is not None and outer.step == "gradient":
-        use(
-            "method.outer.gradient.decay_steps",
-            outer.gradient.decay != "none",
-            "a learning rate that decays",
-            "decay none",
-        )
+    if outer is not None and outer.step in ("gradient", "proximal"):
+        is_plain = outer.step == "gradient"
+        adam, place = (outer.gradient, "gradient") if is_plain else (outer.proximal.adam, "proximal.adam")
+        decays = "a learning rate that decays"
+        use(f"method.outer.{place}.decay_steps", adam.decay != "none", decays, "decay none")
+    if outer is not None and outer.step == "proximal":
+        sampled = "method.outer.proximal.clip method.outer.proximal.exploration"
+        use(sampled, config.kind == "reinforcement", "task environments", f"--env {config.env}")
     if hasattr(method, "inner"):
         second = "learners that differentiate through the steps"
         names = "method.inner.first_order method.inner.learn_step_sizes"
         use(names, config.learner not in ("reptile", "joint"), second, learner)
+        by_loss = outer is not None and outer.step != "reptile"
+        use("method.inner.before_weight", by_loss, "outer steps that descend a loss", learner)
         learned = method.inner.learn_step_sizes
         use(
             "method.inner.test_step_size method.inner.later_ratio",

@@ -12,6 +12,8 @@ LEARNERS: dict[str, Entry] = {
         maml.FOMAML_ENTRY,
         maml.ANIL_ENTRY,
         maml.META_SGD_ENTRY,
+        maml.PROMP_ENTRY,
+        maml.E_MAML_ENTRY,
         reptile.ENTRY,
         joint.ENTRY,
         prototypical.ENTRY,

@@ -17,7 +17,8 @@ from maml_rl.core.inner import HEAD, InnerConfig, StepSize, adapt_tasks, join_st
 from maml_rl.core.keys import INITIALISATION, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.objective import MetaObjective
-from maml_rl.core.outer.choice import GradientOuter, OuterConfig, TrustRegionOuter
+from maml_rl.core.outer.choice import GradientOuter, OuterConfig, ProximalOuter, TrustRegionOuter
+from maml_rl.core.outer.proximal import Proximal, ProximalConfig
 from maml_rl.core.outer.step import OuterStep
 from maml_rl.core.statistics import spread
 from maml_rl.core.trees import Params, map_params, num_tasks, stack
@@ -73,10 +74,15 @@ class MAML:
         if inner.learn_step_sizes and not outer.learns_step_sizes:
             raise ValueError(
                 f"inner.learn_step_sizes needs an outer step that moves them, but {name} does not: take --outer.step "
-                "gradient"
+                "gradient or proximal"
             )
         if inner.learn_step_sizes and inner.only:
             raise ValueError(f"inner.only must be left out where step sizes are learned, got {list(inner.only)}")
+        if isinstance(outer, Proximal) and len(outer.config.inner_kl) not in (1, inner.num_steps):
+            raise ValueError(
+                "proximal.inner_kl must be one number or as many as inner.num_steps, "
+                f"{inner.num_steps}, got {outer.config.inner_kl}"
+            )
         self.model, self.collector, self.measure = model, collector, measure
         self.inner, self.outer, self.threads = inner, outer, threads
 
@@ -181,9 +187,10 @@ class MAML:
 class PolicyInnerConfig(InnerConfig):
     """Settings of a policy's adaptation to a task."""
 
-    estimator: Literal["log_prob", "ratio", "dice"] = "log_prob"
+    estimator: Literal["log_prob", "ratio", "stored_ratio", "dice"] = "log_prob"
     """Inner policy-gradient loss: log-prob x advantage (Finn et al. 2017), likelihood ratio pi / stop(pi) (Rothfuss et
-    al. 2019), or DiCE (Foerster et al. 2018). Same first derivative, different second."""
+    al. 2019), the same to the policy that collected the data, which stays right in later epochs of the outer step, or
+    DiCE (Foerster et al. 2018). Same first derivative on fresh data, different second."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,14 @@ class ReinforcementConfig:
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     inner: PolicyInnerConfig = field(default_factory=PolicyInnerConfig)
     outer: OuterConfig = field(default_factory=TrustRegionOuter)
+
+
+@dataclass(frozen=True)
+class ProximalReinforcementConfig(ReinforcementConfig):
+    """Settings of the learners that the proximal outer step defines."""
+
+    inner: PolicyInnerConfig = field(default_factory=lambda: PolicyInnerConfig(estimator="stored_ratio"))
+    outer: ProximalOuter = field(default_factory=ProximalOuter)
 
 
 @dataclass(frozen=True)
@@ -363,4 +378,34 @@ FOMAML_ENTRY = _entry("fomaml", "MAML without second derivatives (Finn et al. 20
 ANIL_ENTRY = _entry("anil", "MAML that adapts the last layer alone (Raghu et al. 2020)", {"fast": faster}, only=(HEAD,))
 META_SGD_ENTRY = _entry(
     "meta-sgd", "MAML that learns its step sizes (Li et al. 2017)", {"fast": faster}, learn_step_sizes=True
+)
+
+
+def _proximal_entry(name: str, summary: str, proximal: ProximalConfig) -> Entry:
+    """A line of the table: the proximal outer step with the ratio to the policies that collected the support."""
+
+    def require(config: ProximalReinforcementConfig) -> None:
+        if config.inner.estimator != "stored_ratio":
+            raise ValueError(
+                f"learner {name} needs inner.estimator stored_ratio, got {config.inner.estimator}: leave that out, or "
+                "take --learner maml --outer.step proximal"
+            )
+
+    def default() -> ProximalReinforcementConfig:
+        return ProximalReinforcementConfig(outer=ProximalOuter(proximal=proximal))
+
+    return Entry(name, summary, {"reinforcement": default}, build, gradient_steps=True, require=require)
+
+
+PROMP_ENTRY = _proximal_entry(
+    "promp",
+    "Proximal Meta-Policy Search: clipped epochs near the policies that collected the data (Rothfuss et al. 2019)",
+    ProximalConfig(),  # the constants of its published run scripts
+)
+E_MAML_ENTRY = _proximal_entry(
+    "e-maml",
+    "MAML that credits actions before adaptation with the rewards after it (Stadie et al. 2018)",
+    # The term is that of ProMP's published code, which takes one TRPO or plain gradient step with log pi in the inner
+    # loss; here clipped epochs with the ratio. No inner KL: exploring is meant to move the policy before adaptation.
+    ProximalConfig(inner_kl=(0.0,), exploration=1.0),
 )

@@ -12,11 +12,7 @@ from maml_rl.core.trees import Params
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
-SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": lambda hidden: (hidden > 0).to(hidden.dtype),
-    "tanh": lambda hidden: 1.0 - hidden.square(),
-}
-"""Derivative of each activation as a function of its value."""
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -121,13 +117,13 @@ class LinearizedMLP:
         for layer in range(self._depth):
             outputs = linear(self._hidden[-1], *self._layer(params, layer))
             if layer < self._depth - 1:
-                self._hidden.append(ACTIVATIONS[activation](outputs))
+                self._hidden.append(IN_PLACE[activation](outputs))
         self._width = outputs.shape[-1]
         if appended is not None:
             extra = params[appended].unsqueeze(-2).expand(*outputs.shape[:-1], -1)
             outputs = torch.cat([outputs, extra], dim=-1)
         self.outputs = outputs
-        self._slopes: list[Tensor] = []
+        self._slopes: list[Tensor] = []  # of tanh, once they are needed
         self._fixed: list[Tensor] = []
         self._above: list[Tensor] = []
 
@@ -149,7 +145,7 @@ class LinearizedMLP:
         for layer in range(self._depth - 1, 0, -1):
             weight, turned = self._params[f"{layer}.weight"], direction[f"{layer}.weight"]
             above = torch.bmm(changes[-1], weight.mT).baddbmm_(self._fixed[layer], turned.mT)
-            above.mul_(self._slope(layer))
+            self._through_(layer, above)
             if self._activation == "tanh":  # the slope 1 - h^2 changes as well; that of ReLU does not
                 above.addcmul_(self._above[layer] * self._hidden[layer], tangents[layer], value=-2.0)
             changes.append(above)
@@ -170,7 +166,7 @@ class LinearizedMLP:
             else:
                 if layer > 0:
                     moved.baddbmm_(tangents[-1], self._params[f"{layer}.weight"])
-                tangents.append(moved.mul_(self._slope(layer + 1)))
+                tangents.append(self._through_(layer + 1, moved))
         if self._appended is not None:
             extra = direction[self._appended].unsqueeze(-2).expand(*moved.shape[:-1], -1)
             moved = torch.cat([moved, extra], dim=-1)
@@ -180,9 +176,12 @@ class LinearizedMLP:
         """Cotangents of every layer's z, and of the hidden values that go into it (into the first: none)."""
         inner, above = [cotangent[..., : self._width].contiguous()], []
         for layer in range(self._depth - 1, 0, -1):
-            above.append(torch.bmm(inner[-1], self._params[f"{layer}.weight"].mT))
-            inner.append(above[-1] * self._slope(layer))
-        return inner[::-1], [torch.empty(0), *above[::-1]] if self._activation == "tanh" else []
+            entering = torch.bmm(inner[-1], self._params[f"{layer}.weight"].mT)
+            if self._activation == "tanh":
+                above.append(entering)
+                entering = entering.clone()
+            inner.append(self._through_(layer, entering))
+        return inner[::-1], [torch.empty(0), *above[::-1]]
 
     def _gradient(self, cotangent: Tensor, inner: list[Tensor]) -> Params:
         gradient: Params = {}
@@ -193,11 +192,14 @@ class LinearizedMLP:
             gradient[self._appended] = cotangent[..., self._width :].sum(dim=-2)
         return gradient
 
-    def _slope(self, layer: int) -> Tensor:
-        """Derivative of the activation that feeds `layer`; computed when first asked for."""
+    def _through_(self, layer: int, values: Tensor) -> Tensor:
+        """Multiply by the derivative of the activation that feeds `layer`, in place."""
+        if self._activation == "relu":  # spares the derivative's own tensor
+            hidden = self._hidden[layer]
+            return torch.ops.aten.threshold_backward.grad_input(values, hidden, 0.0, grad_input=values)
         if not self._slopes:
-            self._slopes = [SLOPES[self._activation](hidden) for hidden in self._hidden[1:]]
-        return self._slopes[layer - 1]
+            self._slopes = [1.0 - hidden.square() for hidden in self._hidden[1:]]
+        return values.mul_(self._slopes[layer - 1])
 
     def _layer(self, params: Params, layer: int) -> tuple[Tensor, Tensor]:
         return params[f"{layer}.weight"], params[f"{layer}.bias"]

@@ -5,6 +5,7 @@ All are means over the steps that were taken, so that a task's step size does no
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -57,4 +58,20 @@ def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor,
     return -masked_mean((log_probs - old_log_probs).exp() * advantages, mask)
 
 
+def clipped_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """-mean(min(r * A, clip(r, 1 - clip, 1 + clip) * A)), r = pi / pi_old.
+
+    Source: Schulman et al. 2017, equation 7 (arXiv:1707.06347).
+    """
+    ratio = (log_probs - old_log_probs).exp()
+    bounded = ratio.clamp(1.0 - clip, 1.0 + clip)
+    return -masked_mean(torch.minimum(ratio * advantages, bounded * advantages), mask)
+
+
+def clipped_share(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """The share of steps with |pi / pi_old - 1| > clip."""
+    return masked_mean((((log_probs - old_log_probs).exp() - 1.0).abs() > clip).to(mask.dtype), mask)
+
+
 INNER_LOSSES = {"ratio": ratio_loss, "log_prob": log_prob_loss, "dice": dice_loss}
+"""The losses that know no policy but their own. `surrogate_loss` is the fourth: stored_ratio."""

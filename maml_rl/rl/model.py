@@ -15,7 +15,7 @@ from maml_rl.core.output_map import OutputMap
 from maml_rl.core.trees import Params, concatenate_tasks, device_of, num_tasks, take_task, take_tasks, to_device
 from maml_rl.policies.policy import Policy
 from maml_rl.rl.baseline import fitted_values
-from maml_rl.rl.losses import INNER_LOSSES, masked_mean, surrogate_loss
+from maml_rl.rl.losses import INNER_LOSSES, clipped_loss, clipped_share, masked_mean, surrogate_loss
 from maml_rl.rl.returns import discounted_returns, gae, standardise, without_offset
 from maml_rl.sampling.trajectory import Trajectory
 
@@ -45,6 +45,7 @@ class Batch(NamedTuple):
     log_probs: Tensor  # [N, E, T] under the policy that collected the batch
     advantages: Tensor  # [N, E, T]
     mask: Tensor  # [N, E, T]
+    rewards: Tensor  # [N, E, T] as received
     explained_variance: Tensor  # [N] float64: 1 - Var(G - V) / Var(G)
 
 
@@ -61,13 +62,13 @@ class PolicyModel:
     ):
         """
         Args:
-            estimator: "ratio", "log_prob" or "dice": the inner loss.
+            estimator: "log_prob", "ratio", "stored_ratio" or "dice": the inner loss.
             device: of the initial parameters; everything else is computed where its parameters are.
         """
         self.network, self.head = policy, policy.head
         self._policy, self._distribution = policy, policy.spec.distribution
         self._advantage, self._threads, self._device = advantage, threads, device
-        self._inner_loss = INNER_LOSSES[estimator]
+        self._inner_loss = None if estimator == "stored_ratio" else INNER_LOSSES[estimator]
 
     def init_params(self, key: Key) -> Params:
         generator = key.torch_generator()
@@ -96,10 +97,28 @@ class PolicyModel:
         return self._policy.linearize(params, data.observations.flatten(1, 2))
 
     def inner_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
+        if self._inner_loss is None:
+            return self.outer_loss_at(outputs, data)
         return self._inner_loss(self._log_probs(outputs, data), data.advantages, data.mask)
 
     def outer_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
         return surrogate_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask)
+
+    def clipped_loss_at(self, outputs: Tensor, data: Batch, clip: float) -> Tensor:
+        return clipped_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask, clip)
+
+    def clipped_share(self, outputs: Tensor, data: Batch, clip: float) -> Tensor:
+        return clipped_share(self._log_probs(outputs, data), data.log_probs, data.mask, clip)
+
+    def mean_log_prob(self, outputs: Tensor, data: Batch) -> Tensor:
+        return masked_mean(self._log_probs(outputs, data), data.mask)
+
+    def relative_rewards(self, batches: Sequence[Batch]) -> list[Tensor]:
+        rewards, mask = (torch.cat([getattr(each, name) for each in batches]).double() for name in ("rewards", "mask"))
+        centred = (rewards - masked_mean(rewards, mask)) * mask
+        std = masked_mean(centred.square(), mask).sqrt() + 1e-8
+        means = centred.sum(dim=(1, 2)) / mask.sum(dim=(1, 2)) / std
+        return list(means.to(batches[0].advantages.dtype).split([num_tasks(each) for each in batches]))
 
     def divergence(self, old_outputs: Tensor, outputs: Tensor, data: Batch) -> Tensor:
         return masked_mean(self._distribution.kl(old_outputs, outputs), data.mask.flatten())
@@ -127,6 +146,7 @@ class PolicyModel:
             torch.zeros_like(trajectory.mask),
             advantages,
             trajectory.mask,
+            trajectory.rewards,
             explained,
         )
         batch = to_device(batch, device_of(params))

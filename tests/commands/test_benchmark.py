@@ -36,6 +36,13 @@ def test_an_iteration_is_its_parts(capsys):
     assert all(result[f"{part}_seconds"] > 0 for part in ("gradient", "fisher", "line_search"))
 
 
+def test_an_iteration_may_have_the_proximal_step(capsys):
+    result = printed(capsys, "iteration", "--outer", "proximal")
+    assert result["outer"] == "proximal" and result["ratio_to_floor"] > 0
+    assert all(result[f"{part}_seconds"] > 0 for part in ("outer", "first_epoch", "later_epochs", "scores"))
+    assert "fisher_seconds" not in result
+
+
 def test_few_shot_learners_are_put_beside_plain_code(capsys):
     result = printed(capsys, "fewshot", "--num-threads", "1")
     assert result["num_tasks"] == 2 and result["tasks_per_s"] == pytest.approx(2 / result["meta_batch_seconds"])

@@ -54,10 +54,10 @@ def test_a_step_down_a_loss_is_a_step_along_its_gradient():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"learning_rate": 0.0}, r"gradient\.learning_rate must be positive and finite, got 0.0"),
-        ({"beta1": 1.0}, r"gradient\.beta1 must lie in \[0, 1\), got 1.0"),
-        ({"beta2": -0.1}, r"gradient\.beta2 must lie in \[0, 1\), got -0.1"),
-        ({"epsilon": 0.0}, r"gradient\.epsilon must be positive, got 0.0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be positive and finite, got 0.0"),
+        ({"beta1": 1.0}, r"beta1 must lie in \[0, 1\), got 1.0"),
+        ({"beta2": -0.1}, r"beta2 must lie in \[0, 1\), got -0.1"),
+        ({"epsilon": 0.0}, r"epsilon must be positive, got 0.0"),
     ],
 )
 def test_settings_are_checked(settings, message):
@@ -71,7 +71,7 @@ def test_the_learning_rate_decays_as_asked():
     cosine = AdamConfig(learning_rate=0.8, decay="cosine", decay_steps=4)
     assert [cosine.rate_after(i) for i in (0, 2, 4, 9)] == pytest.approx([0.8, 0.4, 0.0, 0.0])
     assert AdamConfig(learning_rate=0.8).rate_after(10**6) == 0.8
-    with pytest.raises(ValueError, match=r"gradient\.decay_steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"decay_steps must be at least 1, got 0"):
         AdamConfig(decay_steps=0)
 
 

@@ -229,7 +229,9 @@ def test_step_sizes_of_each_parameter_enter_gradient_and_curvature(sinusoid):
         {name: 0.1 * torch.rand(p.shape, generator=generator, dtype=p.dtype) for name, p in plain.theta.items()}
         for _ in range(2)
     ]
-    problem = plain._replace(inner=SimpleNamespace(step_sizes=sizes, first_order=False, learn_step_sizes=True))
+    problem = plain._replace(
+        inner=SimpleNamespace(step_sizes=sizes, first_order=False, before_weight=0.0, learn_step_sizes=True)
+    )
     found = fisher_by_products(problem)
     torch.testing.assert_close(found, dense_fisher(problem), rtol=1e-8, atol=1e-10 * found.abs().max().item())
 
@@ -351,3 +353,46 @@ def test_evaluate_needs_a_point_to_measure_from(sinusoid):
     problem = sinusoid(2, 1)
     with pytest.raises(AssertionError, match="linearize comes first"):
         problem.objective.evaluate(problem.theta)
+
+
+@pytest.mark.parametrize(("make", "num_steps"), [("sinusoid", 2), ("navigation", 1), ("navigation", 2)])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_the_loss_before_adaptation_is_added_by_its_weight(make, num_steps, first_order, request):
+    # mean_i [L_query(theta'_i) + w L_support(theta)]: value, gradient and candidates are sums of the two parts, the
+    # second by automatic differentiation; the Fisher matrix is that of the adapted outputs alone.
+    problem, weight = request.getfixturevalue(make)(3, num_steps), 0.7
+    plain = problem._replace(inner=dataclasses.replace(problem.inner, first_order=first_order))
+    weighed = plain._replace(inner=dataclasses.replace(plain.inner, before_weight=weight))
+
+    def before(vector):
+        theta, losses = unflatten(vector, problem.theta), []
+        for i in range(3):
+            own = take_task(problem.supports[0], i)
+            losses.append(problem.model.outer_loss_at(problem.model.outputs(theta, own), own))
+        return torch.stack(losses).mean()
+
+    vector = flatten(problem.theta)
+    objectives = plain.objective, weighed.objective
+    first, second = (objective.linearize(problem.theta, fisher_share=1.0) for objective in objectives)
+    added = torch.func.grad(before)(vector)
+    assert added.norm() > 1e-2
+    assert second.loss == pytest.approx(first.loss + weight * before(vector).item())
+    torch.testing.assert_close(second.gradient, first.gradient + weight * added, rtol=1e-9, atol=1e-11)
+    assert torch.equal(first.fisher_product(added), second.fisher_product(added))
+    near = vector + 0.05 * torch.randn(len(vector), generator=torch.Generator().manual_seed(0), dtype=vector.dtype)
+    candidates = [objective.evaluate(unflatten(near, problem.theta)) for objective in objectives]
+    assert candidates[1].loss == pytest.approx(candidates[0].loss + weight * before(near).item())
+    assert candidates[1].divergence == candidates[0].divergence
+
+
+@pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
+def test_a_weight_of_the_loss_before_adaptation_that_is_no_weight_is_refused(weight):
+    with pytest.raises(ValueError, match="before_weight must be at least 0 and finite"):
+        InnerConfig(before_weight=weight)
+
+
+def test_without_inner_steps_there_is_no_loss_before_them(sinusoid):
+    plain = sinusoid(2, 0)
+    weighed = plain._replace(inner=dataclasses.replace(plain.inner, before_weight=0.5))
+    at = [each.objective.linearize(plain.theta, fisher_share=0.0) for each in (plain, weighed)]
+    assert at[0].loss == at[1].loss and torch.equal(at[0].gradient, at[1].gradient)

@@ -58,7 +58,7 @@ def test_every_outer_step_that_a_learner_takes_can_be_chosen(name, kind):
         with pytest.raises(ValueError, match=rf"outer\.step must be .* for learner {name}.* got '{step}'"):
             with_outer_step(config, step)
     maml_s = name in ("maml", "fomaml", "anil", "meta-sgd")
-    assert (len(others) == 1) == maml_s and (len(others) == 3) == (name == "pixels")
+    assert (len(others) == 1) == maml_s and (len(others) == len(OUTER_STEPS)) == (name == "pixels")
 
 
 def test_the_outer_step_of_a_learner_stays_as_it_is_set():

@@ -241,6 +241,12 @@ def test_what_no_run_knows_and_what_the_command_knows_are_left_to_the_parser():
         ),
         (
             VEL,
+            "promp",
+            {"decay_steps": 7},
+            "--outer.proximal.adam.decay-steps 7 applies to a learning rate that decays, not to decay none",
+        ),
+        (
+            VEL,
             "maml",
             {"num_workers": 2, "ray_address": "auto"},
             "--num-workers 2 applies to --sampler processes or ray, not to --sampler local; --ray-address auto applies "
@@ -263,6 +269,7 @@ def test_settings_that_nothing_would_read_are_refused(env, learner, settings, me
         (VEL, "maml", {"num_workers": 2, "sampler": "processes"}),
         (VEL, "maml", {"first_order": True, "later_ratio": 0.3, "test_step_size": 0.2}),
         ("sinusoid", "maml", {"outer.gradient.decay": "cosine", "outer.gradient.decay_steps": 7}),
+        (VEL, "promp", {"adam.decay": "cosine", "decay_steps": 7, "clip": 0.1, "exploration": 0.5}),
         ("omniglot", "maml", {"head_std": 0.3, "task.split": "background-evaluation", "evaluation.num_steps": 7}),
         ("omniglot", "matching", {"matching.full_context": True, "num_readings": 2, "matching.scale": 2.0}),
         ("omniglot", "joint", {"inner.step_size": 0.3, "evaluation.num_steps": 3}),
@@ -281,3 +288,12 @@ def test_a_command_may_call_its_flags_otherwise():
     config = default_config("omniglot", "prototypical")
     with pytest.raises(ValueError, match=r"^--num-steps 2 applies to learners that take gradient steps on a task"):
         require_read(config, {("evaluation", "num_steps"): 2}, lambda path: f"--{path[-1].replace('_', '-')}")
+
+
+@pytest.mark.parametrize("setting", ["clip", "exploration"])
+def test_where_nothing_is_sampled_nothing_is_clipped_or_credited(setting):
+    default = with_outer_step(default_config("sinusoid", "maml"), "proximal")
+    require_read(default, {})
+    given = {path: new for path, (_, new) in changes(default, with_settings(default, {setting: 0.2})).items()}
+    with pytest.raises(ValueError, match=rf"--outer\.proximal\.{setting} 0\.2 applies to task environments, not to"):
+        require_read(default, given)

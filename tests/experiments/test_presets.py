@@ -95,9 +95,12 @@ def test_fast_takes_longer_steps_on_half_the_data_and_evaluates_as_the_paper(env
         number = paper.task.sampling.episodes_per_task
         assert fast.task.sampling.episodes_per_task == number // 2
         assert fast.as_evaluated.task.sampling.episodes_per_task == number
-        assert fast.method.outer.trust_region.max_kl == 0.02
-        outer = paper.method.outer
-        assert dataclasses.replace(fast.method, outer=outer) == paper.method
+        assert fast.method.outer.trust_region.max_kl == 0.1 and paper.method.outer.trust_region.max_kl < 0.1
+        assert (fast.task.observations, paper.task.observations) == ("normalised", "raw")
+        assert (fast.method.inner.before_weight, paper.method.inner.before_weight) == (1.0, 0.0)
+        assert (fast.method.advantage.gae_lambda, paper.method.advantage.gae_lambda) == (0.95, 1.0)
+        inner = dataclasses.replace(fast.method.inner, before_weight=0.0)
+        assert inner == paper.method.inner and fast.method.policy == paper.method.policy
     with pytest.raises(ValueError, match="preset fast lengthens the steps of the trust region, which learner meta-sgd"):
         default_config(env, "meta-sgd", "fast")
 
@@ -109,14 +112,14 @@ def test_fast_takes_longer_steps_on_half_the_data_and_evaluates_as_the_paper(env
             "maml/Navigation2D-v0",
             "maml",
             "fast",
-            r"preset fast exists for \['maml/AntDir-rllab-v0', .*not for maml/Nav",
+            r"preset fast exists for \['maml/AntDir-gym-v0', .*not for maml/Nav",
         ),
         (VEL, "maml", "warm", "preset warm exists for"),
         (
             "sinusoid",
             "maml",
             "fast",
-            r"preset fast exists for \['maml/AntDir-rllab-v0', .*not for sinusoid: leave it out",
+            r"preset fast exists for \['maml/AntDir-gym-v0', .*not for sinusoid: leave it out",
         ),
         (
             "omniglot",

@@ -15,7 +15,8 @@ from maml_rl.core.contracts import TaskFamily
 from maml_rl.core.inner import InnerConfig
 from maml_rl.core.keys import EVALUATION, INITIALISATION, TRAINING, Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.outer.choice import OUTER_STEPS, GradientOuter, ReptileOuter, TrustRegionOuter
+from maml_rl.core.outer.choice import OUTER_STEPS, GradientOuter, ProximalOuter, ReptileOuter, TrustRegionOuter
+from maml_rl.core.outer.proximal import ProximalConfig
 from maml_rl.core.outer.reptile import ReptileConfig
 from maml_rl.core.outer.trust_region import TrustRegionConfig
 from maml_rl.core.trees import flatten, named, take_task
@@ -141,6 +142,7 @@ def test_the_state_carries_adam_s_memory_only_where_it_is_used(threads):
     names = {step: set(named(learner.init(BEGINNING))) for step, learner in learners.items()}
     assert names["trust_region"] == names["reptile"]
     assert names["gradient"] - names["reptile"] == {f"adam/{name}" for name in Moments._fields}
+    assert names["proximal"] - names["gradient"] == {"inner_kl"}
 
 
 def test_equal_keys_give_equal_initial_states(threads):
@@ -188,6 +190,16 @@ def test_reptile_needs_an_inner_step(threads):
     words = r"inner\.num_steps must be at least 1 for the outer step Reptile, which moves towards theta', got 0"
     with pytest.raises(ValueError, match=words):
         make_problem("sinusoid", threads).maml(InnerConfig(num_steps=0), ReptileOuter())
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 3])
+def test_the_inner_kl_has_one_coefficient_or_one_for_each_step(num_steps, threads):
+    problem, outer = make_problem("navigation", threads), ProximalOuter(proximal=ProximalConfig(inner_kl=(0.1, 0.2)))
+    words = rf"proximal\.inner_kl must be one number or as many as inner\.num_steps, {num_steps}, got \(0\.1, 0\.2\)"
+    with pytest.raises(ValueError, match=words):
+        problem.maml(InnerConfig(num_steps=num_steps), outer)
+    problem.maml(InnerConfig(num_steps=2), outer)
+    problem.maml(InnerConfig(num_steps=num_steps), ProximalOuter())
 
 
 @pytest.mark.parametrize("outer", [TrustRegionOuter(), ReptileOuter()])
@@ -263,11 +275,21 @@ def test_steps_at_test_have_sizes_of_their_own(threads):
     ("env_id", "horizon"), [("test/Push-v0", 15), ("maml/Navigation2D-v0", 20), ("maml/HalfCheetahVel-gym-v0", 10)]
 )  # with 1, 2 and 6 actions
 def test_three_iterations_are_bit_equal_for_any_number_of_threads(env_id, horizon, num_episodes, hidden_sizes):
+    assert_bit_equal_on_any_number_of_threads(TrustRegionOuter(), env_id, horizon, num_episodes, hidden_sizes)
+
+
+@pytest.mark.parametrize("env_id", ["test/Push-v0", "maml/HalfCheetahVel-gym-v0"])
+def test_proximal_iterations_are_bit_equal_for_any_number_of_threads(env_id):
+    outer = ProximalOuter(proximal=ProximalConfig(target_kl=0.01, max_kl=0.05, exploration=0.5))
+    assert_bit_equal_on_any_number_of_threads(outer, env_id, 10, 7, (33, 5))
+
+
+def assert_bit_equal_on_any_number_of_threads(outer, env_id, horizon, num_episodes, hidden_sizes):
     results = []
     for num_threads in (1, 2, 3, 4, 8):
         threads = Threads(num_threads)
         problem = reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=hidden_sizes)
-        learner = problem.maml(InnerConfig(), TrustRegionOuter())
+        learner = problem.maml(InnerConfig(), outer)
         state, reports = learner.init(BEGINNING), []
         for iteration in range(3):
             state, report = learner.meta_step(state, problem.tasks(5, iteration), Key(1, TRAINING, iteration))
@@ -284,8 +306,14 @@ LEARNS_SINUSOIDS = {
     "trust_region": TrustRegionOuter(trust_region=TrustRegionConfig(max_kl=0.1)),
     "gradient": GradientOuter(gradient=AdamConfig(learning_rate=0.01)),
     "reptile": ReptileOuter(reptile=ReptileConfig(step_size=1.0)),
+    "proximal": ProximalOuter(proximal=ProximalConfig(epochs=3, adam=AdamConfig(learning_rate=0.01))),
 }
-INNER_STEPS = {"trust_region": 1, "gradient": 1, "reptile": 20}  # Reptile lives on what lies beyond the first steps
+INNER_STEPS = {
+    "trust_region": 1,
+    "gradient": 1,
+    "proximal": 1,
+    "reptile": 20,
+}  # Reptile lives on what lies beyond the first steps
 
 
 @pytest.mark.parametrize("outer_step", OUTER_STEPS)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.rl.losses import INNER_LOSSES, masked_mean, surrogate_loss
+from maml_rl.rl.losses import INNER_LOSSES, clipped_loss, clipped_share, masked_mean, surrogate_loss
 
 NUM_STATES, NUM_ACTIONS = 2, 3
 
@@ -262,3 +262,33 @@ def test_surrogate_and_ratio_have_the_same_derivatives_at_the_old_policy():
     for derivative in (torch.autograd.functional.jacobian, torch.autograd.functional.hessian):
         found, wanted = derivative(surrogate, LOG_PROBS.flatten()), derivative(ratio, LOG_PROBS.flatten())
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "slope"),
+    [
+        (1.1, 2.0, -2.2, -2.2),  # inside: the surrogate; d ratio / d log pi = ratio
+        (0.9, -2.0, 1.8, 1.8),
+        (1.5, 2.0, -2.4, 0.0),  # gained enough
+        (0.5, -2.0, 1.6, 0.0),
+        (1.5, -2.0, 3.0, 3.0),  # lost: the whole way back counts
+        (0.5, 2.0, -1.0, -1.0),
+    ],
+)
+def test_the_clipped_loss_pays_for_no_ratio_beyond_the_clip(ratio, advantage, value, slope):
+    log_probs = torch.tensor([[ratio]], dtype=torch.float64).log()
+    rest = torch.zeros_like(log_probs), torch.full_like(log_probs, advantage), torch.ones_like(log_probs)
+    assert clipped_loss(log_probs, *rest, 0.2).item() == pytest.approx(value)
+    assert torch.func.grad(clipped_loss)(log_probs, *rest, 0.2).item() == pytest.approx(slope)
+
+
+def test_the_clipped_share_counts_steps_that_were_taken():
+    log_probs = LOG_PROBS.clone()
+    log_probs[0, 0] += 0.5
+    log_probs[1, 1] -= 0.5
+    log_probs[2, 1] += 5.0  # was not taken
+    assert clipped_share(log_probs, LOG_PROBS, MASK, 0.3).item() == pytest.approx(2 / 7)
+    assert clipped_share(log_probs, LOG_PROBS, MASK, 0.5).item() == pytest.approx(1 / 7)  # exp(0.5) - 1 = 0.65
+    near = LOG_PROBS + 0.1
+    found = clipped_loss(near, LOG_PROBS, ADVANTAGES, MASK, 0.2)
+    assert torch.equal(found, surrogate_loss(near, LOG_PROBS, ADVANTAGES, MASK))

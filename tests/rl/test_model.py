@@ -10,7 +10,7 @@ from maml_rl.core.inner import InnerConfig, adapt_tasks
 from maml_rl.core.keys import INITIALISATION, TRAINING, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.objective import MetaObjective
-from maml_rl.core.trees import stack, take_task
+from maml_rl.core.trees import stack, take_task, take_tasks
 from maml_rl.rl.baseline import fitted_values
 from maml_rl.rl.losses import masked_mean
 from maml_rl.rl.model import AdvantageConfig, PolicyModel, explained_variance
@@ -171,6 +171,18 @@ def test_divergence_is_the_mean_over_steps_that_were_taken():
     old, new = model.outputs(take_task(params, 0), own), model.outputs(other, own)
     expected = POLICY.spec.distribution.kl(old, new)[own.mask.flatten().bool()].mean()
     torch.testing.assert_close(model.divergence(old, new, own), expected)
+
+
+def test_relative_rewards_are_standardised_over_all_tasks_and_chunks():
+    _, batch = collect_at_theta(model := make_model())
+    whole = torch.cat(model.relative_rewards([batch]))
+    parts = torch.cat(model.relative_rewards([take_tasks(batch, 0, 1), take_tasks(batch, 1, NUM_TASKS)]))
+    taken = batch.rewards[batch.mask.bool()]
+    assert torch.equal(whole, parts)
+    for i in range(NUM_TASKS):
+        mean = batch.rewards[i][batch.mask[i].bool()].mean()
+        torch.testing.assert_close(whole[i], ((mean - taken.mean()) / taken.std(correction=0)).float())
+    assert whole.max() - whole.min() > 0.1
 
 
 def test_metrics_of_an_iteration():

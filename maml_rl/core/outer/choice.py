@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from maml_rl.core.adam import AdamConfig
 from maml_rl.core.outer.gradient import Gradient
+from maml_rl.core.outer.proximal import Proximal, ProximalConfig
 from maml_rl.core.outer.reptile import Reptile, ReptileConfig
 from maml_rl.core.outer.step import OuterStep
 from maml_rl.core.outer.trust_region import TrustRegion, TrustRegionConfig
 
-OuterName = Literal["trust_region", "gradient", "reptile"]
+OuterName = Literal["trust_region", "gradient", "reptile", "proximal"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,20 @@ class ReptileOuter(_Named):
     reptile: ReptileConfig = field(default_factory=ReptileConfig)
 
 
-OuterConfig = TrustRegionOuter | GradientOuter | ReptileOuter
+@dataclass(frozen=True)
+class ProximalOuter(_Named):
+    """An outer step that moves theta by several epochs of Adam, near the policies that collected the data (ProMP)."""
 
-OUTER_STEPS: dict[str, type[TrustRegionOuter] | type[GradientOuter] | type[ReptileOuter]] = {
-    kind.name: kind for kind in (TrustRegionOuter, GradientOuter, ReptileOuter)
+    name = "proximal"
+    step: OuterName = "proximal"  # How theta moves.
+    proximal: ProximalConfig = field(default_factory=ProximalConfig)
+
+    def make(self) -> OuterStep:
+        return Proximal(self.proximal)
+
+
+OuterConfig = TrustRegionOuter | GradientOuter | ReptileOuter | ProximalOuter
+
+OUTER_STEPS: dict[str, type[TrustRegionOuter] | type[GradientOuter] | type[ReptileOuter] | type[ProximalOuter]] = {
+    kind.name: kind for kind in (TrustRegionOuter, GradientOuter, ReptileOuter, ProximalOuter)
 }

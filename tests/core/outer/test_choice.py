@@ -29,4 +29,5 @@ def test_only_adam_carries_a_memory():
         "trust_region": set(),
         "gradient": {"adam/first", "adam/second", "adam/num_steps"},
         "reptile": set(),
+        "proximal": {"adam/first", "adam/second", "adam/num_steps", "inner_kl"},
     }
