@@ -17,6 +17,7 @@ from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.environments import surroundings_of
 from maml_rl.experiments.gallery import Options, draw_all, show
 from maml_rl.experiments.runs import WhichCheckpoint, load_checkpoint, load_trained, read_config
+from maml_rl.experiments.task_lists import Given, TaskList, task_list
 from maml_rl.experiments.trust import imports_of, require_trust, trusted_names
 from maml_rl.pictures.backend import drawing_backend
 from maml_rl.storage import checkpoint as checkpoints
@@ -52,23 +53,33 @@ class Run:
 
     def evaluate(
         self,
-        num_tasks: int = 40,
+        num_tasks: int | None = None,
         num_steps: int | None = None,
         seed: int = 1,
         checkpoint: WhichCheckpoint = "last",
         actions: Literal["sampled", "mean"] = "sampled",
         task_range: tuple[float, float] | None = None,
+        tasks: Given | None = None,
     ) -> AdaptationCurve:
-        """Scores on fresh tasks after 0, 1, ... adaptations.
+        """Scores on fresh tasks, or on given ones, after 0, 1, ... adaptations.
 
         Args:
+            num_tasks: fresh tasks to draw; by default 40.
             num_steps: adaptations; by default as in the run's own evaluation.
             seed: of tasks and episodes.
             actions: score policies as they are, or without their noise.
             task_range: draw tasks from here in place of the training range.
+            tasks: to score on in place of fresh ones: "published", the tasks of the published test script; a JSON or
+                CSV file; or tasks, each a value as `sample_tasks` gives them or a mapping of its numbers by name.
+        Raises:
+            ValueError: if there is no such list, or a task is of another kind or out of range.
         """
+        if tasks is not None and num_tasks is not None:
+            raise ValueError(f"num_tasks must be left out where tasks are given, got {num_tasks}")
+        given = None if tasks is None else task_list(tasks, self.config)
+        number = len(given.entries) if given is not None else 40 if num_tasks is None else num_tasks
         trained = self._load(
-            checkpoint, actions == "mean", task_range, num_tasks=num_tasks, num_steps=num_steps, seed=seed
+            checkpoint, actions == "mean", task_range, given, num_tasks=number, num_steps=num_steps, seed=seed
         )
         try:
             return trained.built.curve(trained.state, trained.checkpoint.iteration)
@@ -117,12 +128,13 @@ class Run:
         checkpoint: WhichCheckpoint,
         mean_actions: bool = False,
         task_range: tuple[float, float] | None = None,
+        tasks: TaskList | None = None,
         **evaluation: Any,
     ) -> Any:
         given = {name: value for name, value in evaluation.items() if value is not None}
         config = dataclasses.replace(self.config, evaluation=dataclasses.replace(self.config.evaluation, **given))
         named = tuple(each.name for each in imports_of(config))  # `load` has asked whether they are trusted
-        return load_trained(self.path, config, checkpoint, task_range, mean_actions, named)
+        return load_trained(self.path, config, checkpoint, task_range, mean_actions, named, tasks)
 
 
 def load(path: str | Path, trust_env: bool = False) -> Run:
