@@ -25,6 +25,7 @@ from maml_rl.experiments.runs import (
     read_config,
     warn_of_other_pictures,
 )
+from maml_rl.experiments.task_lists import Given, TaskList, task_list
 from maml_rl.experiments.trust import require_trust, trusted_names
 from maml_rl.pictures.backend import drawing_backend
 from maml_rl.storage import checkpoint as checkpoints
@@ -58,23 +59,33 @@ class Run:
 
     def evaluate(
         self,
-        num_tasks: int = 40,
+        num_tasks: int | None = None,
         num_steps: int | None = None,
         seed: int = 1,
         checkpoint: WhichCheckpoint = "last",
         actions: Literal["sampled", "mean"] = "sampled",
         task_range: tuple[float, float] | None = None,
+        tasks: Given | None = None,
     ) -> AdaptationCurve:
-        """Scores on fresh tasks after 0, 1, ... adaptations.
+        """Scores on fresh tasks, or on given ones, after 0, 1, ... adaptations.
 
         Args:
+            num_tasks: fresh tasks to draw; by default 40.
             num_steps: adaptations; by default as in the run's own evaluation.
             seed: of tasks and episodes.
             actions: score policies as they are, or without their noise.
             task_range: draw tasks from here in place of the training range.
+            tasks: to score on in place of fresh ones: "published", the tasks of the published test script; a JSON or
+                CSV file; or tasks, each a value as `sample_tasks` gives them or a mapping of its numbers by name.
+        Raises:
+            ValueError: if there is no such list, or a task is of another kind or out of range.
         """
-        run = self._evaluating(num_tasks=num_tasks, num_steps=num_steps, seed=seed)
-        with run.opened(checkpoint, actions, task_range) as trained:
+        if tasks is not None and num_tasks is not None:
+            raise ValueError(f"num_tasks must be left out where tasks are given, got {num_tasks}")
+        given = None if tasks is None else task_list(tasks, self.config)
+        number = len(given.entries) if given is not None else 40 if num_tasks is None else num_tasks
+        run = self._evaluating(num_tasks=number, num_steps=num_steps, seed=seed)
+        with run.opened(checkpoint, actions, task_range, given) as trained:
             return trained.built.curve(trained.state, trained.checkpoint.iteration)
 
     def plot(self, folder: str | Path, num_tasks: int = 20, seed: int = 1) -> list[Path]:
@@ -133,13 +144,17 @@ class Run:
         checkpoint: WhichCheckpoint = "last",
         actions: Literal["sampled", "mean"] = "sampled",
         task_range: tuple[float, float] | None = None,
+        tasks: TaskList | None = None,
     ) -> Iterator[Trained]:
         """The learned state with the environments and threads that it is used with, which are closed at the end.
 
+        Args:
+            tasks: to evaluate on in place of fresh ones, as many as the settings say.
         Raises:
-            ValueError: if the run's settings do not fit, or its code is not trusted.
+            ValueError: if the run's settings or the tasks do not fit, or its code is not trusted.
         """
-        trained = load_trained(self.path, self.config, checkpoint, task_range, actions == "mean", self.trusted)
+        mean_actions = actions == "mean"
+        trained = load_trained(self.path, self.config, checkpoint, task_range, mean_actions, self.trusted, tasks)
         with contextlib.closing(trained.built):
             warn_of_other_pictures(self.path, trained.built)
             yield trained

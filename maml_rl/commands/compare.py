@@ -20,12 +20,14 @@ from rich.table import Table
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.streams import lenient_streams, program
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
+from maml_rl.evaluation.statistics import Estimate, probability_of_improvement
 from maml_rl.experiments.build import build, require_tasks
 from maml_rl.experiments.config import Physics, RunConfig, kind_of
 from maml_rl.experiments.environments import full_id, measured
 from maml_rl.experiments.presets import default_config
-from maml_rl.experiments.published import PUBLISHED
+from maml_rl.experiments.published import PUBLISHED, in_published_physics
 from maml_rl.experiments.runs import Trained, load_trained, read_config
+from maml_rl.experiments.task_lists import TaskList, described_tasks, task_list, tasks_in_words
 from maml_rl.experiments.training import build_new, complete, require_completable
 from maml_rl.experiments.trust import imports_of
 from maml_rl.pictures.plots import LabelledCurve, adaptation_plot, save_figure
@@ -73,8 +75,11 @@ class CompareCommand:
     that each run has measured."""
     num_iterations: int | None = None
     """Iterations of each training run; by default the preset's."""
-    num_tasks: int = 40
-    """Fresh tasks to score on."""
+    num_tasks: int | None = None
+    """Fresh tasks to score on; by default 40."""
+    tasks: str | None = None
+    """Tasks to score on in place of fresh ones. published: those of the published test script, 40 of the paper's
+    environments. Or a JSON or CSV file of the tasks' numbers by name."""
     num_steps: int | None = None
     """Gradient steps on each task; by default as many as the paper published, else 3. The oracle takes none."""
     checkpoint: Literal["best", "last"] = "best"
@@ -94,6 +99,10 @@ class CompareCommand:
             raise ValueError(f"methods must be named once each, at least one, got {list(self.methods)}")
         if self.num_steps is not None and self.num_steps < 0:
             raise ValueError(f"num_steps must be at least 0, got {self.num_steps}")
+        if self.tasks is not None and self.num_tasks is not None:
+            raise ValueError(
+                f"--num-tasks {self.num_tasks} must be left out with --tasks, which names the tasks to score on"
+            )
 
 
 class Score(NamedTuple):
@@ -131,7 +140,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except (ValueError, OSError) as error:
         return _fail(error, 2)
-    _print_table(base, curves)
+    _print_table(base, result, curves)
     if command.json:
         print(json.dumps(result))
     return 0
@@ -160,7 +169,7 @@ def base_config(command: CompareCommand, learner: str = "maml") -> RunConfig:
 def method_config(method: Method, command: CompareCommand) -> RunConfig:
     """The config to train a method with, and its step sizes at scoring: the paper's if it has any, else MAML's."""
     base = base_config(command, "fomaml" if method == "fomaml" else "maml")
-    published = PUBLISHED.get(_rllab(base.env))
+    published = PUBLISHED.get(in_published_physics(base.env))
     evaluation = dataclasses.replace(base.evaluation, num_steps=len(published.maml) - 1 if published else 3)
     config = dataclasses.replace(base, evaluation=evaluation)
     if method in ("maml", "fomaml"):
@@ -177,7 +186,7 @@ def method_config(method: Method, command: CompareCommand) -> RunConfig:
 def _with_published_step(method: Method, config: RunConfig) -> RunConfig:
     """The settings with the paper's first step for a policy that is not meta-trained; later steps are shortened as
     MAML's are."""
-    published = PUBLISHED.get(_rllab(config.env))
+    published = PUBLISHED.get(in_published_physics(config.env))
     if published is None or method not in ("pretrained", "random"):
         return config
     size = published.pretrained_step_size if method == "pretrained" else published.random_step_size
@@ -187,11 +196,6 @@ def _with_published_step(method: Method, config: RunConfig) -> RunConfig:
 def _with_inner(config: RunConfig, **changes: Any) -> RunConfig:
     inner = dataclasses.replace(config.method.inner, **changes)
     return dataclasses.replace(config, method=dataclasses.replace(config.method, inner=inner))
-
-
-def _rllab(env: str) -> str:
-    """The id in the paper's physics, by which published numbers are found."""
-    return env.replace("-gym-", "-rllab-")
 
 
 def _require_possible(method: Method, config: RunConfig, command: CompareCommand) -> None:
@@ -208,7 +212,10 @@ def _require_possible(method: Method, config: RunConfig, command: CompareCommand
     with contextlib.closing(build_new(config)) as new:
         require_tasks(new, in_training=True)
     with contextlib.closing(build(_scored(config, method, config, command))) as built:
-        require_tasks(built, in_training=False)
+        if (tasks := _tasks(config, command)) is not None:
+            tasks.of(built.family.source, config.env)
+        else:
+            require_tasks(built, in_training=False)
 
 
 def _require_loadable(method: str, run_dir: Path, config: RunConfig) -> None:
@@ -237,10 +244,21 @@ def _scored(saved: RunConfig, method: Method, config: RunConfig, command: Compar
         device="cpu",
         num_threads=command.num_threads,
         evaluation=dataclasses.replace(
-            config.evaluation, num_tasks=command.num_tasks, num_steps=steps, seed=command.seed
+            config.evaluation, num_tasks=_num_tasks(config, command), num_steps=steps, seed=command.seed
         ),
         task=dataclasses.replace(saved.task, sampling=config.task.sampling),
     )
+
+
+def _tasks(config: RunConfig, command: CompareCommand) -> TaskList | None:
+    return None if command.tasks is None else task_list(command.tasks, config)
+
+
+def _num_tasks(config: RunConfig, command: CompareCommand) -> int:
+    tasks = _tasks(config, command)
+    if tasks is not None:
+        return len(tasks.entries)
+    return 40 if command.num_tasks is None else command.num_tasks
 
 
 def _run_dir(method: Method, command: CompareCommand) -> Path:
@@ -251,7 +269,8 @@ def _load(method: Method, config: RunConfig, command: CompareCommand) -> Trained
     run_dir = _run_dir(method, command)
     settings = _scored(read_config(run_dir), method, config, command)
     which = command.checkpoint if settings.training.num_iterations else "last"  # nothing was scored in no iteration
-    return load_trained(run_dir, settings, which, trusted=tuple(each.name for each in imports_of(config)))
+    trusted = tuple(each.name for each in imports_of(config))
+    return load_trained(run_dir, settings, which, trusted=trusted, tasks=_tasks(config, command))
 
 
 def _score(method: Method, config: RunConfig, command: CompareCommand) -> Score:
@@ -267,19 +286,33 @@ def _described(command: CompareCommand, base: RunConfig, scores: dict[Method, Sc
     return {
         "metric": "return",
         "env": base.env,
-        "num_tasks": command.num_tasks,
+        "num_tasks": _num_tasks(base, command),
+        "tasks": described_tasks(_tasks(base, command), command.seed),
         "seed": command.seed,
         "checkpoint": command.checkpoint,
         "methods": {
             method: {
                 "mean": score.curve.mean,
                 "ci95": or_null(score.curve.ci95),
+                "gain": score.curve.gain.mean(dim=1).tolist(),
+                "share_worse": score.curve.share_worse,
                 "step_sizes": list(score.step_sizes),
                 "run": str(score.run),
             }
             for method, score in scores.items()
         },
+        "probability_of_improvement": _improvements({method: score.curve for method, score in scores.items()}),
         "published": published._asdict() if published else None,
+    }
+
+
+def _improvements(curves: dict[Method, AdaptationCurve]) -> dict[str, dict[str, float | None]]:
+    """The probability that the first method ends higher on a task than each other one, with its 95 % interval."""
+    (first, own), *others = ((method, curve.per_task[-1:].double().numpy()) for method, curve in curves.items())
+    return {
+        f"{first} over {method}": dict(zip(Estimate._fields, or_null(found), strict=True))
+        for method, other in others
+        for found in [probability_of_improvement(own, other, higher_is_better=True)]
     }
 
 
@@ -292,11 +325,12 @@ def _write(
     longest = max(len(curve.mean) for curve in curves.values())
     lines, text = [], io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "gradient_steps", "return", "ci95", "published"])
+    writer.writerow(["method", "gradient_steps", "return", "ci95", "gain", "share_worse", "published"])
     for method, curve in curves.items():
         reference = _reference(method, base)
-        for step, (mean, half) in enumerate(zip(curve.mean, or_null(curve.ci95), strict=True)):
-            writer.writerow([method, step, mean, half, reference[step] if step < len(reference) else ""])
+        rows = zip(curve.mean, or_null(curve.ci95), curve.gain.mean(dim=1).tolist(), curve.share_worse, strict=True)
+        for step, row in enumerate(rows):
+            writer.writerow([method, step, *row, reference[step] if step < len(reference) else ""])
         # The oracle takes no step: draw a level line across the plot.
         times = longest if len(curve.mean) == 1 else 1
         means, halves = curve.mean * times, curve.ci95 * times
@@ -311,10 +345,14 @@ def _write(
         ):
             lines.append(LabelledCurve(f"{name}, published", list(values), None, reference=True))
         lines.append(LabelledCurve("oracle, published", [published.oracle] * longest, None, reference=True))
-    figure = adaptation_plot(lines, "return", f"{base.env_name}: {command.num_tasks} fresh tasks")
+    figure = adaptation_plot(lines, "return", f"{base.env_name}: {_count_of_tasks(result)}")
     save_figure(figure, command.output_dir / "comparison.png")
     write_atomically(command.output_dir / "comparison.csv", text.getvalue().encode())
     write_atomically(command.output_dir / "comparison.json", f"{json.dumps(result, indent=1)}\n".encode())
+
+
+def _count_of_tasks(result: dict[str, Any]) -> str:
+    return f"{result['num_tasks']} {tasks_in_words(result['tasks'])}"
 
 
 def _reference(method: Method, base: RunConfig) -> tuple[float, ...]:
@@ -325,9 +363,13 @@ def _reference(method: Method, base: RunConfig) -> tuple[float, ...]:
     return (published.oracle,) if method == "oracle" else getattr(published, method)
 
 
-def _print_table(base: RunConfig, curves: dict[Method, AdaptationCurve]) -> None:
+def _print_table(base: RunConfig, result: dict[str, Any], curves: dict[Method, AdaptationCurve]) -> None:
     longest = max(len(curve.mean) for curve in curves.values())
-    print(f"{base.env}: return after 0, 1, ... gradient steps; below it the published one", file=sys.stderr)
+    print(
+        f"{base.env}, {_count_of_tasks(result)}: return after 0, 1, ... gradient steps; below it the mean gain over 0 "
+        "steps and the share of tasks made worse, and the published return",
+        file=sys.stderr,
+    )
     table = Table(box=SIMPLE_HEAD, padding=0)  # narrow: five columns fit into a terminal of 80
     table.add_column("method")
     for step in range(longest):
@@ -335,9 +377,14 @@ def _print_table(base: RunConfig, curves: dict[Method, AdaptationCurve]) -> None
     for method, curve in curves.items():
         cells = [f" {mean:.1f} {plus_minus(half, '.1f')}" for mean, half in zip(curve.mean, curve.ci95, strict=True)]
         table.add_row(method, *cells)
+        if longest > 1 and len(curve.mean) > 1:
+            gains = zip(curve.gain.mean(dim=1).tolist()[1:], curve.share_worse[1:], strict=True)
+            table.add_row("  gain, worse", "", *(f" {gain:+.1f}, {worse:.0%}" for gain, worse in gains))
         if _reference(method, base):
             table.add_row("", *(f"{value:.1f}" for value in _reference(method, base)[:longest]), style="dim")
     Console(stderr=True).print(table)
+    for pair, found in result["probability_of_improvement"].items():
+        print(f"{pair} on a task, after the last step: with probability {found['value']:.2f}", file=sys.stderr)
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -20,10 +21,12 @@ from rich.table import Table
 
 from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
+from maml_rl.commands.evaluate_seeds import TogetherScored, intervals
 from maml_rl.commands.streams import lenient_streams
 from maml_rl.core.contracts import TaskFamily
 from maml_rl.core.keys import EVALUATION, Key
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
+from maml_rl.evaluation.seeds import over_seeds
 from maml_rl.experiments.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.flags import Setting, require_read
@@ -34,7 +37,16 @@ from maml_rl.experiments.runs import (
     read_config,
     to_be_read,
 )
+from maml_rl.experiments.seeds import require_equal_progress, require_one_experiment
 from maml_rl.experiments.table import LEARNERS
+from maml_rl.experiments.task_lists import (
+    TaskList,
+    described_tasks,
+    fields_of,
+    published_beside,
+    task_list,
+    tasks_in_words,
+)
 from maml_rl.experiments.trust import trusted_names
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.storage.atomic import require_writable, write_atomically
@@ -46,15 +58,17 @@ from maml_rl.supervised.omniglot import one_shot_runs
 EXAMPLES = (
     "python scripts/evaluate.py runs/mine",
     "python scripts/evaluate.py runs/mine --num-steps 5 --actions mean --json",
+    "python scripts/evaluate.py runs/seed1 runs/seed2 runs/seed3 --tasks published",
 )
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Score a trained learner on fresh tasks after 0, 1, ... gradient steps."""
+    """Score a trained learner after 0, 1, ... gradient steps on tasks that it has not seen."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a training run."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folder of a training run; or several, of runs that differ in their seed alone, which are scored on the same tasks
+    and taken together."""
     env: str | None = None
     """The run's environment, if it is one of your own, module:Class: naming it here allows the import of its module."""
     trust_env: bool = False
@@ -63,6 +77,10 @@ class EvaluateCommand:
     """Checkpoint of the run: the best by training score, as the paper chooses, or the last."""
     num_tasks: int | None = None
     """Fresh tasks to score on; by default 40, or 600 episodes of few-shot classification."""
+    tasks: str | None = None
+    """Tasks to score on in place of fresh ones. published: those of the published test script, 40 of the paper's
+    environments. Or a file: a JSON list with an object of each task's numbers by name, or a CSV table with a column for
+    each; the table that an evaluation has written will do."""
     split: Literal["test", "train"] | None = None
     """Tasks to score on, where the environment sets some aside; by default as in the run's own evaluation, test."""
     num_steps: int | None = None
@@ -107,26 +125,50 @@ class EvaluateCommand:
     """Threads; 0 uses every core, since results do not depend on it."""
     output: Path | None = None
     """Path of the results without suffix: OUTPUT.csv, a row per task, and OUTPUT.json; by default evaluation.* in the
-    run's folder, which are replaced."""
+    run's folder or, of several runs, in the folder that they lie in; these are replaced."""
     json: bool = False
     """Print the result as one JSON line on stdout."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("RUNS must name the folder of a run, got none")
+
+    @property
+    def run(self) -> Path:
+        """The run, or the first of several."""
+        return self.runs[0]
 
 
 @lenient_streams()
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation command; return the exit status: 0, 1 if an episode fails, or 2 if refused."""
     command = parse(EvaluateCommand, EXAMPLES, arguments)
-    output = command.output or command.run / "evaluation"
     try:
-        config = evaluation_config(command)
+        output = command.output or _home(command.runs) / "evaluation"
+        tasks = None if command.tasks is None else task_list(command.tasks, read_config(command.run))
+        each = [dataclasses.replace(command, runs=(run,)) for run in command.runs]
+        configs = [evaluation_config(one, tasks) for one in each]
+        require_one_experiment([(run, read_config(run)) for run in command.runs])
         _require_writable(output)
-        named = trusted_names(config, command.env and full_id(command.env, None), command.trust_env)
-        run = Run(command.run, config, named)
-        with run.opened(command.checkpoint, command.actions, command.task_range) as trained:
-            curve = _curve(command, trained)
-        described = _described(command, curve, trained)
-        _print_table(curve, trained, described["episodes"], command.task_range)
-        _write(output, curve, described)
+        with contextlib.ExitStack() as stack:
+            loaded = [
+                stack.enter_context(_opened(one, config, tasks)) for one, config in zip(each, configs, strict=True)
+            ]
+            if command.checkpoint == "last":
+                reached = [one.checkpoint.iteration for one in loaded]
+                require_equal_progress(list(zip(command.runs, reached, strict=True)))
+            curves = [_curve(one, trained) for one, trained in zip(each, loaded, strict=True)]
+        found = [_described(*one, tasks) for one in zip(each, curves, loaded, strict=True)]
+        if len(curves) == 1:
+            described = found[0]
+            _print_table(curves[0], loaded[0], described, command.task_range)
+            _write(output, [({}, curves[0])], described)
+        else:
+            seeds = [config.seed for config in configs]
+            together = TogetherScored(command.runs, seeds, curves, found)
+            described = together.described()
+            together.print_table(_title(loaded[0], described, command.task_range))
+            _write(output, together.labelled_curves(), described)
     except SamplingError as error:
         return _fail(error, 1)
     except (ValueError, OSError) as error:
@@ -136,7 +178,28 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def evaluation_config(command: EvaluateCommand) -> RunConfig:
+def _home(runs: Sequence[Path]) -> Path:
+    """The folder for the results: the run's, or the one that all runs lie in.
+
+    Raises:
+        ValueError: if several runs do not lie in one folder.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    homes = {run.resolve().parent for run in runs}
+    if len(homes) > 1:
+        raise ValueError("output must be given for runs that lie in different folders: name the results by --output")
+    return runs[0].parent
+
+
+def _opened(
+    command: EvaluateCommand, config: RunConfig, tasks: TaskList | None
+) -> contextlib.AbstractContextManager[Trained]:
+    named = trusted_names(config, command.env and full_id(command.env, None), command.trust_env)
+    return Run(command.run, config, named).opened(command.checkpoint, command.actions, command.task_range, tasks)
+
+
+def evaluation_config(command: EvaluateCommand, tasks: TaskList | None) -> RunConfig:
     """The run's settings with the command's in place of those they override."""
     saved = read_config(command.run)
     task, method = saved.task, saved.method
@@ -152,6 +215,8 @@ def evaluation_config(command: EvaluateCommand) -> RunConfig:
     require_read(saved, read, lambda path: _flag(FLAGS.get(path[-1], path[-1])))
     own: dict[str, Any] = {"num_tasks": 600 if saved.kind == "pictures" else 40, "seed": command.seed}
     own |= given if saved.kind == "pictures" else {"num_steps": 3} | given
+    if tasks is not None:
+        own["num_tasks"] = len(tasks.entries)
     if command.num_examples is not None:
         task = dataclasses.replace(task, num_examples=command.num_examples)
     changed = dataclasses.replace(saved, task=task, method=method)
@@ -166,8 +231,12 @@ def _require_kind(command: EvaluateCommand, saved: RunConfig) -> None:
     """Refuse flags for other kinds of tasks.
 
     Raises:
-        ValueError: if a flag is for another kind of tasks.
+        ValueError: if a flag is for another kind of tasks, or for tasks that are drawn where they are given.
     """
+    for name in ("num_tasks", "split"):
+        if command.tasks is not None and getattr(command, name) is not None:
+            value = getattr(command, name)
+            raise ValueError(f"{_flag(name)} {value} must be left out with --tasks, which names the tasks to score on")
     for name in ("split", "episodes_per_task"):
         value = getattr(command, name)
         if value is None or saved.kind == "reinforcement":
@@ -283,25 +352,33 @@ def step_sizes(config: RunConfig) -> list[float]:
     return [] if inner is None else list(inner.test_step_sizes(config.evaluation.num_steps))
 
 
-def _print_table(
-    curve: AdaptationCurve, trained: Trained, episodes: str, task_range: tuple[float, float] | None
-) -> None:
+def _title(trained: Trained, described: dict[str, Any], task_range: tuple[float, float] | None) -> str:
     evaluation, config = trained.config.evaluation, trained.config
     part = config.task.evaluate_on if config.kind == "pictures" else getattr(evaluation, "split", "test")
-    kind = "tasks of training" if part == "train" else "fresh tasks"
-    title = f"{config.env}, iteration {trained.checkpoint.iteration}, {len(curve.tasks)} {kind}"
+    kind = "tasks of training" if part == "train" else tasks_in_words(described["tasks"])
+    title = f"{config.env}, iteration {trained.checkpoint.iteration}, {described['num_tasks']} {kind}"
     if config.kind == "pictures":
         size = config.task.test
         title += f": {size.ways}-way {size.shots}-shot, {config.learner}, norm {_norm(config)}"
     if task_range is not None:
         title += f" from {task_range[0]:g} to {task_range[1]:g}"
-    table = Table(title=title, caption=f"Each number rests on {episodes}.", box=SIMPLE_HEAD, padding=0)
+    return title
+
+
+def _print_table(
+    curve: AdaptationCurve, trained: Trained, described: dict[str, Any], task_range: tuple[float, float] | None
+) -> None:
+    config, title = trained.config, _title(trained, described, task_range)
+    caption = f"Each number rests on {described['episodes']}."
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
     own = ("gradient steps", "used", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse")
     others = curve.measures[1:]
     for name in own:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for other in others:
         table.add_column(other.metric, justify="right", no_wrap=True)
+    if described["published"]:
+        table.add_column("published", justify="right", style="dim")
     sizes = ["", *(f"{size:g}" for size in step_sizes(config))]
     sizes = [sizes[step] if step < len(sizes) else "" for step in curve.gradient_steps]
     spread = curve.per_task.std(dim=1, correction=0).tolist()
@@ -310,6 +387,7 @@ def _print_table(
     for index, row in enumerate(zip(*columns, strict=True)):
         change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.used[index] and index else ("", "")
         more = [f"{other.mean[index]:.3g} {plus_minus(other.ci95[index], '.2g')}" for other in others]
+        more += [f"{value:g}" for value in described["published"][index : index + 1]]
         table.add_row(
             str(curve.gradient_steps[index]),
             str(curve.used[index]),
@@ -323,7 +401,9 @@ def _print_table(
     Console(stderr=True).print(table)
 
 
-def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Trained) -> dict[str, Any]:
+def _described(
+    command: EvaluateCommand, curve: AdaptationCurve, trained: Trained, tasks: TaskList | None
+) -> dict[str, Any]:
     """The results as JSON; the score of a task that diverged is null."""
     evaluation, checkpoint = trained.config.evaluation, trained.checkpoint
     return {
@@ -337,8 +417,11 @@ def _described(command: EvaluateCommand, curve: AdaptationCurve, trained: Traine
             each.metric: {"mean": or_null(each.mean), "ci95": or_null(each.ci95)} for each in curve.measures[1:]
         },
         "num_tasks": len(curve.tasks),
+        "tasks": described_tasks(tasks, evaluation.seed),
+        "published": published_beside(trained.config, tasks),
         "gain": or_null(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
+        **intervals(over_seeds([curve])),
         "step_sizes": step_sizes(trained.config),
         "episodes": data_in_words(trained.config, trained.built.evaluation.judge is not None),
         "actions": command.actions,
@@ -381,23 +464,23 @@ def _require_writable(output: Path) -> None:
     require_writable(output.parent, f"{output.name}.csv", f"{output.name}.json")
 
 
-def _write(output: Path, curve: AdaptationCurve, described: dict[str, Any]) -> None:
+def _write(output: Path, scored: Sequence[tuple[dict[str, Any], AdaptationCurve]], described: dict[str, Any]) -> None:
+    """Write the summary, and a row for each task of each curve behind the curve's own columns."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [_task_columns(task) for task in curve.tasks]
-    scores, *more = ([f"{each.metric}_{step}" for step in each.steps] for each in curve.measures)
-    writer.writerow(["task", *columns[0], *scores, "gain", *itertools.chain(*more)])
-    for index, described_task in enumerate(columns):
-        own, *others = (each.per_task[:, index].tolist() for each in curve.measures)
-        gain = curve.gain[-1, index].item()
-        writer.writerow([index, *described_task.values(), *own, gain, *itertools.chain(*others)])
+    labels, first = scored[0]
+    columns = [fields_of(task) for task in first.tasks]
+    scores, *more = ([f"{each.metric}_{step}" for step in each.steps] for each in first.measures)
+    writer.writerow([*labels, "task", *columns[0], *scores, "gain", *itertools.chain(*more)])
+    for labels, curve in scored:
+        for index, described_task in enumerate(columns):
+            own, *others = (each.per_task[:, index].tolist() for each in curve.measures)
+            gain = curve.gain[-1, index].item()
+            row = [index, *described_task.values(), *own, gain, *itertools.chain(*others)]
+            writer.writerow([*labels.values(), *row])
     write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
     data = json.dumps(described, indent=1, allow_nan=False) + "\n"
     write_atomically(output.with_name(f"{output.name}.json"), data.encode())
-
-
-def _task_columns(task: Any) -> dict[str, Any]:
-    return dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {"value": task}  # type: ignore[arg-type]
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -52,6 +52,7 @@ class Built:
     close: Callable[[], None]  # its environments and threads
     needs: footprint.Needs  # of memory; there is enough for evaluation
     spec: PictureSpec | None = None  # the pictures, where there are any
+    given: Sequence[object] | None = None  # tasks to evaluate on in place of drawn ones
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -61,6 +62,8 @@ class Built:
 
     def tasks(self) -> Sequence[object]:
         """The tasks of every evaluation."""
+        if self.given is not None:
+            return self.given
         return evaluation_tasks(self.evaluation.family.source, self.config.evaluation)
 
     def key(self, iteration: int) -> Key:

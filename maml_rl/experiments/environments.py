@@ -64,6 +64,10 @@ class EnvironmentSource:
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
         return draw_tasks(self._env.sample_test_tasks, "sample_test_tasks", num_tasks, rng)
 
+    def limits_of(self, field: str) -> tuple[float, float] | None:
+        """The range that a task's field is drawn from: one for all, or None."""
+        return self._env.task_range
+
 
 @dataclass
 class Sampling:

@@ -64,6 +64,12 @@ PUBLISHED = {
 }
 """Published numbers by environment id."""
 
+
+def in_published_physics(env: str) -> str:
+    """The id of the same tasks in the paper's physics, by which published numbers and tasks are found."""
+    return env.replace("-gym-", "-rllab-")
+
+
 FEW_SHOT_PUBLISHED = {
     ("maml", 5, 1): 0.987,
     ("maml", 5, 5): 0.999,

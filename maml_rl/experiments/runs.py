@@ -17,6 +17,7 @@ from maml_rl.experiments.build import Built, build, require_tasks
 from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.migration import migrated
 from maml_rl.experiments.saved_config import from_dict
+from maml_rl.experiments.task_lists import TaskList
 from maml_rl.experiments.trust import by_trust, require_trust
 from maml_rl.storage.checkpoint import Checkpoint, CheckpointError, load_best, load_latest
 from maml_rl.storage.run_folder import RunFolder
@@ -91,20 +92,24 @@ def load_trained(
     task_range: tuple[float, float] | None = None,
     mean_actions: bool = False,
     trusted: tuple[str, ...] = (),
+    tasks: TaskList | None = None,
 ) -> Trained:
     """The checkpoint of the run in folder `run`, to be used with the settings `config`.
 
     Args:
         trusted: the user's own classes whose modules the caller trusts, module:Class.
+        tasks: to evaluate on in place of fresh ones; `config.evaluation.num_tasks` is to be their number.
     Raises:
         CheckpointError: if there is none, it is refused, or it is not of this environment and network.
-        ValueError: if the settings do not fit the environment, or its module is not to be imported.
+        ValueError: if the settings or the tasks do not fit the environment, or its module is not to be imported.
     """
     require_trust(run, config, trusted, by_trust)
     checkpoint = load_checkpoint(run, which)
     config = with_channels(config.as_evaluated, checkpoint.state)
     built = build(config, task_range, mean_actions)
     try:
+        if tasks is not None:
+            built = dataclasses.replace(built, given=tasks.of(built.family.source, config.env))
         template = built.learner.init(Key(config.seed, INITIALISATION, 0))
         _require_fit(learned(checkpoint.state), learned(named(template)), run, config, checkpoint)
         require_tasks(built, in_training=False)

@@ -79,6 +79,11 @@ class SinusoidSource:
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Sinusoid]:
         return self.sample_tasks(num_tasks, rng)
 
+    def limits_of(self, field: str) -> tuple[float, float]:
+        """The range that a task's field is drawn from."""
+        limits: tuple[float, float] = getattr(self._config, f"{field}_range")
+        return limits
+
 
 class SinusoidCollector:
     """K examples of every task: they depend on the key, not on who acts."""

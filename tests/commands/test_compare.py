@@ -216,3 +216,31 @@ def test_bad_input_is_refused_before_any_training(changes, message, dict_tasks, 
 def test_another_run_s_folder_is_refused(compared, capsys):
     assert compare(arguments(compared, "--seed", "5", "--num-iterations", "1")) == 2
     assert "holds another run (seed was 1, now 5): choose another --output-dir" in capsys.readouterr().err
+
+
+def test_methods_are_compared_on_published_tasks(compared, tmp_path, capsys):
+    load = [each for method in ("maml", "random") for each in (method, str(compared / method))]
+    flags = ["--env", NAVIGATION, "--output-dir", str(tmp_path), "--methods", "maml", "random", "--load", *load]
+    assert compare([*flags, "--tasks", "published", "--num-steps", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["num_tasks"] == 40 and found["tasks"]["name"] == "published" and "40 published tasks" in err
+    for method in found["methods"].values():
+        assert method["gain"] == pytest.approx([0.0, method["mean"][1] - method["mean"][0]])
+        assert len(method["share_worse"]) == 2
+    likely = found["probability_of_improvement"]["maml over random"]
+    assert 0.0 <= likely["low"] <= likely["value"] <= likely["high"] <= 1.0
+    assert "gain, worse" in err and "maml over random" in err
+    with open(tmp_path / "comparison.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[1]["gain"]) == pytest.approx(float(rows[1]["return"]) - float(rows[0]["return"]))
+
+
+def test_task_lists_that_do_not_exist_are_refused_before_training(tmp_path, capsys):
+    flags = ["--env", NAVIGATION, "--output-dir", str(tmp_path / "new"), "--tasks"]
+    assert compare([*flags, "publishd"]) == 2
+    assert "did you mean published?" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        compare([*flags, "published", "--num-tasks", "3"])
+    assert "--num-tasks 3 must be left out with --tasks" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +20,7 @@ class _Named:
     """Settings of an outer step with its name among them, by which a saved config is read."""
 
     name: ClassVar[OuterName]  # also of the field with the settings
-    maker: ClassVar[Callable[[Any], OuterStep]]
+    maker: ClassVar[type[Any]]
     step: OuterName
 
     def make(self) -> OuterStep:
@@ -63,12 +62,9 @@ class ReptileOuter(_Named):
 class ProximalOuter(_Named):
     """An outer step that moves theta by several epochs of Adam, near the policies that collected the data (ProMP)."""
 
-    name = "proximal"
+    name, maker = "proximal", Proximal
     step: OuterName = "proximal"  # How theta moves.
     proximal: ProximalConfig = field(default_factory=ProximalConfig)
-
-    def make(self) -> OuterStep:
-        return Proximal(self.proximal)
 
 
 OuterConfig = TrustRegionOuter | GradientOuter | ReptileOuter | ProximalOuter

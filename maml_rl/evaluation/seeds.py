@@ -1,0 +1,49 @@
+"""One experiment from several training seeds: its adaptation curves on the same tasks, taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.statistics import Estimate, Scores, estimates, interquartile_mean, mean
+
+
+class OverSeeds(NamedTuple):
+    """Statistics over R runs and N tasks at each point of the adaptation."""
+
+    metric: str
+    steps: Sequence[int]
+    mean: list[Estimate]
+    interquartile_mean: list[Estimate]
+    gain: list[Estimate]  # mean improvement over the score before adaptation; above 0 is better
+    share_worse: list[Estimate]  # of runs and tasks that adaptation has made worse
+
+
+def over_seeds(curves: Sequence[AdaptationCurve]) -> OverSeeds:
+    """The statistics of an experiment whose runs have these curves; of one run, its intervals are over tasks alone.
+
+    Raises:
+        ValueError: if the curves are not of the same measure, tasks and numbers of steps.
+    """
+    first = curves[0]
+    for other in curves[1:]:
+        if (other.metric, list(other.steps), list(other.tasks)) != (first.metric, list(first.steps), list(first.tasks)):
+            raise ValueError("curves must be of the same measure, tasks and numbers of steps to be taken together")
+    gains = _stacked([curve.gain.numpy() for curve in curves])
+    scores = _stacked([curve.per_task.numpy() for curve in curves])
+    return OverSeeds(
+        first.metric,
+        first.steps,
+        estimates(mean, scores),
+        estimates(interquartile_mean, scores),
+        estimates(mean, gains),
+        estimates(mean, (~(gains >= 0)).astype(float)),
+    )
+
+
+def _stacked(rows: Sequence[np.ndarray]) -> Scores:
+    """[step, run, task]"""
+    return np.stack(rows, axis=1).astype(np.float64)
