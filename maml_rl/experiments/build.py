@@ -143,6 +143,8 @@ def require_learner(config: RunConfig) -> Entry:
     """
     entry = learner_entry(config.learner, config.kind)
     entry.require(config.method)
+    if config.kind == "pictures":
+        entry.require_episodes(config.method, config.task, config.training.num_tasks)
     if config.device.split(":")[0] not in entry.devices:
         raise ValueError(f"device must be {' or '.join(entry.devices)} for learner {entry.name}, got {config.device}")
     if config.kind == "pictures" and not entry.any_ways and config.task.training.ways < config.task.ways:

@@ -115,7 +115,7 @@ class EncoderPass:
             places = hidden.permute(0, 2, 3, 1)
             return places.mean(dim=(1, 2)) if self._config.features == "mean" else places.flatten(1)
         weight, bias = (self._leaves[f"conv{stage}.{part}"] for part in ("weight", "bias"))
-        return F.conv2d(hidden, weight, bias, 2 if self._config.architecture == "strided" else 1, padding=1)
+        return F.conv2d(hidden, weight, bias, self._config.stride, padding=1)
 
     def _ended(self, layer: int, batch: int, hidden: Tensor) -> Tensor:
         if self.moments:
@@ -123,7 +123,7 @@ class EncoderPass:
             scale, bias = (self._leaves[f"norm{layer}.{part}"] for part in ("scale", "bias"))
             hidden = F.batch_norm(hidden, mean, variance, scale, bias, training=False, eps=EPSILON)
         hidden = F.relu(hidden, inplace=bool(self.moments))  # in place where nobody else sees it
-        return F.max_pool2d(hidden, 2) if self._config.architecture == "pooled" else hidden
+        return F.max_pool2d(hidden, 2) if self._config.pools_after(layer) else hidden
 
     def _backward(self, stage: int, place: int, slope: Tensor, correction: Correction | None) -> tuple[Tensor, ...]:
         """The gradients in a stage's inputs and parameters, with its moments held fixed; in pictures there is none."""
