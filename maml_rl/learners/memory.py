@@ -35,7 +35,6 @@ from maml_rl.networks.convnet import (
 from maml_rl.networks.key_memory import (
     EMPTY,
     Memory,
-    Readings,
     class_log_probs,
     empty_memory,
     margin_loss,
@@ -151,11 +150,12 @@ def as_queries(params: Params, features: Tensor, kept: Tensor | None) -> Tensor:
 
 
 class MemoryLearner:
-    """A learner that adapts by writing into a memory of keys, values and ages, and answers with the nearest key's value.
+    """A learner that adapts by writing into a memory of keys, values and ages, and answers with the nearest key's
+    value.
 
     In training all episodes of an iteration are shown to one memory at once, picture by picture, their classes being
-    different values. After every few pictures there is a gradient step on the margin between the nearest key of the right
-    class and that of a wrong one; keys are constants.
+    different values. After every few pictures there is a gradient step on the margin between the nearest key of the
+    right class and that of a wrong one; keys are constants.
     """
 
     def __init__(self, config: Config, shape: PictureShape, collector: Collector, threads: Threads):
@@ -248,8 +248,8 @@ class MemoryLearner:
         return state.params | {f"{RUNNING}{name}": value for name, value in state.running.items()}
 
     def _values(self, tasks: Sequence[Episode], labels: Tensor) -> Tensor:
-        """The pictures' classes as values of one memory: by their numbers in the data set if it is kept, else by episode
-        and label."""
+        """The pictures' classes as values of one memory: by their numbers in the data set if it is kept, else by
+        episode and label."""
         if self.config.memory.keep:
             return torch.tensor([rotated_class(task) for task in tasks]).gather(1, labels)
         return labels + int(labels.max() + 1) * torch.arange(len(tasks)).unsqueeze(1)

@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 class Readings(NamedTuple):
     """The neighbours of B pictures in each of M memories before they were written, for the loss; constants."""
 
-    right: Tensor  # [M, B] bool: the nearest key's value is the picture's class
+    right: Tensor  # [M, B] bool: the nearest key's value is the picture's class; not if another is as near
     positive: Tensor  # [M, B, D]: the nearest key of its class; zeros if there is none
     negative: Tensor  # [M, B, D]: the nearest key of another class; zeros if there is none
 
@@ -75,8 +75,8 @@ def class_log_probs(memory: Memory, queries: Tensor, num_classes: int) -> Tensor
 def remember(memory: Memory, queries: Tensor, labels: Tensor, noise: Tensor | None) -> tuple[Memory, Readings]:
     """Show pictures to memories one step after the other; at each step look them up, then write them.
 
-    Where the nearest key is of the picture's class, it becomes the normalised sum of key and query, with age 0. Else the
-    query and its class replace the oldest slot. All other slots are a step older then (section 2 of the paper).
+    Where the nearest key is of the picture's class, it becomes the normalised sum of key and query, with age 0. Else
+    the query and its class replace the oldest slot. All other slots are a step older then (section 2 of the paper).
 
     Args:
         queries: [M, T, b, D] of length 1: b pictures at once in each of T steps. n must be at least b.
@@ -102,7 +102,7 @@ def _step(memory: Memory, queries: Tensor, labels: Tensor, noise: Tensor | None)
     is_own = memory.values.unsqueeze(1) == labels.unsqueeze(-1)  # [M, b, n]
     like, slots = cosines.masked_fill(~is_own, -torch.inf).max(dim=-1)  # [M, b]
     unlike, others = cosines.masked_fill(is_own, -torch.inf).max(dim=-1)
-    right = (like >= unlike) & (like > -torch.inf)
+    right = like > unlike  # an encoder that gives all pictures the same key is never right
     readings = Readings(right, _keys(memory, slots, like), _keys(memory, others, unlike))
     memory.ages.add_(1)
     _confirm(memory, queries, slots, right)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 
 from maml_rl.supervised.episodes import Examples
+
+AskedBy = Literal["support-query", "showings"]
+"""Protocols of asking: the support is shown and then the queries are asked; or every picture is asked, then shown."""
 
 ORDER = 2**32 - 3
 """Place below a key for the order of the pictures."""

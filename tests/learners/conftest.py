@@ -71,8 +71,9 @@ class Problem(NamedTuple):
         episodes = self.test.sample(count, np.random.default_rng(seed))
         return support_of(self.test.data, episodes), query_of(self.test.data, episodes, self.norm)
 
-    def trained(self, num_steps: int) -> State:
-        state = self.state
+    def trained(self, num_steps: int, state: State | None = None) -> State:
+        """The state after so many meta-steps, from the learner's own first one or another."""
+        state = self.state if state is None else state
         for i in range(num_steps):
             key = Key(1, TRAINING, i)
             state, _ = self.learner.meta_step(state, self.training.sample(self.tasks_per_step, key.rng(TASKS)), key)
