@@ -42,7 +42,7 @@ from maml_rl.networks.key_memory import (
     with_room,
 )
 from maml_rl.supervised.classification import PictureShape
-from maml_rl.supervised.encoder_pass import EncoderPass, gradient
+from maml_rl.supervised.encoder_pass import CHUNK_PICTURES, EncoderPass, gradient
 from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples, rotated_class
 from maml_rl.supervised.showings import ORDER, between, in_showings
 
@@ -51,9 +51,6 @@ RUNNING, MEMORY = "running/", "memory/"
 
 AGES, DROPPED = 2**32 - 4, 2**32 - 5
 """Places below a key for the noise in ages, and for dropout."""
-
-CHUNK_PICTURES = 8
-"""Pictures that a thread encodes at once: the paper's gradient step has 16."""
 
 
 @dataclass(frozen=True)
@@ -260,8 +257,10 @@ class MemoryLearner:
         """Take one step of Adam on pictures [N, T], and write them into the memory."""
         settings, adam = self.config.memory, self.config.outer.gradient
         leaves, images = as_leaves(state.params), shown.images.transpose(0, 1).flatten(0, 1).unsqueeze(0)
-        run = EncoderPass(state.params, images, images[:, :0], self.config.network, self._threads, CHUNK_PICTURES)
-        queries = as_queries(leaves, run.features, self._kept(images.shape[1], rng))  # [1, T N, D]
+        count = images.shape[1]
+        at_once = min(CHUNK_PICTURES, max(1, count // 2))  # two threads share the few pictures of the paper's steps
+        run = EncoderPass(state.params, images, images[:, :0], self.config.network, self._threads, at_once)
+        queries = as_queries(leaves, run.features, self._kept(count, rng))  # [1, T N, D]
         labels = shown.labels.T.unsqueeze(0)  # [1, T, N]
         in_steps = queries.detach().unflatten(1, labels.shape[1:])
         memory, readings = remember(state.memory, in_steps, labels, noise)
