@@ -347,15 +347,15 @@ def omniglot(ways: int, shots: int) -> Protocol:
     )
 
 
-FAST_ITERATIONS = 9000
+FAST_ITERATIONS = 20_000
 
 
 def faster(paper: Protocol) -> Protocol:
-    """The normalised encoder of Prototypical Networks, without dropout, and one gradient step in an iteration, which
-    spreads its pictures over the threads; four episodes at once."""
+    """The normalised encoder of Prototypical Networks, without dropout, a wider margin, and one gradient step in an
+    iteration, which spreads its pictures over the threads; four episodes at once."""
     config = Config(
         GradientOuter(gradient=AdamConfig(learning_rate=2e-3, decay="cosine", decay_steps=FAST_ITERATIONS)),
-        replace(paper.config.memory, dropout=0.0, examples_per_step=0),
+        replace(paper.config.memory, margin=0.5, dropout=0.0, examples_per_step=0),
         ConvConfig("pooled", norm="running"),
     )
     return paper._replace(num_iterations=FAST_ITERATIONS, num_tasks=4, config=config)
