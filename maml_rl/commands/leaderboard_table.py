@@ -64,7 +64,7 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 def print_table(rows: Sequence[Row]) -> None:
     """Print the table on stderr, narrow enough for a terminal."""
-    table = Table(box=SIMPLE_HEAD, padding=0)
+    table = Table(box=SIMPLE_HEAD, padding=0, caption=f"Protocol {rows[0]['asked']['protocol']}.")
     for name in ("learner", "accuracy", "published", "norm", "iterations", "minutes"):
         table.add_column(f" {name}", justify="left" if name in ("learner", "norm") else "right")
     for row in ranked(rows):

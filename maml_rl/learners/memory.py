@@ -191,10 +191,7 @@ class MemoryLearner:
                 noise = None if noises is None else noises[start : start + each]
                 now, step = self._gradient_step(now, part, noise, key.rng(DROPPED, start))
                 steps.append(step)
-        num_known = (
-            support.labels.numel()
-        )  # pictures of the last showings, whose classes were shown `shots` times before
-        right = torch.cat([step.right for step in steps])[num_known:]
+        right = torch.cat([step.right for step in steps])[support.labels.numel() :]  # of the showings after the shots
         metrics = {
             "accuracy_after": right.double().mean().item(),
             "loss": float(np.mean([step.loss for step in steps])),
@@ -219,17 +216,16 @@ class MemoryLearner:
         num_shown, settings = data.labels.shape[1], self.config.memory
         num_classes = torch.maximum(adapted.num_classes, data.labels.amax(dim=1) + 1)
         require_slots(settings, int(num_classes.max()), "classes of an episode", "ways")
-        learned = self._learned(state)
+        learned, memory = self._learned(state), with_room(adapted.memory, num_shown, settings.size)
+        noises = _age_noise(memory, num_shown, settings, key)
 
         def one_chunk(start: int, stop: int) -> Memory:
-            known, own = take_tasks(adapted.memory, start, stop), take_tasks(data, start, stop)
-            memory = with_room(known, num_shown, settings.size)
+            known, own = take_tasks(memory, start, stop), take_tasks(data, start, stop)
             with torch.no_grad():
                 queries = self.network.queries(learned, own.images)
             noise = None if noises is None else noises[:, start:stop]
-            return remember(memory, queries.unsqueeze(2), own.labels.unsqueeze(2), noise)[0]
+            return remember(known, queries.unsqueeze(2), own.labels.unsqueeze(2), noise)[0]
 
-        noises = _age_noise(adapted.memory, num_shown, settings, key)
         return Remembered(concatenate_tasks(self._threads.over_chunks(one_chunk, data)), num_classes)
 
     def actor(self, state: MemoryState, adapted: Remembered, key: Key) -> Actor:
@@ -291,7 +287,7 @@ class _Step(NamedTuple):
 
 
 def _age_noise(memory: Memory, num_steps: int, settings: MemoryConfig, key: Key) -> Tensor | None:
-    """Noise [T, M, n] of ages in `num_steps` steps; None while slots are empty, which come before all others."""
+    """Noise [T, M, n] of ages in `num_steps` steps; None where slots are left empty, which come before all others."""
     if memory.keys.shape[1] < settings.size or not settings.age_noise:
         return None
     shape = (num_steps, *memory.values.shape)
