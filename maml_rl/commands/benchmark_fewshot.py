@@ -23,6 +23,7 @@ from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.table import learner_entry
 from maml_rl.learners.entry import Context
 from maml_rl.networks.convnet import EPSILON, NUM_LAYERS, ConvConfig
+from maml_rl.networks.key_memory import Memory, remember
 from maml_rl.runtime import product_threads
 from maml_rl.supervised.classification import Accuracy, EpisodeCollector, EpisodeSource
 from maml_rl.supervised.episodes import Episode, EpisodeStream, gather
@@ -106,6 +107,36 @@ def prototypical_episode(repeats: int, threads: Threads) -> dict[str, Any]:
         "prototypical_episode_seconds": statistics.median(seconds["ours"]),
         "encoder_seconds": statistics.median(seconds["plain"]),
         "prototypical_ratio": _ratio(seconds["ours"], seconds["plain"]),
+    }
+
+
+def memory_lookup(repeats: int, threads: Threads) -> dict[str, Any]:
+    """Measure how long it takes to look up 16 pictures in a full memory and to write them, against a gradient step of
+    the memory module on as many."""
+    bench = _bench("memory", threads)
+    settings, num_tasks = bench.config.method.memory, bench.config.training.num_tasks
+    stream = bench.stream
+    short = stream.size._replace(queries=1)
+    bench = bench._replace(stream=EpisodeStream(stream.data, stream.classes, stream.rotations, short))
+    num_steps = short.ways * (short.shots + short.queries)
+    generator = torch.Generator().manual_seed(0)
+
+    def directions(count: int) -> Tensor:
+        return F.normalize(torch.randn(1, count, settings.key_size, generator=generator), dim=-1)
+
+    classes = torch.arange(settings.size).unsqueeze(0)
+    full = Memory(directions(settings.size), classes, classes.flip(1))
+    asked, labels = directions(num_tasks).unsqueeze(1), torch.arange(num_tasks).view(1, 1, -1)
+    rivals = {
+        "step": lambda number: bench.step(num_tasks, number),
+        "lookup": lambda number: [remember(full, asked, labels, None) for _ in range(num_steps)],
+    }
+    seconds = _in_turn(rivals, repeats)
+    return {
+        "memory_keys": settings.size,
+        "memory_step_seconds": statistics.median(seconds["step"]) / num_steps,
+        "memory_lookup_seconds": statistics.median(seconds["lookup"]) / num_steps,
+        "memory_lookup_share": _ratio(seconds["lookup"], seconds["step"]),
     }
 
 

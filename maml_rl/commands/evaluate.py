@@ -27,6 +27,7 @@ from maml_rl.core.contracts import TaskFamily
 from maml_rl.core.keys import EVALUATION, Key
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
 from maml_rl.evaluation.seeds import over_seeds
+from maml_rl.experiments.build import by_showings, require_showings
 from maml_rl.experiments.config import OMNIGLOT, SINUSOID, RunConfig
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.flags import Setting, require_read
@@ -54,6 +55,7 @@ from maml_rl.supervised.classification import Accuracy, GivenEpisodes
 from maml_rl.supervised.episodes import Part, data_folder, one_shot_examples
 from maml_rl.supervised.images import cache_folder
 from maml_rl.supervised.omniglot import one_shot_runs
+from maml_rl.supervised.showings import AskedBy
 
 EXAMPLES = (
     "python scripts/evaluate.py runs/mine",
@@ -114,6 +116,10 @@ class EvaluateCommand:
     """Few-shot classification: pictures of each class to learn from; by default as in the run's own evaluation."""
     test_queries: int | None = None
     """Few-shot classification: queries of each class; by default as in the run's own evaluation."""
+    protocol: AskedBy = "support-query"
+    """Few-shot classification: way of asking. support-query: all shots are shown, then the queries are asked. showings:
+    every picture is asked about and then shown, class after class in turns, as in the memory module's paper; the result
+    is the accuracy after 1, 2, ... showings of every class. For learners that take no gradient steps."""
     one_shot_runs: bool = False
     """Omniglot: in place of fresh episodes, the 20 runs of Lake et al. 2015, of 20 classes each."""
     data_root: str | None = None
@@ -251,6 +257,7 @@ def _require_kind(command: EvaluateCommand, saved: RunConfig) -> None:
     names = ("norm", "ways", "shots", "test_queries", "data_root")
     given = [name for name in names if getattr(command, name) is not None]
     given += ["one_shot_runs"] if command.one_shot_runs else []
+    given += ["protocol"] if command.protocol != "support-query" else []
     given += ["part"] if command.part != "test" else []
     if given:
         raise ValueError(
@@ -288,6 +295,8 @@ def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> tuple[Any,
         raise ValueError(f"norm must stay {found}, with which the run was trained, got {command.norm}")
     if command.one_shot_runs:
         _require_one_shot(command, saved)
+    if command.protocol == "showings":
+        require_showings(saved)
     episodes = saved.task.asking(command.ways, command.shots, command.test_queries)
     method = saved.method
     if command.norm is not None and network is not None:
@@ -310,13 +319,15 @@ def _require_one_shot(command: EvaluateCommand, saved: RunConfig) -> None:
     if not LEARNERS[saved.learner].any_ways and saved.task.ways != 20:
         ways = saved.task.ways
         raise ValueError(f"one_shot_runs needs --ways 20 in training with learner {saved.learner}, got {ways}")
-    for name in ("num_tasks", "ways", "shots", "test_queries", "part"):
-        if (value := getattr(command, name)) not in (None, "test"):
+    for name in ("num_tasks", "ways", "shots", "test_queries", "part", "protocol"):
+        if (value := getattr(command, name)) not in (None, "test", "support-query"):
             raise ValueError(f"{_flag(name)} {value} must be left out with --one-shot-runs, whose episodes are given")
 
 
 def _curve(command: EvaluateCommand, trained: Trained) -> AdaptationCurve:
     built, config = trained.built, trained.config
+    if command.protocol == "showings":
+        return by_showings(built).curve(trained.state, trained.checkpoint.iteration)
     if not command.one_shot_runs:
         return built.curve(trained.state, trained.checkpoint.iteration)
     runs = one_shot_runs(config.task.data_root, config.task.images)
@@ -333,8 +344,10 @@ def _norm(config: RunConfig) -> Any:
     return "none" if network is None else network.norm
 
 
-def data_in_words(config: RunConfig, is_judged: bool) -> str:
+def data_in_words(config: RunConfig, is_judged: bool, protocol: AskedBy) -> str:
     """A phrase for the episodes or examples behind each score."""
+    if protocol == "showings":
+        return "the next showing of each class, whose pictures are asked about one by one and then shown"
     if config.kind == "pictures":
         return f"{config.task.test_queries} queries of each class, the same for every step"
     if config.kind == "regression":
@@ -423,7 +436,7 @@ def _described(
         "share_worse": curve.share_worse,
         **intervals(over_seeds([curve])),
         "step_sizes": step_sizes(trained.config),
-        "episodes": data_in_words(trained.config, trained.built.evaluation.judge is not None),
+        "episodes": data_in_words(trained.config, trained.built.evaluation.judge is not None, command.protocol),
         "actions": command.actions,
         "task_range": command.task_range,
         "split": getattr(evaluation, "split", "test"),
@@ -450,6 +463,7 @@ def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str,
         "split": episodes.split if config.env == OMNIGLOT else "folders",
         "trained_on": episodes.train_on,
         "part": "one-shot runs" if command.one_shot_runs else command.part,
+        "protocol": command.protocol,
         "rotations": episodes.test_rotations,
         "resize": episodes.images.resize,
     }

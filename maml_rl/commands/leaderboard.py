@@ -22,7 +22,7 @@ from maml_rl.commands.leaderboard_table import COLUMNS, Row, print_table, ranked
 from maml_rl.commands.streams import lenient_streams, program
 from maml_rl.core.outer.choice import GradientOuter, OuterConfig, ReptileOuter
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
-from maml_rl.experiments.build import build, with_pictures
+from maml_rl.experiments.build import build, by_showings, require_showings, with_pictures
 from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig, forbidden_changes
 from maml_rl.experiments.flags import require_read
 from maml_rl.experiments.presets import Preset, default_config, fitted, fitting_in_words, require_beginning
@@ -39,11 +39,15 @@ from maml_rl.storage.log import LogError, read_columns
 from maml_rl.storage.run_folder import RunFolder
 from maml_rl.supervised.episodes import EpisodeConfig, Rotations, supplies
 from maml_rl.supervised.omniglot import SplitName
+from maml_rl.supervised.showings import AskedBy
 from maml_rl.training.trainer import TrainingError
 
 MAX_SHIPPED_BYTES = 1_000_000
-ASKED = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
+ASKED = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed", "protocol")
 
+
+ASKED_BEFORE = {"split": "vinyals", "test_rotations": "classes", "protocol": "support-query"}
+"""Earlier versions, which did not save these, asked nothing else."""
 
 EXAMPLES = (
     "python scripts/leaderboard.py --output-dir runs/board --minutes 10",
@@ -93,6 +97,10 @@ class LeaderboardCommand:
     """Test episodes, the same for all."""
     test_queries: int = 1
     """Queries of each class in the test episodes."""
+    protocol: AskedBy = "support-query"
+    """Way of asking. support-query: all shots are shown, then the queries are asked. showings: every picture is asked
+    about and then shown, as in the memory module's paper; the score is the accuracy after `shots` showings of every
+    class. For learners that take no gradient steps."""
     seed: int = 1
     """Seed of training and evaluation."""
     data_root: str | None = None
@@ -109,6 +117,8 @@ class LeaderboardCommand:
             unknown = sorted(getattr(self, name).keys() - set(self.learners))
             if unknown:
                 raise ValueError(f"{name} must name learners among {list(self.learners)}, got {unknown}")
+        if self.protocol == "showings" and self.test_queries != 1:
+            raise ValueError(f"test_queries must be 1 with protocol showings, got {self.test_queries}: leave it out")
         for learner in self.learners:
             if self.preset in learner_entry(learner, "pictures").presets:
                 require_beginning(self.preset, self.init_from.get(learner))
@@ -216,6 +226,8 @@ def _require_possible(learner: str, config: RunConfig, command: LeaderboardComma
         ValueError: if settings, pictures or folders do not fit.
     """
     _known(_row_file(learner, command))
+    if command.protocol == "showings":
+        require_showings(config)
     if learner in command.load:
         _require_loadable(command.load[learner], config)
         _load(command.load[learner], command).built.close()
@@ -308,7 +320,7 @@ def _row(learner: str, config: RunConfig, run_dir: Path, command: LeaderboardCom
         "ci95": or_null(curve.ci95)[-1],
         "published": FEW_SHOT_PUBLISHED.get((learner, command.ways, command.shots)) if scored.env == OMNIGLOT else None,
         "norm": scored.method.network.norm if hasattr(scored.method, "network") else "none",
-        "gradient_steps": curve.steps[-1],
+        "gradient_steps": curve.gradient_steps[-1],
         "split": scored.task.split if scored.env == OMNIGLOT else "folders",
         "trained_on": scored.task.train_on,
         "init_from": scored.init_from,
@@ -317,7 +329,8 @@ def _row(learner: str, config: RunConfig, run_dir: Path, command: LeaderboardCom
         "iterations": checkpoint.iteration,
         "minutes": checkpoint.counters["wall_seconds"] / 60.0,
         "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "
-        f"--ways {command.ways} --shots {command.shots} --test-queries {command.test_queries} --seed {command.seed}",
+        f"--ways {command.ways} --shots {command.shots} --test-queries {command.test_queries} --seed {command.seed}"
+        + (f" --protocol {command.protocol}" if command.protocol != "support-query" else ""),
         **_history(run_dir, checkpoint, curve, known, command),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -334,7 +347,7 @@ def _known(file: Path) -> Row:
     if not file.exists():
         return {}
     row = {"init_from": None} | json.loads(file.read_text())
-    return row | {"asked": {"split": "vinyals", "test_rotations": "classes"} | row["asked"]}
+    return row | {"asked": ASKED_BEFORE | row["asked"]}
 
 
 def _scored(saved: RunConfig, command: LeaderboardCommand) -> RunConfig:
@@ -358,8 +371,9 @@ def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve,
     trained = _load(run_dir, command)
     with contextlib.closing(trained.built) as built:
         at_the_end = built.evaluation.scored_after[-1:]  # a row needs no more; all of Reptile's take thrice as long
-        evaluation = dataclasses.replace(built.evaluation, scored_after=at_the_end)
-        curve = dataclasses.replace(built, evaluation=evaluation).curve(trained.state, trained.checkpoint.iteration)
+        asked = dataclasses.replace(built, evaluation=built.evaluation.only(at_the_end))
+        asked = by_showings(asked) if command.protocol == "showings" else asked
+        curve = asked.curve(trained.state, trained.checkpoint.iteration)
     return curve, trained.config
 
 
@@ -373,7 +387,7 @@ def _history(
     if not (run_dir / "metrics.csv").exists() and known:
         return {"commit": known["commit"], "progress": known["progress"] if is_own_size else []}
     about = read_about(run_dir / "checkpoints" / f"{checkpoint.name}.json")
-    names = ["wall_seconds", f"eval_{curve.metric}_{curve.steps[-1]}"]
+    names = ["wall_seconds", f"eval_{curve.metric}_{curve.gradient_steps[-1]}"]
     columns = read_columns(run_dir / "metrics.csv", names) if (run_dir / "metrics.csv").exists() else {}
     seconds, scores = (columns.get(name, {}) for name in names)
     progress = [[seconds[iteration] / 60.0, score] for iteration, score in scores.items()]

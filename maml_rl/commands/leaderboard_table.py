@@ -23,7 +23,7 @@ accuracy] of each evaluation during training. All values fit JSON."""
 
 COLUMNS: tuple[str, ...] = ("learner", "accuracy", "ci95", "published", "norm", "gradient_steps", "split", "trained_on")
 COLUMNS += ("train_ways", "train_shots", "init_from", "iterations", "minutes", "commit", "evaluate")
-ASKED = ("ways", "shots", "num_episodes", "test_queries", "seed")
+ASKED = ("ways", "shots", "num_episodes", "test_queries", "seed", "protocol")
 
 
 def write_tables(folder: Path, rows: Sequence[Row], budget: str) -> None:
@@ -53,7 +53,8 @@ def write_tables(folder: Path, rows: Sequence[Row], budget: str) -> None:
         )
         for row in rows
     ]
-    title = f"{_size(rows[0])}: {rows[0]['asked']['num_episodes']} test episodes"
+    asked = rows[0]["asked"]
+    title = f"{_size(rows[0])}, {asked['protocol']}: {asked['num_episodes']} test episodes"
     save_figure(progress_plot(learners, "accuracy", title), folder / "leaderboard.png")
 
 
@@ -63,7 +64,7 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 def print_table(rows: Sequence[Row]) -> None:
     """Print the table on stderr, narrow enough for a terminal."""
-    table = Table(box=SIMPLE_HEAD, padding=0)
+    table = Table(box=SIMPLE_HEAD, padding=0, caption=f"Protocol {rows[0]['asked']['protocol']}.")
     for name in ("learner", "accuracy", "published", "norm", "iterations", "minutes"):
         table.add_column(f" {name}", justify="left" if name in ("learner", "norm") else "right")
     for row in ranked(rows):
@@ -85,7 +86,8 @@ def _markdown(rows: Sequence[Row], budget: str) -> str:
     asked = rows[0]["asked"]
     lines = [
         f"{_size(rows[0])}: accuracy [%] with its 95 % interval on the same {asked['num_episodes']} test episodes with "
-        f"{asked['test_queries']} queries per class. Each learner was trained for at most {budget}; "
+        f"{asked['test_queries']} queries per class, protocol "
+        f"{asked['protocol']}. Each learner was trained for at most {budget}; "
         f"seed {asked['seed']}.",
         "",
         "| learner | accuracy | published | norm | steps | trained on | iterations | minutes | commit |",

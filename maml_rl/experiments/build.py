@@ -16,10 +16,11 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.memory import Part, require_memory
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, evaluation_tasks
 from maml_rl.evaluation.evaluator import Evaluation
+from maml_rl.evaluation.showings import Showings
 from maml_rl.experiments import footprint
 from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig
 from maml_rl.experiments.environments import make_sampling
-from maml_rl.experiments.table import learner_entry
+from maml_rl.experiments.table import learner_entry, names_for
 from maml_rl.learners.entry import Context, Entry
 from maml_rl.policies.distribution import MeanActions
 from maml_rl.rl.experience import EpisodeSampler, Return
@@ -131,6 +132,28 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
     return Built(config, learner, tasks.training, evaluation, threads, device, close_all, tasks.needs, spec)
 
 
+def by_showings(built: Built) -> Built:
+    """The same, evaluated by showings instead of support and query; see `require_showings`."""
+    given = built.evaluation
+    evaluation = Showings(given.family, given.scored_after, block_size=given.block_size, threads=built.threads)
+    return dataclasses.replace(built, evaluation=evaluation)
+
+
+def require_showings(config: RunConfig) -> None:
+    """Refuse to evaluate by showings a learner that cannot take one picture after another.
+
+    Raises:
+        ValueError: if it takes gradient steps, or classifies no pictures.
+    """
+    name = config.learner
+    if config.kind != "pictures" or learner_entry(name, config.kind).gradient_steps:
+        fitting = [each for each in names_for("pictures") if not learner_entry(each, "pictures").gradient_steps]
+        raise ValueError(
+            f"protocol showings needs a learner among {fitting}, which take one picture after another, got {name}: "
+            "take protocol support-query"
+        )
+
+
 def require_learner(config: RunConfig) -> Entry:
     """The learner's line in the table.
 
@@ -139,6 +162,8 @@ def require_learner(config: RunConfig) -> Entry:
     """
     entry = learner_entry(config.learner, config.kind)
     entry.require(config.method)
+    if config.kind == "pictures":
+        entry.require_episodes(config.method, config.task, config.training.num_tasks)
     if config.device.split(":")[0] not in entry.devices:
         raise ValueError(f"device must be {' or '.join(entry.devices)} for learner {entry.name}, got {config.device}")
     if config.kind == "pictures" and not entry.any_ways and config.task.training.ways < config.task.ways:

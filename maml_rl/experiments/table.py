@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maml_rl.learners import joint, maml, matching, pixels, prototypical, reptile
+from maml_rl.learners import joint, maml, matching, memory, pixels, prototypical, reptile
 from maml_rl.learners.entry import Entry, Kind
 
 LEARNERS: dict[str, Entry] = {
@@ -18,6 +18,7 @@ LEARNERS: dict[str, Entry] = {
         joint.ENTRY,
         prototypical.ENTRY,
         matching.ENTRY,
+        memory.ENTRY,
         pixels.ENTRY,
     )
 }

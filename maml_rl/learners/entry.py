@@ -56,7 +56,7 @@ def omniglot_protocol(ways: int, shots: int, num_iterations: int, num_steps: int
     )
 
 
-def _nothing(config: Any) -> None:
+def _nothing(*settings: Any) -> None:
     """Accept any settings."""
 
 
@@ -74,6 +74,8 @@ class Entry:
     draws: bool = False  # its actors are draws from a posterior: on given data evaluation takes several of them
     in_a_row: bool = False  # it plays a task's episodes one after the other and keeps its memory between them
     require: Callable[[Any], None] = _nothing  # raises ValueError for settings that are another learner's
+    require_episodes: Callable[[Any, EpisodeConfig, int], None] = _nothing
+    """(settings, episodes, number in an outer update): raises ValueError if these pictures are not for it"""
     paper: Callable[[int, int], Protocol] | None = None  # (ways, shots) -> its protocol on Omniglot
     presets: Mapping[str, Callable[[Protocol], Protocol]] = field(default_factory=dict)  # by name, from the paper's
 

@@ -27,9 +27,10 @@ Normalise = Callable[[int, Tensor], Tensor]
 class ConvConfig:
     """Four blocks of 3 x 3 convolution, normalisation and ReLU; then, for learners that need it, a linear layer."""
 
-    architecture: Literal["strided", "pooled"] = "strided"
+    architecture: Literal["strided", "pooled", "paired"] = "strided"
     """Way that maps shrink. strided: convolutions of stride 2, as in MAML. pooled: stride 1, each followed by 2 x 2
-    max-pooling, as in Matching and Prototypical Networks."""
+    max-pooling, as in Matching and Prototypical Networks. paired: stride 1, 2 x 2 max-pooling after every second one,
+    and twice the channels in the last two, as in the memory module."""
     num_filters: int = 64  # Channels of each convolution.
     features: Literal["mean", "flatten"] = "mean"
     """Features from the last map: its mean over all places, or all its numbers."""
@@ -53,16 +54,29 @@ class ConvConfig:
             ValueError: if the pictures are too small for four halvings.
         """
         side = image_size
-        for _ in range(NUM_LAYERS):
-            side = math.ceil(side / 2) if self.architecture == "strided" else side // 2
+        for layer in range(NUM_LAYERS):
+            side = math.ceil(side / self.stride) // (2 if self.pools_after(layer) else 1)
         if side < 1:
-            raise ValueError(f"image_size must be at least {2**NUM_LAYERS} for max-pooling, got {image_size}")
-        return self.num_filters * (side**2 if self.features == "flatten" else 1)
+            least = 2 ** sum(map(self.pools_after, range(NUM_LAYERS)))
+            raise ValueError(f"image_size must be at least {least} for max-pooling, got {image_size}")
+        return self.filters(NUM_LAYERS - 1) * (side**2 if self.features == "flatten" else 1)
+
+    @property
+    def stride(self) -> int:
+        """The stride of every convolution."""
+        return 2 if self.architecture == "strided" else 1
+
+    def filters(self, layer: int) -> int:
+        """The channels of a layer."""
+        return self.num_filters * (2 if self.architecture == "paired" and layer >= NUM_LAYERS // 2 else 1)
+
+    def pools_after(self, layer: int) -> bool:
+        """Check whether max-pooling follows a layer."""
+        return self.architecture == "pooled" or (self.architecture == "paired" and layer % 2 == 1)
 
     def first_map_bytes(self, image_size: int) -> int:
         """Size of one picture's first map, which is the largest. [bytes]"""
-        side = math.ceil(image_size / 2) if self.architecture == "strided" else image_size
-        return 4 * self.num_filters * side**2
+        return 4 * self.num_filters * math.ceil(image_size / self.stride) ** 2
 
 
 def init_encoder(generator: torch.Generator, config: ConvConfig, num_channels: int) -> Params:
@@ -70,14 +84,14 @@ def init_encoder(generator: torch.Generator, config: ConvConfig, num_channels: i
     params: Params = {}
     width = num_channels
     for layer in range(NUM_LAYERS):
-        shape = (config.num_filters, width, 3, 3)
-        bound = (6.0 / (9 * (width + config.num_filters))) ** 0.5
-        params[f"conv{layer}.weight"] = (2.0 * torch.rand(shape, generator=generator) - 1.0) * bound
-        params[f"conv{layer}.bias"] = torch.zeros(config.num_filters)
+        filters = config.filters(layer)
+        bound = (6.0 / (9 * (width + filters))) ** 0.5
+        params[f"conv{layer}.weight"] = (2.0 * torch.rand((filters, width, 3, 3), generator=generator) - 1.0) * bound
+        params[f"conv{layer}.bias"] = torch.zeros(filters)
         if config.norm != "none":
-            params[f"norm{layer}.scale"] = torch.ones(config.num_filters)
-            params[f"norm{layer}.bias"] = torch.zeros(config.num_filters)
-        width = config.num_filters
+            params[f"norm{layer}.scale"] = torch.ones(filters)
+            params[f"norm{layer}.bias"] = torch.zeros(filters)
+        width = filters
     return params
 
 
@@ -108,10 +122,10 @@ def encode(params: Params, images: Tensor, config: ConvConfig, normalise: Normal
     hidden = rows.flatten(4).flatten(0, 1).contiguous()  # [G b, h, w, N C]
     for layer in range(NUM_LAYERS):
         weight = params[f"conv{layer}.weight"].reshape(-1, *params[f"conv{layer}.weight"].shape[-3:])
-        bias, stride = params[f"conv{layer}.bias"].reshape(-1), 2 if config.architecture == "strided" else 1
-        maps = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, stride, padding=1, groups=num_tasks)
+        bias = params[f"conv{layer}.bias"].reshape(-1)
+        maps = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, config.stride, padding=1, groups=num_tasks)
         hidden = normalise(layer, maps.permute(0, 2, 3, 1).unflatten(0, batches)).flatten(0, 1)
-        if config.architecture == "pooled":
+        if config.pools_after(layer):
             hidden = F.max_pool2d(hidden.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
         hidden = hidden.relu()  # after pooling: the same numbers and slopes, from a quarter of the map
     last = hidden.unflatten(-1, (num_tasks, -1)).permute(3, 0, 1, 2, 4)  # [N, G b, h, w, C]
@@ -178,6 +192,6 @@ def moved_statistics(statistics: Params, moments: Sequence[BatchMoments]) -> Par
 def init_statistics(config: ConvConfig) -> Params:
     statistics: Params = {}
     for layer in range(NUM_LAYERS):
-        statistics[f"norm{layer}.mean"] = torch.zeros(config.num_filters)
-        statistics[f"norm{layer}.variance"] = torch.ones(config.num_filters)
+        statistics[f"norm{layer}.mean"] = torch.zeros(config.filters(layer))
+        statistics[f"norm{layer}.variance"] = torch.ones(config.filters(layer))
     return statistics

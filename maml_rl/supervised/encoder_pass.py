@@ -116,14 +116,14 @@ class EncoderPass:
             places = hidden.permute(0, 2, 3, 1)
             return places.mean(dim=(1, 2)) if self._config.features == "mean" else places.flatten(1)
         weight, bias = (self._leaves[f"conv{stage}.{part}"] for part in ("weight", "bias"))
-        return F.conv2d(hidden, weight, bias, 2 if self._config.architecture == "strided" else 1, padding=1)
+        return F.conv2d(hidden, weight, bias, self._config.stride, padding=1)
 
     def _ended(self, layer: int, batch: int, hidden: Tensor) -> Tensor:
         if self.moments:
             mean, variance = self.moments[layer].mean[batch], self.moments[layer].variance[batch]
             scale, bias = (self._leaves[f"norm{layer}.{part}"] for part in ("scale", "bias"))
             hidden = F.batch_norm(hidden, mean, variance, scale, bias, training=False, eps=EPSILON)
-        if self._config.architecture == "pooled":
+        if self._config.pools_after(layer):
             hidden = F.max_pool2d(hidden, 2)
         return F.relu(hidden, inplace=bool(self.moments))  # in place where nobody else sees it
 

@@ -20,7 +20,7 @@ from maml_rl.supervised.episodes import Examples
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-LEARNERS = ("maml", "reptile", "joint", "prototypical", "matching", "pixels")
+LEARNERS = ("maml", "reptile", "joint", "prototypical", "matching", "memory", "pixels")
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,8 @@ def test_few_shot_learners_are_put_beside_plain_code(capsys):
     ratio = result["prototypical_episode_seconds"] / result["encoder_seconds"]
     assert result["prototypical_ratio"] == pytest.approx(ratio)
     assert 0.0 < result["loading_share"] < 1.0
+    share = result["memory_lookup_seconds"] / result["memory_step_seconds"]
+    assert result["memory_keys"] == 8192 and result["memory_lookup_share"] == pytest.approx(share)
 
 
 def test_the_plain_loop_s_sums_are_ours():

@@ -20,7 +20,7 @@ from maml_rl.core.outer.choice import GradientOuter, ReptileOuter
 from maml_rl.core.outer.reptile import ReptileConfig
 from maml_rl.experiments.build import picture_spec
 from maml_rl.experiments.table import LEARNERS
-from maml_rl.learners import joint, matching, metric, pixels, reptile
+from maml_rl.learners import joint, matching, memory, metric, pixels, reptile
 from maml_rl.learners.entry import Context
 from maml_rl.learners.maml import PicturesConfig
 from maml_rl.networks.convnet import ConvConfig, NormPolicy
@@ -31,7 +31,7 @@ from maml_rl.supervised.images import ImageSet
 SIZE, PER_CLASS, NUM_TRAIN, NUM_TEST = 16, 8, 30, 15
 GRADIENT = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "joint")
 METRIC = ("prototypical", "matching", "full-context")
-NAMES = (*GRADIENT, *METRIC, "pixels")
+NAMES = (*GRADIENT, *METRIC, "memory", "pixels")
 KEY = Key(0, EVALUATION, 0)
 
 INNER = {
@@ -71,8 +71,9 @@ class Problem(NamedTuple):
         episodes = self.test.sample(count, np.random.default_rng(seed))
         return support_of(self.test.data, episodes), query_of(self.test.data, episodes, self.norm)
 
-    def trained(self, num_steps: int) -> State:
-        state = self.state
+    def trained(self, num_steps: int, state: State | None = None) -> State:
+        """The state after so many meta-steps, from the learner's own first one or another."""
+        state = self.state if state is None else state
         for i in range(num_steps):
             key = Key(1, TRAINING, i)
             state, _ = self.learner.meta_step(state, self.training.sample(self.tasks_per_step, key.rng(TASKS)), key)
@@ -94,6 +95,10 @@ def config_of(name: str, norm: NormPolicy | None) -> Any:
     """Small settings of the learner called so; full-context is a kind of matching."""
     if name == "pixels":
         return pixels.Config()
+    if name == "memory":
+        settings = memory.MemoryConfig(size=256, key_size=32, dropout=0.0, examples_per_step=0)
+        network = ConvConfig("pooled", 16, norm="none" if norm == "none" else "running")
+        return memory.Config(OUTER, settings, network)
     if name in METRIC:
         network = ConvConfig("pooled", 16, norm=norm or "running")
         if name == "prototypical":

@@ -36,21 +36,22 @@ def reference(config, params, channels):
     layers, width = [], channels
     for layer in range(4):
         stride = 2 if config.architecture == "strided" else 1
-        convolution = torch.nn.Conv2d(width, config.num_filters, 3, stride, padding=1).double()
+        filters = 2 * config.num_filters if config.architecture == "paired" and layer > 1 else config.num_filters
+        convolution = torch.nn.Conv2d(width, filters, 3, stride, padding=1).double()
         convolution.load_state_dict({k: params[f"conv{layer}.{k}"] for k in ("weight", "bias")})
         layers.append(convolution)
         if config.norm != "none":
-            norm = torch.nn.BatchNorm2d(config.num_filters, eps=EPSILON)
+            norm = torch.nn.BatchNorm2d(filters, eps=EPSILON)
             norm.weight.data, norm.bias.data = params[f"norm{layer}.scale"], params[f"norm{layer}.bias"]
             layers.append(norm)
         layers.append(torch.nn.ReLU())
-        if config.architecture == "pooled":
+        if config.architecture == "pooled" or (config.architecture == "paired" and layer in (1, 3)):
             layers.append(torch.nn.MaxPool2d(2))
-        width = config.num_filters
+        width = filters
     return torch.nn.Sequential(*layers).double()
 
 
-@pytest.mark.parametrize("architecture", ["strided", "pooled"])
+@pytest.mark.parametrize("architecture", ["strided", "pooled", "paired"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("features", ["mean", "flatten"])
 def test_the_encoder_is_that_of_torch_s_modules(architecture, norm, features):
@@ -75,7 +76,7 @@ def test_relu_after_pooling_gives_every_bit_that_it_gives_before():
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("architecture", ["strided", "pooled"])
+@pytest.mark.parametrize("architecture", ["strided", "pooled", "paired"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_stacked_parameters_give_what_a_loop_and_vmap_give(architecture, norm):
     config = ConvConfig(architecture, 6, "flatten", norm)

@@ -19,7 +19,7 @@ def drawn(config, num_context, dtype=torch.float64):
     return params, images[:, num_context:], images[:, :num_context]
 
 
-@pytest.mark.parametrize("architecture", ["strided", "pooled"])
+@pytest.mark.parametrize("architecture", ["strided", "pooled", "paired"])
 @pytest.mark.parametrize("features", ["mean", "flatten"])
 @pytest.mark.parametrize(("norm", "num_context"), [("batch", 0), ("running", 0), ("none", 0), ("support", 4)])
 def test_chunks_give_the_features_and_the_gradient_of_the_whole(architecture, features, norm, num_context):
