@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maml_rl.learners import joint, maml, matching, pixels, prototypical, reptile
+from maml_rl.learners import joint, maml, matching, neural_statistician, pixels, prototypical, reptile
 from maml_rl.learners.entry import Entry, Kind
 
 LEARNERS: dict[str, Entry] = {
@@ -16,6 +16,7 @@ LEARNERS: dict[str, Entry] = {
         joint.ENTRY,
         prototypical.ENTRY,
         matching.ENTRY,
+        neural_statistician.ENTRY,
         pixels.ENTRY,
     )
 }
