@@ -56,4 +56,5 @@ IN_WORDS: dict[Kind, str] = {
     "reinforcement": "episodes of an environment",
     "regression": "regression tasks (--env sinusoid)",
     "pictures": "few-shot episodes of pictures (--env omniglot or images)",
+    "density": "densities of numbers (--env distributions)",
 }

@@ -18,10 +18,14 @@ Normalise = Callable[[str, Tensor], Tensor]
 """(name of the layer, maps [b, C, ...]) -> maps with mean 0 and variance 1 in each channel, then scaled and shifted."""
 
 
+Kind = Literal["dense", "same", "half", "double"]
+"""Maps of vectors; 3 x 3 convolution of stride 1, or of stride 2; 2 x 2 pixels made of each."""
+
+
 class Block(NamedTuple):
     """A linear map, normalised over the batch, then ELU. Its bias is the normalisation's."""
 
-    kind: Literal["dense", "same", "half", "double"]  # vectors; 3 x 3 convolution of stride 1 or 2; 2 x 2 pixels of each
+    kind: Kind
     inputs: int
     outputs: int
 
@@ -69,7 +73,7 @@ def run_blocks(
     return hidden
 
 
-def _mapped(weight: Tensor, kind: str, hidden: Tensor) -> Tensor:
+def _mapped(weight: Tensor, kind: Kind, hidden: Tensor) -> Tensor:
     if kind == "dense":
         return hidden @ weight
     if kind == "double":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maml_rl.core.gaussians import Gaussian, kl, standard
 from maml_rl.core.trees import Params
-from maml_rl.networks.blocks import Block, Normalise, glorot, init_blocks, init_norm, run_blocks
+from maml_rl.networks.blocks import Block, Kind, Normalise, glorot, init_blocks, init_norm, run_blocks
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Bound(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistician:
-    """Statistic network, inference networks, latent decoders and observation decoder: functions of one parameter dict."""
+    """Statistic network, inference networks, latent decoders, observation decoder: functions of one parameter dict."""
 
     coder: Coder
     sizes: Sizes
@@ -115,7 +115,9 @@ class Statistician:
 
     # --- latent variables -------------------------------------------------------------------------------------
 
-    def prior(self, params: Params, level: int, above: Tensor | None, context: Tensor, normalise: Normalise) -> Gaussian:
+    def prior(
+        self, params: Params, level: int, above: Tensor | None, context: Tensor, normalise: Normalise
+    ) -> Gaussian:
         """p(z_i | z_i+1, c), [S, K, Z]; of the highest level p(z_L | c), [S, 1, Z].
 
         Args:
@@ -235,13 +237,14 @@ def pooled(instances: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
 class PictureCoder:
     """Convolutions on pictures [b, side, side, 1] of 0 and 1, and independent Bernoulli pixels.
 
-    Three stages of three convolutions, the last of each of stride 2, and back. The published code reaches 28 pixels from
+    Three stages of some convolutions, the last of each of stride 2, and back. The published code reaches 28 pixels from
     4 by way of 8, 16 and an unpadded convolution; here maps are cut to the sizes on the way down, 7 and 14, so that any
     size of picture will do.
     """
 
     side: int
     num_filters: int  # of the first stage; twice and four times as many in the others
+    num_convolutions: int  # of a stage
 
     @property
     def sides(self) -> list[int]:
@@ -261,16 +264,16 @@ class PictureCoder:
 
     @property
     def _down(self) -> list[Block]:
-        blocks, before = [], 1
-        for width in self._widths:
-            blocks += [Block("same", before, width), Block("same", width, width), Block("half", width, width)]
-            before = width
-        return blocks
+        befores = [1, *self._widths]
+        return [block for stage in range(NUM_STAGES) for block in self._stage(befores[stage], stage, "half")]
 
     def _up(self, stage: int) -> list[Block]:
-        width = self._widths[stage]
-        before = self._widths[min(stage + 1, NUM_STAGES - 1)]
-        return [Block("same", before, width), Block("same", width, width), Block("double", width, width)]
+        return self._stage(self._widths[min(stage + 1, NUM_STAGES - 1)], stage, "double")
+
+    def _stage(self, before: int, stage: int, last: Kind) -> list[Block]:
+        width, more = self._widths[stage], self.num_convolutions - 1
+        kinds: list[Kind] = [*["same"] * more, last]
+        return [Block(kind, before if place == 0 else width, width) for place, kind in enumerate(kinds)]
 
     def init(self, generator: torch.Generator, hidden_size: int) -> Params:
         params = init_blocks(generator, "encoder", self._down)

@@ -20,6 +20,7 @@ GREY = "#6B6B6B"
 MOST_TICKS = 12
 MOST_INSIDE = 4  # curves whose legend fits among them; the legend of more is put beside the axes
 METRIC_LABELS = {"return": "return [reward per episode]", "mse": "mean squared error", "accuracy": "accuracy"}
+METRIC_LABELS["log_density"] = "log-density of a new number [nats]"
 
 
 class LabelledCurve(NamedTuple):

@@ -18,7 +18,7 @@ class AugmentationConfig:
     """Largest angle by which a set is turned [degrees]. With quarter turns as classes, 45 makes all angles alike."""
     mirror: float = 0.5  # Probability that a set is mirrored.
     dilate: float = 0.0
-    """Probability that a set's strokes are thickened by a pixel on every side. Strokes of MNIST are thicker than those of
+    """Probability that a set's strokes are thickened by a pixel on every side. Those of MNIST are thicker than those of
     Omniglot: learning both helps there."""
 
     def __post_init__(self) -> None:
