@@ -132,7 +132,8 @@ def test_no_module_lies_outside_of_a_room():
 def test_learners_are_named_in_the_table_alone():
     """No room asks which algorithm it has: a learner is known to the table, to presets of environments, which are
     settings of MAML, and to what measures one."""
-    learners = {"maml", "reptile", "joint", "prototypical", "matching", "pixels", "metric"}
+    learners = {"maml", "reptile", "joint", "prototypical", "matching", "pixels", "metric", "neural_statistician"}
+    learners |= {"statistic", "number_statistician"}
     importers = {
         each.importer
         for each in IMPORTS

@@ -275,7 +275,7 @@ def data_in_words(config: RunConfig, is_judged: bool) -> str:
         return f"{config.task.test_queries} queries of each class, the same for every step"
     if config.kind == "density":
         count = config.task.num_examples
-        return f"{count} numbers per task, of {config.evaluation.num_draws} draws; adapted on {count} others"
+        return f"{count} numbers per task; adapted on {count} others"
     if config.kind == "regression":
         count = config.task.num_examples
         return f"{count} query examples per task, the same for every step; adapted on {count} others, in every step"

@@ -85,9 +85,14 @@ FEW_SHOT_PUBLISHED = {
     ("matching", 5, 5): 0.989,
     ("matching", 20, 1): 0.938,
     ("matching", 20, 5): 0.985,
+    ("neural-statistician", 5, 1): 0.981,
+    ("neural-statistician", 5, 5): 0.995,
+    ("neural-statistician", 20, 1): 0.932,
+    ("neural-statistician", 20, 5): 0.981,
 }
 """Accuracy on Omniglot by (learner, ways, shots), each with the splits and the normalisation of its authors.
 
 MAML: Finn et al. 2017, table 1. First-order MAML and Reptile (without transduction): Nichol et al. 2018 (v3), table 2.
 Prototypical Networks: Snell et al. 2017, table 1, and Matching Networks (cosine, without fine-tuning) as quoted there.
+Neural Statistician: Edwards and Storkey 2017, table 1.
 """

@@ -120,25 +120,28 @@ class NeuralStatistician:
         """q(c | D) of each class, [N, W, C]; the prior where nothing has been seen."""
         return posteriors_of(self.model, state.params, state.running, seen)
 
-    def imagine(self, state: State, seen: Summary, num: int, key: Key) -> Tensor:
-        """The means of `num` new observations of each class: [N, W, num, ...].
+    def believed(self, state: State, instances: Tensor, kept: Tensor) -> Gaussian:
+        """q(c | D), [S, C], of sets of instances [S, K, H] without those where `kept` [S, K] is 0."""
+        totals, counts = torch.einsum("skh,sk->sh", instances, kept), kept.sum(dim=-1)
+        return take_task(self.about(state, Summary(totals.unsqueeze(0), counts.unsqueeze(0))), 0)
 
-        The context is the posterior's mean, and z is drawn from its prior given the context.
-        """
-        context = self.about(state, seen).mean.flatten(0, 1)
-        shape = (self.model.sizes.num_latents, len(context), num, self.model.sizes.latent_size)
+    def imagine(self, state: State, contexts: Tensor, num: int, key: Key) -> Tensor:
+        """The means of `num` new observations of each set, [S, num, ...], given its context [S, C]: z is drawn from its
+        prior."""
+        sizes = self.model.sizes
+        shape = (sizes.num_latents, len(contexts), num, sizes.latent_size)
         noise = torch.randn(shape, generator=generator_of(key))
         with torch.no_grad():
-            found = self.model.imagine(state.params, context, noise, by_averages(state.params, state.running))
-        return found.unflatten(0, (*seen.counts.shape, num))
+            found = self.model.imagine(state.params, contexts, noise, by_averages(state.params, state.running))
+        return found.unflatten(0, (len(contexts), num))
 
     def _slope(
         self, leaves: Params, batch: Batch, weight: float, generator: torch.Generator, running: Params
     ) -> tuple[Tensor, Params, dict[str, float]]:
         """The gradient [P] of one batch's loss, the moments of its normalisation, and what is to be logged."""
         moments: Params = {}
-        noise = draw_noise(self.model.sizes, *batch.sets.shape[:2], generator)
-        count = batch.sets.shape[0] * batch.sets.shape[1]
+        num_sets, size = batch.sets.shape[:2]
+        noise, count = draw_noise(self.model.sizes, num_sets, size, generator), num_sets * size
         with torch.enable_grad():
             bound, instances, means = self.model.bound(leaves, batch.sets, noise, by_batch(leaves, moments))
             parts = Bound(*(part.sum() / count for part in bound))

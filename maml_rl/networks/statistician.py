@@ -39,7 +39,8 @@ class Sizes:
 class Coder(Protocol):
     """The networks that see observations: their encoder, and the distribution that hidden units decode to."""
 
-    num_features: int
+    @property
+    def num_features(self) -> int: ...
 
     def init(self, generator: torch.Generator, hidden_size: int) -> Params: ...
 
@@ -272,8 +273,8 @@ class PictureCoder:
 
     def _stage(self, before: int, stage: int, last: Kind) -> list[Block]:
         width, more = self._widths[stage], self.num_convolutions - 1
-        kinds: list[Kind] = [*["same"] * more, last]
-        return [Block(kind, before if place == 0 else width, width) for place, kind in enumerate(kinds)]
+        inputs = [before, *[width] * more]
+        return [*(Block("same", each, width) for each in inputs[:-1]), Block(last, inputs[-1], width)]
 
     def init(self, generator: torch.Generator, hidden_size: int) -> Params:
         params = init_blocks(generator, "encoder", self._down)
