@@ -104,7 +104,7 @@ def default_config(env: str, learner: str, preset: Preset = "paper", ways: int =
         return _sinusoid(learner)
     if kind == "density":
         _require_known(preset, preset in DENSITY_ITERATIONS, list(DENSITY_ITERATIONS), env)
-        return _density(learner, DENSITY_ITERATIONS[preset])
+        return _density(learner, preset)
     experiment = _experiment(env)
     method = entry.configs[kind]()
     if isinstance(method, ReinforcementConfig):
@@ -157,14 +157,18 @@ def _sinusoid(learner: str) -> RunConfig:
     )
 
 
-DENSITY_ITERATIONS: dict[Preset, int] = {"paper": 31_250, "fast": 4_000}
+DENSITY_ITERATIONS: dict[Preset, int] = {"paper": 31_250, "fast": 2_000}
 """Iterations on distributions: 50 epochs of 10,000 sets, 16 at once (Edwards and Storkey 2017, section 5.1); or
 minutes."""
 
 
-def _density(learner: str, num_iterations: int) -> RunConfig:
+def _density(learner: str, preset: Preset) -> RunConfig:
     """Settings for distributions: the support and the query of 8 tasks are 16 sets."""
-    method = learner_entry(learner, "density").configs["density"]()
+    method, num_iterations = learner_entry(learner, "density").configs["density"](), DENSITY_ITERATIONS[preset]
+    if preset == "fast" and hasattr(method, "bound"):
+        adam = replace(method.outer.gradient, learning_rate=2e-3, decay="cosine", decay_steps=num_iterations)
+        bound = replace(method.bound, halving_steps=num_iterations // 40)
+        method = replace(method, outer=replace(method.outer, gradient=adam), bound=bound)
     training = TrainingConfig(num_iterations, num_tasks=8, evaluate_every=500, checkpoint_every=500)
     return make_config(DISTRIBUTIONS, learner, method, training=training, evaluation=EvaluationConfig(num_tasks=200))
 

@@ -169,7 +169,8 @@ def test_colour_pictures_and_other_tasks_are_refused_before_anything_is_made(tmp
     write_folders(tmp_path / "data", mode="RGB")
     given = {"learner": NAME, "output_dir": tmp_path / "run", "quiet": True, "num_iterations": 1}
     with pytest.raises(ValueError, match=r"channels must be grey for learner neural-statistician.*--channels grey"):
-        maml_rl.train("images", data_root=str(tmp_path / "data"), ways=3, train_ways=3, image_size=16, **given)
+        sizes = {"ways": 3, "train_ways": 3, "train_shots": 3, "test_queries": 2, "image_size": 16}
+        maml_rl.train("images", data_root=str(tmp_path / "data"), **sizes, **given)
     with pytest.raises(ValueError, match=r"learner neural-statistician takes .*, not regression tasks"):
         maml_rl.train("sinusoid", **given)
     with pytest.raises(ValueError, match=r"learner maml takes .*, not densities of numbers"):
