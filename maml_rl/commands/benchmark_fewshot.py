@@ -218,5 +218,11 @@ def _statistician_modules(network: Any, num_sets: int, size: int) -> list[tuple[
         ),
         (nn.Sequential(*seed, *up, nn.Conv2d(widths[0], 1, 1)), torch.rand(rows, hidden)),
     ]
-    like = torch.channels_last
-    return [(m.to(memory_format=like), x.to(memory_format=like) if x.dim() == 4 else x) for m, x in found]
+    for module, _ in found:
+        for weight in module.parameters():
+            weight.data = _channels_last(weight.data)
+    return [(module, _channels_last(inputs)) for module, inputs in found]
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values

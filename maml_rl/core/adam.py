@@ -70,7 +70,7 @@ def adam_step(theta: Tensor, gradient: Tensor, moments: Moments, config: AdamCon
 def adam_step_over_threads(
     theta: Tensor, gradient: Tensor, moments: Moments, config: AdamConfig, threads: Threads
 ) -> tuple[Tensor, Moments]:
-    """Call `adam_step` on pieces that are spread over threads; every entry moves by itself, so the bits are the same."""
+    """Call `adam_step` on pieces spread over threads; every entry moves by itself, so the bits are the same."""
     columns = (each.split(PIECE) for each in (theta, gradient, moments.first, moments.second))
 
     def of_piece(theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Moments]:
