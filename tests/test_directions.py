@@ -134,6 +134,7 @@ def test_learners_are_named_in_the_table_alone():
     """No room asks which algorithm it has: a learner is known to the table, to presets of environments, which are
     settings of MAML, and to what measures one."""
     learners = {"maml", "reptile", "joint", "prototypical", "matching", "memory", "pixels", "metric"}
+    learners |= {"neural_statistician", "statistic", "number_statistician"}
     importers = {
         each.importer
         for each in IMPORTS

@@ -69,6 +69,8 @@ def settings(data, own_cache):
             given |= {"env": TwoArms, "episodes_per_task": 4, "evaluation.num_tasks": 3, "evaluation.num_steps": 2}
         if kind == "regression":
             given |= {"env": "sinusoid", "evaluation.num_tasks": 3, "evaluation.num_steps": 2}
+        if kind == "density":
+            given |= {"env": "distributions", "evaluation.num_tasks": 3, "num_examples": 20}
         if kind == "pictures":
             given |= {"env": "images", "data_root": str(data), "evaluation.num_tasks": 3, "image_size": 16}
             given |= {"ways": 3, "shots": 1, "train_ways": 3, "queries": 2, "test_queries": 2}
@@ -104,7 +106,7 @@ def test_it_trains_is_evaluated_drawn_and_gives_an_agent(name, kind, settings, t
     given = settings(name, kind)
     run = maml_rl.train(output_dir=tmp_path / "run", **given)
     name = given["learner"]
-    metric = {"reinforcement": "return", "regression": "mse", "pictures": "accuracy"}[kind]
+    metric = {"reinforcement": "return", "regression": "mse", "pictures": "accuracy", "density": "log_density"}[kind]
     assert run.config.learner == name and len(rows(run)) == 4
     assert np.isfinite(run.metrics[f"{metric}_after"]).all()
 

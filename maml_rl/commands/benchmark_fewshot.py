@@ -19,11 +19,12 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.trees import Params
 from maml_rl.experiments.build import picture_spec
 from maml_rl.experiments.config import OMNIGLOT, RunConfig
-from maml_rl.experiments.presets import default_config
+from maml_rl.experiments.presets import Preset, default_config
 from maml_rl.experiments.table import learner_entry
 from maml_rl.learners.entry import Context
 from maml_rl.networks.convnet import EPSILON, NUM_LAYERS, ConvConfig
 from maml_rl.networks.key_memory import Memory, remember
+from maml_rl.networks.statistician import NUM_STAGES
 from maml_rl.runtime import product_threads
 from maml_rl.supervised.classification import Accuracy, EpisodeCollector, EpisodeSource
 from maml_rl.supervised.episodes import Episode, EpisodeStream, gather
@@ -47,8 +48,8 @@ class _Bench(NamedTuple):
         self.learner.meta_step(self.state, self.tasks(count, number), Key(0, TRAINING, number))
 
 
-def _bench(name: str, threads: Threads) -> _Bench:
-    config = default_config(OMNIGLOT, name)
+def _bench(name: str, threads: Threads, preset: Preset = "paper") -> _Bench:
+    config = default_config(OMNIGLOT, name, preset)
     pictures = np.random.default_rng(0).integers(0, 2, (NUM_CLASSES * PER_CLASS, SIDE, SIDE, 1), dtype=np.uint8)
     pictures *= 255
     first = np.arange(0, len(pictures) + 1, PER_CLASS)
@@ -140,6 +141,26 @@ def memory_lookup(repeats: int, threads: Threads) -> dict[str, Any]:
     }
 
 
+def statistician_step(repeats: int, threads: Threads) -> dict[str, Any]:
+    """Measure a meta-step of the Neural Statistician, `--preset fast`, against forward and backward of its networks,
+    made of torch's own modules, each by itself on as many pictures."""
+    bench = _bench("neural-statistician", threads, "fast")
+    num_tasks, (ways, shots, queries) = bench.config.training.num_tasks, bench.stream.size
+    networks = _statistician_modules(bench.config.method.network, num_tasks * ways, shots + queries)
+
+    def plain(number: int) -> None:
+        with product_threads(threads.num_threads):
+            for module, inputs in networks:
+                module(inputs).square().sum().backward()
+
+    seconds = _in_turn({"ours": lambda number: bench.step(num_tasks, number), "plain": plain}, repeats)
+    return {
+        "statistician_step_seconds": statistics.median(seconds["ours"]),
+        "statistician_networks_seconds": statistics.median(seconds["plain"]),
+        "statistician_ratio": _ratio(seconds["ours"], seconds["plain"]),
+    }
+
+
 def _in_turn(rivals: Mapping[str, Callable[[int], Any]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each rival, measured `repeats` times after one turn that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
@@ -187,3 +208,53 @@ def _modules(config: ConvConfig) -> torch.nn.Sequential:
         for before, after in itertools.pairwise(widths)
     ]
     return torch.nn.Sequential(*blocks, torch.nn.Flatten())
+
+
+def _statistician_modules(network: Any, num_sets: int, size: int) -> list[tuple[torch.nn.Module, Tensor]]:
+    """The Neural Statistician's networks and inputs for them: encoder, statistic network, inference network, latent
+    decoder, observation decoder."""
+    nn, coder, sizes = torch.nn, network.coder(SIDE), network.sizes
+    rows, hidden, more = num_sets * size, sizes.hidden_size, network.num_convolutions - 1
+    widths = [network.num_filters * 2**stage for stage in range(NUM_STAGES)]
+    befores, afters = [1, *widths[:-1]], [*widths[1:], widths[-1]]
+
+    def convolutions(before: int, width: int, last: torch.nn.Module) -> list[torch.nn.Module]:
+        inner = [nn.Conv2d(before if i == 0 else width, width, 3, padding=1, bias=False) for i in range(more)]
+        return [layer for each in (*inner, last) for layer in (each, nn.BatchNorm2d(width), nn.ELU())]
+
+    def dense(*sizes: int) -> list[torch.nn.Module]:
+        pairs = itertools.pairwise(sizes)
+        return [layer for a, b in pairs for layer in (nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ELU())]
+
+    down, up = [], []
+    for before, width in zip(befores, widths, strict=True):
+        down += convolutions(before, width, nn.Conv2d(width if more else before, width, 3, 2, 1, bias=False))
+    for stage in reversed(range(NUM_STAGES)):
+        width, before, side = widths[stage], afters[stage], coder.sides[stage]
+        last = nn.ConvTranspose2d(width if more else before, width, 2, 2, bias=False)
+        up += [*convolutions(before, width, last), nn.ZeroPad2d((0, -(side % 2)) * 2)]
+    features, residual = coder.num_features, (hidden,) * sizes.num_hidden
+    seed = [*dense(hidden, features), nn.Unflatten(1, (widths[-1], coder.sides[-1], coder.sides[-1]))]
+    latent = 2 * sizes.latent_size
+    found = [
+        (nn.Sequential(*down), torch.rand(rows, 1, SIDE, SIDE)),
+        (nn.Sequential(*dense(features, hidden)), torch.rand(rows, features)),
+        (
+            nn.Sequential(*dense(*(hidden,) * (1 + sizes.num_pooled)), nn.Linear(hidden, 2 * sizes.context_size)),
+            torch.rand(num_sets, hidden),
+        ),
+        (nn.Sequential(*dense(features, *residual), nn.Linear(hidden, latent)), torch.rand(rows, features)),
+        (
+            nn.Sequential(*dense(sizes.context_size, *residual), nn.Linear(hidden, latent)),
+            torch.rand(num_sets, sizes.context_size),
+        ),
+        (nn.Sequential(*seed, *up, nn.Conv2d(widths[0], 1, 1)), torch.rand(rows, hidden)),
+    ]
+    for module, _ in found:
+        for weight in module.parameters():
+            weight.data = _channels_last(weight.data)
+    return [(module, _channels_last(inputs)) for module, inputs in found]
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values

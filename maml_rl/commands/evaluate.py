@@ -350,6 +350,9 @@ def data_in_words(config: RunConfig, is_judged: bool, protocol: AskedBy) -> str:
         return "the next showing of each class, whose pictures are asked about one by one and then shown"
     if config.kind == "pictures":
         return f"{config.task.test_queries} queries of each class, the same for every step"
+    if config.kind == "density":
+        count = config.task.num_examples
+        return f"{count} numbers per task; adapted on {count} others"
     if config.kind == "regression":
         count = config.task.num_examples
         return f"{count} query examples per task, the same for every step; adapted on {count} others, in every step"

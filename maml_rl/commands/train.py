@@ -22,6 +22,7 @@ from maml_rl.experiments.config import (
     OMNIGLOT,
     Physics,
     RunConfig,
+    kind_of,
     with_outer_step,
 )
 from maml_rl.experiments.environments import full_id
@@ -34,6 +35,7 @@ from maml_rl.experiments.presets import (
     most_ways,
 )
 from maml_rl.experiments.runs import read_config
+from maml_rl.experiments.table import names_for
 from maml_rl.experiments.training import Job, prepare, without_cluster
 from maml_rl.experiments.trust import by_flag, imports_of
 from maml_rl.storage.checkpoint import CheckpointError
@@ -125,7 +127,7 @@ def parse_command(env: str, arguments: list[str], preset: Preset = "paper") -> T
     name = full_id(first.env or env, first.physics)
     chosen = first.preset or preset
     ways, shots = first.ways or 5, first.shots or 1
-    default = default_config(name, first.learner or "maml", chosen, ways, shots)
+    default = default_config(name, first.learner or names_for(kind_of(name))[0], chosen, ways, shots)
     if first.outer_step is not None:
         default = with_outer_step(default, first.outer_step)
     command = _parsed(default, arguments, name, chosen)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from maml_rl.core.lift import Threads
 from maml_rl.core.trees import Params, as_leaves, flatten, unflatten
 
 
@@ -66,6 +67,23 @@ def adam_step(theta: Tensor, gradient: Tensor, moments: Moments, config: AdamCon
     root = root_mean_square(second, num_steps + 1, config.beta2, config.epsilon)
     step = config.rate_after(num_steps) * first_unbiased / root
     return theta - step, Moments(first, second, moments.num_steps + 1)
+
+
+def adam_step_over_threads(
+    theta: Tensor, gradient: Tensor, moments: Moments, config: AdamConfig, threads: Threads
+) -> tuple[Tensor, Moments]:
+    """Call `adam_step` on pieces spread over threads; every entry moves by itself, so the bits are the same."""
+    columns = (each.split(PIECE) for each in (theta, gradient, moments.first, moments.second))
+
+    def of_piece(theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Moments]:
+        return adam_step(theta, gradient, Moments(first, second, moments.num_steps), config)
+
+    vectors, moved = zip(*threads.map(of_piece, *columns), strict=True)
+    first, second = (torch.cat([each[part] for each in moved]) for part in (0, 1))
+    return torch.cat(vectors), Moments(first, second, moments.num_steps + 1)
+
+
+PIECE = 100_000  # entries of a vector that one thread moves at once
 
 
 def mean_square(second: Tensor, gradient: Tensor, beta2: float) -> Tensor:

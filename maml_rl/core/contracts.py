@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
+from maml_rl.core.gaussians import Gaussian
 from maml_rl.core.keys import Key
 from maml_rl.core.output_map import OutputMap
 from maml_rl.core.trees import Params, take_tasks
@@ -184,6 +185,26 @@ class SampledModel(Model, Protocol):
 
     def relative_rewards(self, batches: Sequence[Any]) -> list[Tensor]:
         """The tasks' mean rewards less the mean of all rewards, over their standard deviation: [n] for each batch."""
+
+
+@runtime_checkable
+class ModelOfSets(Protocol):
+    """The further functions of a learner with a generative model of sets, which pictures of its beliefs need.
+
+    Axes: S sets of K observations each; H numbers of an instance, C of a context.
+    """
+
+    def instances(self, state: State, observations: Tensor) -> Tensor:
+        """All that a belief needs of each observation: [S, K, ...] to [S, K, H]."""
+
+    def believed(self, state: State, instances: Tensor, kept: Tensor) -> Gaussian:
+        """The posterior of each set's context, [S, C], from the instances where `kept` [S, K] is 1."""
+
+    def about(self, state: State, adapted: Adapted) -> Gaussian:
+        """The posteriors of the contexts of N tasks' sets after adaptation: [N, sets, C]."""
+
+    def imagine(self, state: State, contexts: Tensor, num: int, key: Key) -> Tensor:
+        """Means of `num` new observations of each set, [S, num, ...], given contexts [S, C]."""
 
 
 class Report(NamedTuple):

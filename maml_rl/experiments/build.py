@@ -33,6 +33,7 @@ from maml_rl.supervised.classification import (
     PictureShape,
     PictureSpec,
 )
+from maml_rl.supervised.distributions import DistributionCollector, DistributionSource, LogDensity
 from maml_rl.supervised.episodes import EpisodeStream, data_folder, make_streams
 from maml_rl.supervised.sinusoid import SinusoidCollector, SinusoidSource, SquaredError
 
@@ -175,8 +176,10 @@ def require_learner(config: RunConfig) -> Entry:
 
 
 def num_adaptations(config: RunConfig, entry: Entry) -> int:
-    """The number of adaptations to a task in evaluation: learners that take no steps see given pictures once."""
-    return config.evaluation.num_steps if entry.gradient_steps or config.kind != "pictures" else 1
+    """The number of adaptations to a task in evaluation: learners that take no steps see given pictures or numbers
+    once."""
+    is_given = config.kind in ("pictures", "density")
+    return config.evaluation.num_steps if entry.gradient_steps or not is_given else 1
 
 
 def scored_after(last: int, entry: Entry, config: RunConfig) -> tuple[int, ...]:
@@ -205,6 +208,8 @@ def _make_tasks(
         return _regression(config, device, threads, task_range)
     if task_range is not None:
         raise ValueError(f"task ranges do not apply to {config.env}: leave them out")
+    if config.kind == "density":
+        return _density(config, device, threads)
     return _pictures(config, device, threads)
 
 
@@ -242,6 +247,14 @@ def _regression(
     require_memory(needs.evaluation)
     family = TaskFamily(SinusoidSource(settings), SinusoidCollector(settings, device, threads), SquaredError())
     return _Tasks(family, family, settings, needs)
+
+
+def _density(config: RunConfig, device: torch.device, threads: Threads) -> _Tasks:
+    needs = footprint.distributions(config)
+    require_memory(needs.evaluation)
+    collector = DistributionCollector(config.task, device, threads)
+    family = TaskFamily(DistributionSource(config.task), collector, LogDensity())
+    return _Tasks(family, family, config.task, needs)
 
 
 def _pictures(config: RunConfig, device: torch.device, threads: Threads) -> _Tasks:

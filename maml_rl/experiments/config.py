@@ -17,11 +17,12 @@ from maml_rl.experiments.table import learner_entry, names_for
 from maml_rl.learners.entry import Entry, Kind
 from maml_rl.policies.scale import ObservationScale
 from maml_rl.sampling.local import MAX_WORKERS, SamplingConfig
+from maml_rl.supervised.distributions import DistributionConfig
 from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.supervised.sinusoid import SinusoidConfig
 from maml_rl.training.trainer import TrainingConfig
 
-SINUSOID, OMNIGLOT, IMAGES = "sinusoid", "omniglot", "images"
+SINUSOID, OMNIGLOT, IMAGES, DISTRIBUTIONS = "sinusoid", "omniglot", "images", "distributions"
 
 Physics = Literal["rllab", "gym"]
 
@@ -55,12 +56,13 @@ class EpisodeEvaluationConfig(EvaluationConfig):
             raise ValueError(f"evaluation.episodes_per_task must be at least 1, got {self.episodes_per_task}")
 
 
-TaskConfig = EnvironmentConfig | SinusoidConfig | EpisodeConfig
+TaskConfig = EnvironmentConfig | SinusoidConfig | EpisodeConfig | DistributionConfig
 
 TASKS: dict[Kind, tuple[type[Any], type[EvaluationConfig], str]] = {
     "reinforcement": (EnvironmentConfig, EpisodeEvaluationConfig, ""),
     "regression": (SinusoidConfig, EvaluationConfig, "sinusoid"),
     "pictures": (EpisodeConfig, EvaluationConfig, ""),
+    "density": (DistributionConfig, EvaluationConfig, "distributions"),
 }
 """For each kind of task: the type of its settings, that of its evaluation, and the prefix of the task's flags."""
 
@@ -74,6 +76,8 @@ def kind_of(env: str) -> Kind:
     """The kind of tasks that a name stands for."""
     if env == SINUSOID:
         return "regression"
+    if env == DISTRIBUTIONS:
+        return "density"
     return "pictures" if env in (OMNIGLOT, IMAGES) else "reinforcement"
 
 
@@ -83,7 +87,8 @@ class RunConfig:
 
     env: str
     """A registered Gymnasium id of a task environment, a short name such as AntVel or Navigation2D, a class of your own
-    as module:Class, "sinusoid", "omniglot", or "images" for few-shot classification of pictures of your own."""
+    as module:Class, "sinusoid", "omniglot", "distributions", or "images" for few-shot classification of your own
+    pictures."""
     learner: str
     """Learning algorithm."""
     seed: int = 1

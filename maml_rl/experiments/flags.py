@@ -10,18 +10,27 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from maml_rl.experiments.config import OMNIGLOT, SINUSOID, RunConfig, config_type, outer_steps, with_outer_step
+from maml_rl.experiments.config import (
+    DISTRIBUTIONS,
+    OMNIGLOT,
+    SINUSOID,
+    RunConfig,
+    config_type,
+    outer_steps,
+    with_outer_step,
+)
 from maml_rl.experiments.table import LEARNERS
 from maml_rl.learners.entry import Kind
 
 Setting = tuple[str, ...]
 """Path of a setting in the config: ("method", "inner", "num_steps")."""
 
-ENVS: dict[Kind, str] = {"reinforcement": "any", "regression": SINUSOID, "pictures": OMNIGLOT}
+ENVS: dict[Kind, str] = {"reinforcement": "any", "regression": SINUSOID, "pictures": OMNIGLOT, "density": DISTRIBUTIONS}
 TASKS_IN_WORDS: dict[Kind, str] = {
     "reinforcement": "task environments",
     "regression": f"--env {SINUSOID}",
     "pictures": "few-shot classification",
+    "density": f"--env {DISTRIBUTIONS}",
 }
 """Words for each kind of tasks, in messages about flags that only runs of that kind have."""
 
@@ -163,6 +172,8 @@ def uses(config: RunConfig) -> list[Use]:
             learner,
         )
         use("method.inner.num_steps", config.learner != "joint", "learners that adapt in training", learner)
+    if config.kind == "density":
+        use("evaluation.num_steps", False, "learners that take gradient steps on a task", learner)
     outer = getattr(method, "outer", None)
     if outer is not None and outer.step in ("gradient", "proximal"):
         is_plain = outer.step == "gradient"

@@ -70,6 +70,16 @@ def sinusoid(config: RunConfig) -> Needs:
     )
 
 
+def distributions(config: RunConfig) -> Needs:
+    def needs(num_tasks: int, setting: str) -> list[Part]:
+        numbers = num_tasks * config.task.num_examples * 2 * FLOAT  # of support and query
+        return [Part("numbers", numbers, f"lower {setting} or distributions.num_examples")]
+
+    return Needs(
+        needs(config.evaluation.num_tasks, "evaluation.num_tasks"), needs(config.training.num_tasks, "num_tasks")
+    )
+
+
 def few_shot(config: RunConfig, num_channels: int) -> Needs:
     network_config, episodes = getattr(config.method, "network", ConvConfig(num_filters=1, norm="none")), config.task
     filters = network_config.num_filters

@@ -23,6 +23,7 @@ from maml_rl.experiments.environments import (
     needs_backend,
     require_film,
 )
+from maml_rl.experiments.imagination import CONTEXTS, DENSITIES, IMAGINED, SUMMARY, beliefs, imagination
 from maml_rl.experiments.runs import Trained
 from maml_rl.pictures.backend import NO_BACKEND, DrawingError
 from maml_rl.pictures.episode_sheet import Sheet, episode_sheet
@@ -56,7 +57,10 @@ from maml_rl.supervised.sinusoid import Examples as RegressionExamples
 
 PICTURE_HEIGHT, PICTURE_WIDTH = 240, 320  # of a robot [pixels]
 MAX_GIF_BYTES = 2_000_000
-PLOTS = ("learning_curve.png", "adaptation_curve.png", "curves.png", "paths.png", "episodes.png")
+PLOTS = (
+    "learning_curve.png", "adaptation_curve.png", "curves.png", "paths.png", "episodes.png",
+    IMAGINED, SUMMARY, DENSITIES, CONTEXTS,
+)  # fmt: skip
 FILMS = ("adaptation.gif", "adaptation.mp4", "tasks.mp4")
 SHOWN_STEPS = (0, 1, 5, 10)  # of the sinusoid's curves
 
@@ -113,6 +117,12 @@ def draw_all(shown: Shown, run: Path, folder: Path, options: Options) -> list[Pa
     if kind == "pictures":
         chosen = _spread(shown.curve.per_task[-1], options.num_shown)
         _say(made, episode_sheets(shown, chosen, folder / "episodes.png"))
+        for path in imagination(shown.trained, shown.subject, folder):
+            _say(made, path)
+        return made
+    if kind == "density":
+        for path in beliefs(shown.trained, shown.stages, shown.subject, folder):
+            _say(made, path)
         return made
     chosen = shown.ranked(options.num_shown)
     if kind == "regression":

@@ -11,6 +11,7 @@ from maml_rl.core.outer.choice import TrustRegionOuter
 from maml_rl.core.outer.trust_region import TrustRegionConfig
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.experiments.config import (
+    DISTRIBUTIONS,
     IMAGES,
     SINUSOID,
     EnvironmentConfig,
@@ -101,6 +102,9 @@ def default_config(env: str, learner: str, preset: Preset = "paper", ways: int =
     if kind == "regression":
         _require_known(preset, preset == "paper", _environments_with(preset), SINUSOID)
         return _sinusoid(learner)
+    if kind == "density":
+        _require_known(preset, preset in DENSITY_ITERATIONS, list(DENSITY_ITERATIONS), env)
+        return _density(learner, preset)
     experiment = _experiment(env)
     method = entry.configs[kind]()
     if isinstance(method, ReinforcementConfig):
@@ -152,6 +156,22 @@ def _sinusoid(learner: str) -> RunConfig:
         training=TrainingConfig(num_iterations=70_000, num_tasks=25, evaluate_every=1000, checkpoint_every=1000),
         evaluation=EvaluationConfig(num_tasks=600, num_steps=10),
     )
+
+
+DENSITY_ITERATIONS: dict[Preset, int] = {"paper": 31_250, "fast": 2_000}
+"""Iterations on distributions: 50 epochs of 10,000 sets, 16 at once (Edwards and Storkey 2017, section 5.1); or
+minutes."""
+
+
+def _density(learner: str, preset: Preset) -> RunConfig:
+    """Settings for distributions: the support and the query of 8 tasks are 16 sets."""
+    method, num_iterations = learner_entry(learner, "density").configs["density"](), DENSITY_ITERATIONS[preset]
+    if preset == "fast" and hasattr(method, "bound"):
+        adam = replace(method.outer.gradient, learning_rate=2e-3, decay="cosine", decay_steps=num_iterations)
+        bound = replace(method.bound, halving_steps=num_iterations // 40)
+        method = replace(method, outer=replace(method.outer, gradient=adam), bound=bound)
+    training = TrainingConfig(num_iterations, num_tasks=8, evaluate_every=500, checkpoint_every=500)
+    return make_config(DISTRIBUTIONS, learner, method, training=training, evaluation=EvaluationConfig(num_tasks=200))
 
 
 def _pictures(env: str, learner: str, preset: Preset, ways: int, shots: int) -> RunConfig:

@@ -95,10 +95,15 @@ FEW_SHOT_PUBLISHED = {
     ("memory", 5, 5): 0.996,
     ("memory", 20, 1): 0.950,
     ("memory", 20, 5): 0.986,
+    ("neural-statistician", 5, 1): 0.981,
+    ("neural-statistician", 5, 5): 0.995,
+    ("neural-statistician", 20, 1): 0.932,
+    ("neural-statistician", 20, 5): 0.981,
 }
 """Accuracy on Omniglot by (learner, ways, shots), each with the splits and the normalisation of its authors.
 
 MAML: Finn et al. 2017, table 1. First-order MAML and Reptile (without transduction): Nichol et al. 2018 (v3), table 2.
 Prototypical Networks: Snell et al. 2017, table 1, and Matching Networks (cosine, without fine-tuning) as quoted there.
 Memory module: Kaiser et al. 2017, by showings, as quoted by Finn et al. 2017, table 1.
+Neural Statistician: Edwards and Storkey 2017, table 1.
 """

@@ -62,9 +62,13 @@ def load_checkpoint(run: Path, which: WhichCheckpoint) -> Checkpoint:
     return load(run / "checkpoints")
 
 
+FIRST_LAYERS = ("params/conv0.weight", "params/encoder.0.weight")
+"""Names of networks' first convolutions, [filters, channels, 3, 3]."""
+
+
 def with_channels(config: RunConfig, state: dict[str, Tensor]) -> RunConfig:
     """The settings with the channels that the run's network takes: grey or colour."""
-    first = state.get("params/conv0.weight")  # [filters, channels, 3, 3]; nothing where nothing was learned
+    first = next((state[name] for name in FIRST_LAYERS if name in state), None)  # nothing where nothing was learned
     if config.kind != "pictures" or first is None:
         return config
     images = dataclasses.replace(config.task.images, channels="grey" if first.shape[1] == 1 else "colour")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maml_rl.learners import joint, maml, matching, memory, pixels, prototypical, reptile
+from maml_rl.learners import joint, maml, matching, memory, neural_statistician, pixels, prototypical, reptile
 from maml_rl.learners.entry import Entry, Kind
 
 LEARNERS: dict[str, Entry] = {
@@ -19,6 +19,7 @@ LEARNERS: dict[str, Entry] = {
         prototypical.ENTRY,
         matching.ENTRY,
         memory.ENTRY,
+        neural_statistician.ENTRY,
         pixels.ENTRY,
     )
 }
@@ -58,4 +59,5 @@ IN_WORDS: dict[Kind, str] = {
     "reinforcement": "episodes of an environment",
     "regression": "regression tasks (--env sinusoid)",
     "pictures": "few-shot episodes of pictures (--env omniglot or images)",
+    "density": "densities of numbers (--env distributions)",
 }

@@ -13,8 +13,8 @@ from maml_rl.core.lift import Threads
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.supervised.episodes import EpisodeConfig
 
-Kind = Literal["reinforcement", "regression", "pictures"]
-"""Kinds of tasks: episodes of an environment; sinusoids; few-shot classification of pictures."""
+Kind = Literal["reinforcement", "regression", "pictures", "density"]
+"""Kinds of tasks: episodes of an environment; sinusoids; few-shot classification of pictures; densities of numbers."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Context:
     num_adaptations: int  # at test
     threads: Threads
     device: torch.device
-    details: Any  # reinforcement: PolicySpec; regression: SinusoidConfig; pictures: PictureSpec
+    details: Any  # reinforcement: PolicySpec; pictures: PictureSpec; others: the settings of the tasks
 
 
 class Protocol(NamedTuple):

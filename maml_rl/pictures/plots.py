@@ -19,7 +19,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#6B6B6B"
 MOST_TICKS = 12
 MOST_INSIDE = 4  # curves whose legend fits among them; the legend of more is put beside the axes
-METRIC_LABELS = {"return": "return [reward per episode]", "mse": "mean squared error", "accuracy": "accuracy"}
+METRIC_LABELS = {
+    "return": "return [reward per episode]",
+    "mse": "mean squared error",
+    "accuracy": "accuracy",
+    "log_density": "log-density of a new number [nats]",
+}
 
 
 class LabelledCurve(NamedTuple):

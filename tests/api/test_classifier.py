@@ -20,7 +20,7 @@ from maml_rl.supervised.episodes import Examples
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-LEARNERS = ("maml", "reptile", "joint", "prototypical", "matching", "memory", "pixels")
+LEARNERS = ("maml", "reptile", "joint", "prototypical", "matching", "memory", "neural-statistician", "pixels")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def train_run(pictures, tmp_path):
         flags += ["--learner", learner, "--num-iterations", "20", "--evaluate-every", "0", "--num-threads", "1"]
         flags += ["--ways", "3", "--num-tasks", "2", "--queries", "2", "--test-queries", "2"]
         flags += ["--output-dir", str(folder)]
-        flags += ["--train-ways", "6"] if learner in ("prototypical", "matching") else []
+        flags += ["--train-ways", "6"] if learner in ("prototypical", "matching", "neural-statistician") else []
         flags += ["--train-shots", "3"] if learner == "reptile" else []
         flags += ["--rotations", "classes", "--invert"]  # more classes to learn from, and ink 1
         assert train_omniglot([*flags, *more]) == 0

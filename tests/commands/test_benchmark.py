@@ -1,6 +1,7 @@
 """The benchmark command on tiny settings: what it prints, how its numbers hang together, what it refuses."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -53,6 +54,20 @@ def test_few_shot_learners_are_put_beside_plain_code(capsys):
     assert 0.0 < result["loading_share"] < 1.0
     share = result["memory_lookup_seconds"] / result["memory_step_seconds"]
     assert result["memory_keys"] == 8192 and result["memory_lookup_share"] == pytest.approx(share)
+    ratio = result["statistician_step_seconds"] / result["statistician_networks_seconds"]
+    assert result["statistician_ratio"] == pytest.approx(ratio)
+
+
+def test_the_statistician_s_plain_modules_have_its_weights_and_see_as_many_pictures():
+    bench = benchmark_fewshot._bench("neural-statistician", Threads(1), "fast")
+    found = benchmark_fewshot._statistician_modules(bench.config.method.network, 32, 5)
+    own, plain = (
+        Counter(tuple(value.shape) for value in values if value.dim() == 4)
+        for values in (bench.state.params.values(), [p for module, _ in found for p in module.parameters()])
+    )
+    assert own == plain
+    pictures, logits = found[0][1], found[-1][0](found[-1][1])
+    assert len(pictures) == len(logits) == 160 and logits.shape == pictures.shape
 
 
 def test_the_plain_loop_s_sums_are_ours():

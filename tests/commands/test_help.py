@@ -15,12 +15,12 @@ import pytest
 from maml_rl.api.settings import with_settings
 from maml_rl.commands import benchmark, check_env, compare, evaluate, leaderboard, main, train, visualize
 from maml_rl.commands.command_line import parse
-from maml_rl.experiments.config import OMNIGLOT, SINUSOID
+from maml_rl.experiments.config import DISTRIBUTIONS, OMNIGLOT, SINUSOID
 from maml_rl.experiments.flags import flags_of
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.table import names_for
 
-ENVS = {"reinforcement": train.MAIN_ENV, "regression": SINUSOID, "pictures": OMNIGLOT}
+ENVS = {"reinforcement": train.MAIN_ENV, "regression": SINUSOID, "pictures": OMNIGLOT, "density": DISTRIBUTIONS}
 TRAININGS = [(env, learner) for kind, env in ENVS.items() for learner in names_for(kind)]
 
 
@@ -129,8 +129,9 @@ def test_training_shows_the_flags_of_its_task_and_learner_and_no_others(env, lea
 
 
 def test_flags_of_other_kinds_are_not_shown():
-    shown = {kind: flags_shown(env, "maml") for kind, env in ENVS.items()}
+    shown = {kind: flags_shown(env, names_for(kind)[0]) for kind, env in ENVS.items()}
     own = {"reinforcement": "--horizon", "regression": "--sinusoid.num-examples", "pictures": "--ways"}
+    own |= {"density": "--distributions.num-examples"}
     for kind, flag in own.items():
         assert [name for name, flags in shown.items() if flag in flags] == [kind]
     assert "--inner.num-steps" in shown["pictures"]
@@ -139,8 +140,9 @@ def test_flags_of_other_kinds_are_not_shown():
 
 @pytest.mark.parametrize(("kind", "env"), ENVS.items())
 def test_training_names_the_learners_of_its_tasks(kind, env):
-    text = next(" ".join(text) for flag, text in entries(help_of((env, "maml"))) if flag.startswith("--learner"))
-    assert text == f"Learning algorithm: {', '.join(names_for(kind))}. (default: maml)"
+    first = names_for(kind)[0]
+    text = next(" ".join(text) for flag, text in entries(help_of((env, first))) if flag.startswith("--learner"))
+    assert text == f"Learning algorithm: {', '.join(names_for(kind))}. (default: {first})"
 
 
 def value_at(config, path):

@@ -220,8 +220,9 @@ def test_all_learners_are_asked_the_same_and_reptile_s_steps_end_with_its_budget
     command = LeaderboardCommand(tmp_path, num_iterations=70, minutes=3.0)
     assert list(command.learners) == names_for("pictures")
     configs = {learner: learner_config(learner, command) for learner in command.learners}
-    sizes = {(c.task.ways, c.task.shots, c.task.test_rotations, c.task.images) for c in configs.values()}
+    sizes = {(c.task.ways, c.task.shots, c.task.test_rotations, c.task.images.image_size) for c in configs.values()}
     assert len(sizes) == 1
+    assert {name for name, c in configs.items() if c.task.images.resize != "nearest"} == {"neural-statistician"}
     assert {c.training.max_minutes for c in configs.values()} == {3.0}
     assert {c.training.num_iterations for name, c in configs.items() if name != "pixels"} == {70}
     assert configs["reptile"].method.outer.reptile.decay_steps == 70 and configs["pixels"].training.num_iterations == 0

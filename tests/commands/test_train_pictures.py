@@ -106,7 +106,7 @@ def test_the_fast_preset_is_what_holds_where_nothing_is_said(learner, data, tmp_
     if learner != "memory":  # whose paper has another encoder
         assert config.method.network.norm == paper.method.network.norm
     assert config.training.num_tasks == 2  # what is said holds
-    if hasattr(config.method, "inner"):
+    if LEARNERS[learner].gradient_steps:
         inner = config.method.inner
         assert inner.only == paper.method.inner.only
         assert inner.step_size == 0.4 and inner.test_step_sizes(config.evaluation.num_steps) == (0.4,) * 3

@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from maml_rl.core.adam import AdamConfig, adam_step, begin_descent, descend, init_moments
+from maml_rl.core.adam import (
+    AdamConfig,
+    Moments,
+    adam_step,
+    adam_step_over_threads,
+    begin_descent,
+    descend,
+    init_moments,
+)
+from maml_rl.core.lift import Threads
 
 
 def vector(*values):
@@ -81,3 +90,18 @@ def test_a_step_is_taken_at_the_rate_that_is_left():
     first, moments = adam_step(vector(0.0), vector(2.0), init_moments(vector(0.0)), config)
     second, _ = adam_step(first, vector(2.0), moments, config)
     assert (second - first).item() / first.item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_pieces_on_threads_move_as_the_whole(num_threads):
+    generator = torch.Generator().manual_seed(0)
+    theta, gradient, first = (torch.randn(250_001, generator=generator) for _ in range(3))
+    moments = Moments(first, first.square(), torch.tensor(4))
+    threads = Threads(num_threads)
+    try:
+        found = adam_step_over_threads(theta, gradient, moments, AdamConfig(), threads)
+    finally:
+        threads.close()
+    expected = adam_step(theta, gradient, moments, AdamConfig())
+    assert torch.equal(found[0], expected[0])
+    assert all(torch.equal(one, other) for one, other in zip(found[1], expected[1], strict=True))

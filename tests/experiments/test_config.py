@@ -26,7 +26,7 @@ from maml_rl.policies.scale import ObservationScale
 from maml_rl.training.trainer import TrainingConfig
 
 VEL = "maml/HalfCheetahVel-rllab-v0"
-ENVS = {"reinforcement": VEL, "regression": "sinusoid", "pictures": "omniglot"}
+ENVS = {"reinforcement": VEL, "regression": "sinusoid", "pictures": "omniglot", "density": "distributions"}
 PAIRS = [(name, kind) for name, entry in LEARNERS.items() for kind in entry.kinds]
 
 

@@ -11,7 +11,7 @@ from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.table import LEARNERS
 
 VEL = "maml/HalfCheetahVel-rllab-v0"
-ENVS = {"reinforcement": VEL, "regression": "sinusoid", "pictures": "omniglot"}
+ENVS = {"reinforcement": VEL, "regression": "sinusoid", "pictures": "omniglot", "density": "distributions"}
 PAIRS = [(name, kind) for name, entry in LEARNERS.items() for kind in entry.kinds]
 
 

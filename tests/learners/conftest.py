@@ -20,10 +20,11 @@ from maml_rl.core.outer.choice import GradientOuter, ReptileOuter
 from maml_rl.core.outer.reptile import ReptileConfig
 from maml_rl.experiments.build import picture_spec
 from maml_rl.experiments.table import LEARNERS
-from maml_rl.learners import joint, matching, memory, metric, pixels, reptile
+from maml_rl.learners import joint, matching, memory, metric, neural_statistician, pixels, reptile
 from maml_rl.learners.entry import Context
 from maml_rl.learners.maml import PicturesConfig
 from maml_rl.networks.convnet import ConvConfig, NormPolicy
+from maml_rl.networks.statistician import Sizes
 from maml_rl.supervised.classification import Accuracy, EpisodeCollector, EpisodeSource, query_of, support_of
 from maml_rl.supervised.episodes import EpisodeSize, EpisodeStream, Examples
 from maml_rl.supervised.images import ImageSet
@@ -31,7 +32,7 @@ from maml_rl.supervised.images import ImageSet
 SIZE, PER_CLASS, NUM_TRAIN, NUM_TEST = 16, 8, 30, 15
 GRADIENT = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "joint")
 METRIC = ("prototypical", "matching", "full-context")
-NAMES = (*GRADIENT, *METRIC, "memory", "pixels")
+NAMES = (*GRADIENT, *METRIC, "memory", "neural-statistician", "pixels")
 KEY = Key(0, EVALUATION, 0)
 
 INNER = {
@@ -99,6 +100,9 @@ def config_of(name: str, norm: NormPolicy | None) -> Any:
         settings = memory.MemoryConfig(size=256, key_size=32, dropout=0.0, examples_per_step=0)
         network = ConvConfig("pooled", 16, norm="none" if norm == "none" else "running")
         return memory.Config(OUTER, settings, network)
+    if name == "neural-statistician":
+        network = neural_statistician.NetworkConfig(8, 2, Sizes(context_size=32, hidden_size=64))
+        return neural_statistician.Config(OUTER, network)
     if name in METRIC:
         network = ConvConfig("pooled", 16, norm=norm or "running")
         if name == "prototypical":
