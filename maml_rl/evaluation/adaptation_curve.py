@@ -13,6 +13,7 @@ from torch import Tensor
 from maml_rl.core.contracts import TaskSource
 from maml_rl.core.inner import MAX_STEPS
 from maml_rl.core.keys import EVALUATION, TASKS, Key
+from maml_rl.evaluation.calibration import Reliability
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class EvaluationConfig:
 
     num_tasks: int = 20  # Tasks, drawn once, so that every evaluation has the same.
     num_steps: int = 3  # Adaptations to each task: gradient steps, or batches of episodes.
-    num_draws: int = 1  # Actors drawn from a posterior on given data, whose scores are averaged.
+    num_draws: int = 1  # Actors drawn from a posterior on given data, whose predictions are combined.
     seed: int = 0  # Seed of evaluation tasks and episodes, independent of the training seed.
 
     def __post_init__(self) -> None:
@@ -48,6 +49,8 @@ class AdaptationCurve(NamedTuple):
     labels: Sequence[int] = ()  # numbers of gradient steps, or of adaptations where steps do not distinguish rows
     gradient_steps: Sequence[int] = ()  # on each task
     used: Sequence[int] = ()  # episodes or examples that each task was adapted to
+    nll: Tensor | None = None  # as per_task: negative log-likelihood of the targets [nats], of distributions over them
+    reliability: Sequence[Reliability] = ()  # [R] of the same predictions, over all tasks
 
     @property
     def steps(self) -> Sequence[int]:
@@ -60,6 +63,16 @@ class AdaptationCurve(NamedTuple):
             self._replace(metric=name, per_task=rows, higher_is_better=True) for name, rows in self.further.items()
         ]
         return [self, *others]
+
+    @property
+    def likelihood(self) -> AdaptationCurve | None:
+        """The curve of the negative log-likelihood, where predictions are distributions."""
+        return None if self.nll is None else self._replace(metric="nll", per_task=self.nll, higher_is_better=False)
+
+    @property
+    def calibration_error(self) -> list[float]:
+        """The expected calibration error in each row; empty where predictions are no distributions."""
+        return [each.error for each in self.reliability]
 
     @property
     def mean(self) -> list[float]:

@@ -32,6 +32,7 @@ from maml_rl.supervised.classification import (
 )
 from maml_rl.supervised.episodes import EpisodeStream, data_folder, make_streams
 from maml_rl.supervised.sinusoid import SinusoidCollector, SinusoidSource, SquaredError
+from maml_rl.supervised.sinusoid_or_line import SinusoidOrLineConfig, SinusoidOrLineSource
 
 PICTURES_AT_ONCE = 1000
 """The most pictures in episodes that are evaluated together, to limit memory."""
@@ -219,7 +220,10 @@ def _regression(
         settings = dataclasses.replace(settings, amplitude_range=task_range)
     needs = footprint.sinusoid(config)
     require_memory(needs.evaluation)
-    family = TaskFamily(SinusoidSource(settings), SinusoidCollector(settings, device, threads), SquaredError())
+    has_lines = isinstance(settings, SinusoidOrLineConfig)
+    source = SinusoidOrLineSource(settings) if has_lines else SinusoidSource(settings)
+    collector, measure = SinusoidCollector(settings, device, threads), SquaredError(settings.noise_std)
+    family = TaskFamily(source, collector, measure)
     return _Tasks(family, family, settings, needs)
 
 

@@ -19,9 +19,10 @@ from maml_rl.policies.scale import ObservationScale
 from maml_rl.sampling.local import MAX_WORKERS, SamplingConfig
 from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.supervised.sinusoid import SinusoidConfig
+from maml_rl.supervised.sinusoid_or_line import SinusoidOrLineConfig
 from maml_rl.training.trainer import TrainingConfig
 
-SINUSOID, OMNIGLOT, IMAGES = "sinusoid", "omniglot", "images"
+SINUSOID, SINUSOID_OR_LINE, OMNIGLOT, IMAGES = "sinusoid", "sinusoid-or-line", "omniglot", "images"
 
 Physics = Literal["rllab", "gym"]
 
@@ -67,7 +68,7 @@ TASKS: dict[Kind, tuple[type[Any], type[EvaluationConfig], str]] = {
 
 def kind_of(env: str) -> Kind:
     """The kind of tasks that a name stands for."""
-    if env == SINUSOID:
+    if env in (SINUSOID, SINUSOID_OR_LINE):
         return "regression"
     return "pictures" if env in (OMNIGLOT, IMAGES) else "reinforcement"
 
@@ -78,7 +79,8 @@ class RunConfig:
 
     env: str
     """A registered Gymnasium id of a task environment, a short name such as AntVel or Navigation2D, a class of your own
-    as module:Class, "sinusoid", "omniglot", or "images" for few-shot classification of pictures of your own."""
+    as module:Class, "sinusoid", "sinusoid-or-line", "omniglot", or "images" for few-shot classification of pictures of
+    your own."""
     learner: str
     """Learning algorithm."""
     seed: int = 1
@@ -129,18 +131,20 @@ class RunConfig:
         return dataclasses.replace(self, task=dataclasses.replace(self.task, sampling=sampling))
 
 
-def config_type(kind: Kind, method: type[Any]) -> type[RunConfig]:
+def config_type(env: str, method: type[Any]) -> type[RunConfig]:
     """RunConfig with the settings of one kind of task and one learner, from which a command line is made."""
-    if (kind, method) not in _made_types:
-        _made_types[kind, method] = _make_type(kind, method)
-    return _made_types[kind, method]
+    kind = kind_of(env)
+    task = SinusoidOrLineConfig if env == SINUSOID_OR_LINE else TASKS[kind][0]
+    if (task, method) not in _made_types:
+        _made_types[task, method] = _make_type(kind, task, method)
+    return _made_types[task, method]
 
 
-_made_types: dict[tuple[Kind, Any], type[RunConfig]] = {}  # configs are equal only if their types are one
+_made_types: dict[tuple[Any, Any], type[RunConfig]] = {}  # configs are equal only if their types are one
 
 
-def _make_type(kind: Kind, method: type[Any]) -> type[RunConfig]:
-    task, evaluation, prefix = TASKS[kind]
+def _make_type(kind: Kind, task: type[Any], method: type[Any]) -> type[RunConfig]:
+    _, evaluation, prefix = TASKS[kind]
     learners = f"Learning algorithm: {', '.join(names_for(kind))}."
     return dataclasses.make_dataclass(
         "RunConfig",
@@ -158,7 +162,7 @@ def _make_type(kind: Kind, method: type[Any]) -> type[RunConfig]:
 
 def make_config(env: str, learner: str, method: Any, **settings: Any) -> RunConfig:
     """A config of the kind of `env` and of the learner whose settings are `method`."""
-    return config_type(kind_of(env), type(method))(env=env, learner=learner, method=method, **settings)
+    return config_type(env, type(method))(env=env, learner=learner, method=method, **settings)
 
 
 def outer_steps(config: RunConfig) -> list[str]:

@@ -13,6 +13,7 @@ from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.experiments.config import (
     IMAGES,
     SINUSOID,
+    SINUSOID_OR_LINE,
     EnvironmentConfig,
     EpisodeEvaluationConfig,
     RunConfig,
@@ -99,8 +100,8 @@ def default_config(env: str, learner: str, preset: Preset = "paper", ways: int =
     if kind == "pictures":
         return _pictures(env, learner, preset, ways, shots)
     if kind == "regression":
-        _require_known(preset, preset == "paper", _environments_with(preset), SINUSOID)
-        return _sinusoid(learner)
+        _require_known(preset, preset == "paper", _environments_with(preset), env)
+        return _sinusoid(learner) if env == SINUSOID else _sinusoid_or_line(learner)
     experiment = _experiment(env)
     method = entry.configs[kind]()
     if isinstance(method, ReinforcementConfig):
@@ -141,7 +142,8 @@ def _kin(base: Any, own: Any, plain: Any) -> Any:
 def _sinusoid(learner: str) -> RunConfig:
     """Settings for sinusoids, with the inner step of the published command, not of the paper's text
     (docs/findings.md)."""
-    method = learner_entry(learner, "regression").configs["regression"]()
+    entry = learner_entry(learner, "regression")
+    method = entry.configs["regression"]()
     if hasattr(method, "inner"):
         method = replace(method, inner=replace(method.inner, step_size=0.001))
     return make_config(
@@ -149,8 +151,19 @@ def _sinusoid(learner: str) -> RunConfig:
         learner,
         method,
         training=TrainingConfig(num_iterations=70_000, num_tasks=25, evaluate_every=1000, checkpoint_every=1000),
-        evaluation=EvaluationConfig(num_tasks=600, num_steps=10),
+        evaluation=EvaluationConfig(num_tasks=600, num_steps=10, num_draws=10 if entry.draws else 1),
     )
+
+
+def _sinusoid_or_line(learner: str) -> RunConfig:
+    """Settings for sinusoids and lines: five steps, which fit five points."""
+    config = _sinusoid(learner)
+    method = config.method
+    if hasattr(method, "inner"):
+        method = replace(method, inner=replace(method.inner, num_steps=5, step_size=0.01))
+    training = replace(config.training, num_iterations=30_000)
+    evaluation = replace(config.evaluation, num_steps=5)
+    return make_config(SINUSOID_OR_LINE, learner, method, training=training, evaluation=evaluation)
 
 
 def _pictures(env: str, learner: str, preset: Preset, ways: int, shots: int) -> RunConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maml_rl.learners import joint, maml, matching, pixels, prototypical, reptile
+from maml_rl.learners import joint, maml, matching, pixels, platipus, prototypical, reptile
 from maml_rl.learners.entry import Entry, Kind
 
 LEARNERS: dict[str, Entry] = {
@@ -17,6 +17,7 @@ LEARNERS: dict[str, Entry] = {
         prototypical.ENTRY,
         matching.ENTRY,
         pixels.ENTRY,
+        platipus.ENTRY,
     )
 }
 

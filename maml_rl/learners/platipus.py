@@ -1,0 +1,451 @@
+"""Probabilistic MAML, PLATIPUS (Finn, Xu and Levine 2018): MAML that begins with draws of the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import tyro
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from maml_rl.core.acting import Answered
+from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
+from maml_rl.core.clock import Clock
+from maml_rl.core.contracts import Actor, Collector, Measure, Model, Report
+from maml_rl.core.gaussians import Gaussian, kl
+from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt_tasks, scale, subtract
+from maml_rl.core.keys import INITIALISATION, Key
+from maml_rl.core.lift import Threads
+from maml_rl.core.objective import descend
+from maml_rl.core.outer.choice import GradientOuter
+from maml_rl.core.statistics import spread
+from maml_rl.core.trees import (
+    Params,
+    as_leaves,
+    device_of,
+    flatten,
+    map_params,
+    num_tasks,
+    stack,
+    take_tasks,
+    to_device,
+    unflatten,
+)
+from maml_rl.learners import maml
+from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.networks.convnet import ConvConfig
+
+DRAWS = 2**32 - 3
+"""Place below a key and a task for the draw of that task's parameters."""
+
+
+@dataclass(frozen=True)
+class PosteriorConfig:
+    """Settings of the distributions over a task's parameters before its gradient steps."""
+
+    num_draws: int = 4  # Draws of each task's parameters in an outer update.
+    kl_weight: float = 1.0
+    """Weight of the divergence between the two distributions against the sum of the queries' negative log-likelihoods;
+    1 gives the evidence lower bound."""
+    std: float = 0.02  # Standard deviation of every parameter, in both distributions, at the beginning.
+    rate: float = 0.01  # Size of the step from mu to the mean of each distribution at the beginning.
+    curvature: Literal["exact", "sampled"] = "exact"
+    """Second derivatives in an outer update. exact: through every gradient step. sampled: through the adaptation of one
+    draw of each task, which has the same expectation, and none through the step to the means; several times as fast."""
+
+    def __post_init__(self) -> None:
+        if self.num_draws < 1:
+            raise ValueError(f"posterior.num_draws must be at least 1, got {self.num_draws}")
+        if not 0.0 <= self.kl_weight < float("inf"):
+            raise ValueError(f"posterior.kl_weight must be at least 0 and finite, got {self.kl_weight}")
+        if not 0.0 < self.std < float("inf"):
+            raise ValueError(f"posterior.std must be positive and finite, got {self.std}")
+        if not 0.0 <= self.rate < float("inf"):
+            raise ValueError(f"posterior.rate must be at least 0 and finite, got {self.rate}")
+
+
+class Learned(NamedTuple):
+    """Everything that the outer update moves. What does not adapt has neither variances nor rates."""
+
+    params: Params  # mu
+    prior_log_variance: Params  # log sigma^2, shaped like mu
+    prior_rate: Params  # gamma_p, [1] for each tensor
+    posterior_log_variance: Params  # log v_q, shaped like mu
+    posterior_rate: Params  # gamma_q, [1] for each tensor
+
+
+class PlatipusState(NamedTuple):
+    """Everything that PLATIPUS has learned or carries along."""
+
+    params: Params
+    prior_log_variance: Params
+    prior_rate: Params
+    posterior_log_variance: Params
+    posterior_rate: Params
+    adam: Moments
+
+    @property
+    def learned(self) -> Learned:
+        return Learned(*self[:-1])
+
+
+class PlatipusAdapted(NamedTuple):
+    """N tasks: the mean of p(theta | support), and the data for the gradient steps that follow a draw from it."""
+
+    mean: Params  # [N, ...]
+    supports: tuple[Any, ...]  # a batch for each step
+    num_steps: Tensor  # [N] int64
+
+
+class Platipus:
+    """Probabilistic MAML (Finn, Xu and Levine 2018, Algorithms 1 and 2).
+
+    In training theta is drawn from q = N(mu - gamma_q grad L(mu, query), v_q), at test from
+    p = N(mu - gamma_p grad L(mu, support), sigma^2); a draw then takes MAML's gradient steps on the support, to phi.
+    The outer update descends L(phi, query) + KL(q || p), L being a mean over examples and the divergence scaled to fit.
+
+    Departures: gamma_p and gamma_q are one number for each tensor of parameters; several draws may be averaged; with
+    `curvature` sampled, second derivatives are estimated or left out. What MAML does not adapt has no distribution.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        collector: Collector,
+        measure: Measure,
+        inner: InnerConfig,
+        posterior: PosteriorConfig,
+        adam: AdamConfig,
+        nats_per_loss: float,
+        threads: Threads,
+    ):
+        """
+        Args:
+            nats_per_loss: an example's negative log-likelihood as a multiple of its part in the model's loss.
+        """
+        if inner.learn_step_sizes:
+            raise ValueError("inner.learn_step_sizes must be left out for platipus, whose steps have a set size")
+        self.model, self.collector, self.measure, self.threads = model, collector, measure, threads
+        self.inner, self.posterior = inner, posterior
+        self._adam, self._nats_per_loss = adam, nats_per_loss
+
+    def init(self, key: Key) -> PlatipusState:
+        params = self.model.init_params(key)
+        sizes = self._sizes(params, [1.0])[0]
+        adapting = {name: p for name, p in params.items() if not isinstance(sizes, dict) or sizes[name]}
+        log_variance = 2.0 * math.log(self.posterior.std)
+        variances = [map_params(lambda p: p.new_full(p.shape, log_variance), adapting) for _ in range(2)]
+        rates = [map_params(lambda p: p.new_full((1,), self.posterior.rate), adapting) for _ in range(2)]
+        learned = Learned(params, variances[0], rates[0], variances[1], rates[1])
+        return PlatipusState(*learned, adam=init_moments(_vector(learned)))
+
+    def meta_step(self, state: PlatipusState, tasks: Sequence[Any], key: Key) -> tuple[PlatipusState, Report]:
+        """Take one step of Adam on the mean over the tasks of the objective."""
+        clock, learned = Clock(), state.learned
+        with clock("sample_seconds"):
+            support, query = (
+                self.collector.collect(tasks, None, key.at_phase(phase)) for phase in (0, max(1, self.inner.num_steps))
+            )
+
+        def one_chunk(start: int, stop: int) -> Bound:
+            noise = draw_noise(learned.posterior_log_variance, range(start, stop), self.posterior.num_draws, key)
+            return self.bound(learned, take_tasks(support, start, stop), take_tasks(query, start, stop), noise)
+
+        with clock("outer_seconds"):
+            chunks = self.threads.over_chunks(one_chunk, query)
+            total = chunks[0].gradient.double()
+            for chunk in chunks[1:]:  # in the order of the tasks
+                total = total + chunk.gradient.double()
+            vector = _vector(learned)
+            gradient = (total / len(tasks)).to(vector.dtype)
+            moved, moments = adam_step(vector, gradient, state.adam, self._adam)
+        in_mu = gradient[: flatten(state.params).numel()]
+        metrics = self._metrics(chunks, support, query) | {"gradient_norm": in_mu.norm().item()}
+        return PlatipusState(*_learned(moved, learned), adam=moments), Report(metrics, clock.seconds)
+
+    def begin(self, state: PlatipusState, num_tasks: int, key: Key) -> PlatipusAdapted:
+        """The prior N(mu, sigma^2), before any data."""
+        some = next(iter(state.params.values()))
+        return PlatipusAdapted(stack(state.params, num_tasks), (), some.new_zeros(num_tasks).long())
+
+    def adapt(self, state: PlatipusState, adapted: PlatipusAdapted, data: Any, key: Key) -> PlatipusAdapted:
+        """Keep the data for one more gradient step; the first data also give the mean of p(theta | support)."""
+        batch, mean = self.model.prepare(adapted.mean, data), adapted.mean
+        if not adapted.supports:
+            mean = self.model.trim(mean, batch)
+            mean = adapt_tasks(self.model, mean, [batch], [_whole(state.prior_rate, mean)], self.threads)
+        return PlatipusAdapted(mean, (*adapted.supports, batch), adapted.num_steps + 1)
+
+    def actor(self, state: PlatipusState, adapted: PlatipusAdapted, key: Key) -> Actor:
+        """Draw theta from p(theta | support), and take the gradient steps."""
+        count, log_variance = self.num_gradient_steps(adapted), state.prior_log_variance
+        noise = draw_noise(log_variance, range(len(adapted.num_steps)), 1, key)
+        if adapted.supports:
+            log_variance, noise = (self.model.trim(tree, adapted.supports[0]) for tree in (log_variance, noise))
+        theta = map_params(lambda p: p.flatten(0, 1), _drawn(adapted.mean, log_variance, noise))
+        sizes = self._sizes(theta, self.inner.test_step_sizes(count))
+        return Actor(self.model.network, adapt_tasks(self.model, theta, adapted.supports, sizes, self.threads))
+
+    def num_gradient_steps(self, adapted: PlatipusAdapted) -> int:
+        return int(adapted.num_steps[0])
+
+    def bound(self, learned: Learned, support: Any, query: Any, noise: Params) -> Bound:
+        """The objective and its gradient on n tasks.
+
+        Args:
+            noise: [n, S, ...], standard normal, for what adapts.
+        """
+        exact = self.posterior.curvature == "exact" and not self.inner.first_order
+        mu = stack(learned.params, num_tasks(query))
+        at_query, at_support = (InnerStep(self.model, mu, batch, exact) for batch in (query, support))
+        posterior_rate, prior_rate = (_whole(rate, mu) for rate in (learned.posterior_rate, learned.prior_rate))
+        to_posterior, to_prior = scale(at_query.gradient, posterior_rate), scale(at_support.gradient, prior_rate)
+        gap = divergence(subtract(to_prior, to_posterior), learned)
+        theta = _drawn(subtract(mu, to_posterior), learned.posterior_log_variance, noise)
+        draws = self._draws(theta, support, query)
+
+        weight = self.posterior.kl_weight / (self._nats_per_loss * draws.outputs.shape[2])
+        in_mu = {name: draws.slope(name) for name in mu}
+        in_prior_mean = {name: -weight * gap.in_shift[name] for name in noise}
+        in_posterior_mean = {name: in_mu[name] - in_prior_mean[name] for name in noise}
+        if exact:  # the means move with mu, and so do the gradients that they lie along
+            for step, rate, slope in (
+                (at_query, posterior_rate, in_posterior_mean),
+                (at_support, prior_rate, in_prior_mean),
+            ):
+                in_mu = subtract(in_mu, step.hessian_product(scale(_whole(slope, mu), rate)))
+        stds = map_params(_std, learned.posterior_log_variance)
+        from_draws = {name: 0.5 * stds[name] * draws.slope(name, noise[name]).sum(dim=0) for name in noise}
+        gradient = Learned(
+            map_params(lambda p: p.sum(dim=0), in_mu),
+            scale(gap.in_prior, weight),
+            {name: -(in_prior_mean[name] * at_support.gradient[name]).sum().view(1) for name in noise},
+            {name: from_draws[name] + weight * gap.in_posterior[name] for name in noise},
+            {name: -(in_posterior_mean[name] * at_query.gradient[name]).sum().view(1) for name in noise},
+        )
+        return Bound(_vector(gradient), draws.losses, gap.values, at_support.outputs, draws.outputs)
+
+    def _draws(self, theta: Params, support: Any, query: Any) -> _Draws:
+        """Adapt from each draw [n, S, ...]; only some draws have second derivatives if these are sampled."""
+        num_draws = next(iter(theta.values())).shape[1]
+        if self.posterior.curvature == "exact" or self.inner.first_order or num_draws == 1:
+            return self._descended(theta, support, query, self.inner)
+        one = self._descended(map_params(lambda p: p[:, :1], theta), support, query, self.inner)
+        others = map_params(lambda p: p[:, 1:], theta)
+        rest = self._descended(others, support, query, replace(self.inner, first_order=True))
+        return _Draws(
+            torch.cat([one.losses, rest.losses], dim=1),
+            torch.cat([one.outputs, rest.outputs], dim=1),
+            map_params(lambda *slopes: torch.cat(slopes, dim=1), one.in_phi, rest.in_phi),
+            one.in_theta,
+        )
+
+    def _descended(self, theta: Params, support: Any, query: Any, inner: InnerConfig) -> _Draws:
+        shape = next(iter(theta.values())).shape[:2]
+        support, query = (_repeated(data, shape[1]) for data in (support, query))
+        start = map_params(lambda p: p.flatten(0, 1), theta)
+        sizes = self._sizes(start, inner.step_sizes)
+        found = descend(self.model, inner, start, [support] * len(sizes), sizes, query)
+        pulled = found.path.pulls(found.loss.slope)
+        in_phi, in_theta = (map_params(lambda p: p.unflatten(0, shape), tree) for tree in (pulled[0], pulled[-1]))
+        values, outputs = found.loss.values.unflatten(0, shape), found.outputs.outputs.detach().unflatten(0, shape)
+        return _Draws(values, outputs, in_phi, in_theta)
+
+    def _sizes(self, params: Params, sizes: Sequence[float]) -> Sequence[StepSize]:
+        return self.inner.sizes_for(params, sizes, self.model.head)
+
+    def _metrics(self, chunks: Sequence[Bound], support: Any, query: Any) -> dict[str, float]:
+        """Scores on the support before adaptation, and on the query by all draws together."""
+        metric = self.measure.metric
+        _, losses, divergences, before, after = (torch.cat(column) for column in zip(*chunks, strict=True))
+        begun = Answered(support, before)
+        answered = Answered(query, self.measure.mixture(after.unbind(dim=1)))
+        forecast = self.measure.forecast(answered)
+        return {
+            **spread(f"{metric}_before", self.measure.score(begun)),
+            **spread(f"{metric}_after", self.measure.score(answered)),
+            **({} if forecast is None else {"nll_after": -forecast.log_likelihood.double().mean().item()}),
+            "surrogate_loss_before": losses.double().mean().item(),
+            "kl": divergences.double().mean().item(),
+        }
+
+
+class Bound(NamedTuple):
+    """The objective on a few tasks, and its gradient summed over them."""
+
+    gradient: Tensor  # [L], in the order of `Learned`
+    losses: Tensor  # [n, S]: of the query, by draw
+    divergences: Tensor  # [n]: KL(q || p) [nats]
+    before: Tensor  # [n, B, width]: outputs on the support at mu
+    after: Tensor  # [n, S, B, width]: outputs on the query
+
+
+class Divergence(NamedTuple):
+    """KL(q || p) of n tasks and its derivatives, of all but the first summed over the tasks."""
+
+    values: Tensor  # [n]
+    in_shift: Params  # [n, ...]: in q's mean minus p's
+    in_prior: Params  # in log sigma^2
+    in_posterior: Params  # in log v_q
+
+
+def divergence(shift: Params, learned: Learned) -> Divergence:
+    """KL(q || p) where q's mean lies `shift` [n, ...] from p's."""
+    trees = ({name: shift[name] for name in learned.prior_rate}, learned.prior_log_variance)
+    leaves = [as_leaves(tree) for tree in (*trees, learned.posterior_log_variance)]
+    with torch.enable_grad():
+        parts = [
+            kl(Gaussian(far.flatten(1), own.flatten()), Gaussian(torch.zeros_like(own).flatten(), other.flatten()))
+            for far, other, own in zip(*(tree.values() for tree in leaves), strict=True)
+        ]
+        values = torch.stack(parts).sum(dim=0)
+        slopes = iter(torch.autograd.grad(values.sum(), [leaf for tree in leaves for leaf in tree.values()]))
+    return Divergence(values.detach(), *({name: next(slopes) for name in tree} for tree in leaves))
+
+
+class _Draws(NamedTuple):
+    """S draws for each of n tasks after adaptation, and derivatives of the query loss. The first R have them in theta
+    as well as in phi."""
+
+    losses: Tensor  # [n, S]
+    outputs: Tensor  # [n, S, B, width]
+    in_phi: Params  # [n, S, ...]
+    in_theta: Params  # [n, R, ...]
+
+    def slope(self, name: str, factor: Tensor | None = None) -> Tensor:
+        """Estimate of the mean over draws of factor * d loss / d theta, [n, ...]. factor: [n, S, ...].
+
+        The first derivative is averaged over all draws, what the second adds to it over the first R: all draws are
+        alike, so that the expectation is the same.
+        """
+        first, full = self.in_phi[name], self.in_theta[name]
+        count = full.shape[1]
+        if factor is not None:
+            first, full = first * factor, full * factor[:, :count]
+        if count == first.shape[1]:
+            return full.mean(dim=1)
+        return full.mean(dim=1) + first.mean(dim=1) - first[:, :count].mean(dim=1)
+
+
+def draw_noise(like: Params, tasks: range, num_draws: int, key: Key) -> Params:
+    """Standard normal numbers [n, num_draws, ...] of the tasks, each from its place below the key."""
+    generators = [torch.Generator().manual_seed(int(key.rng(task, DRAWS).integers(2**63))) for task in tasks]
+    noise = map_params(lambda p: torch.empty(len(tasks), num_draws, *p.shape, dtype=p.dtype), like)
+    for values in noise.values():
+        for row, generator in zip(values, generators, strict=True):
+            row.normal_(generator=generator)
+    return to_device(noise, device_of(like))
+
+
+def _drawn(mean: Params, log_variance: Params, noise: Params) -> Params:
+    """Draws [n, S, ...] around means [n, ...]; what has no variance stays at its mean."""
+    num_draws = next(iter(noise.values())).shape[1]
+    return {
+        name: value.unsqueeze(1) + _std(log_variance[name]) * noise[name]
+        if name in noise
+        else value.unsqueeze(1).expand(-1, num_draws, *value.shape[1:])
+        for name, value in mean.items()
+    }
+
+
+def _std(log_variance: Tensor) -> Tensor:
+    return (0.5 * log_variance).exp()
+
+
+def _repeated(data: Any, count: int) -> Any:
+    """Every task `count` times in a row."""
+    return data if count == 1 else pytree.tree_map(lambda leaf: leaf.repeat_interleave(count, dim=0), data)
+
+
+def _whole(tree: Params, like: Params) -> Params:
+    """The tree with zeros for the parameters that it lacks."""
+    return {name: tree[name] if name in tree else torch.zeros_like(value) for name, value in like.items()}
+
+
+def _vector(learned: Learned) -> Tensor:
+    return torch.cat([flatten(tree) for tree in learned])
+
+
+def _learned(vector: Tensor, like: Learned) -> Learned:
+    """The inverse of `_vector`."""
+    pieces = vector.split([flatten(tree).numel() for tree in like])
+    return Learned(*(unflatten(piece, tree) for piece, tree in zip(pieces, like, strict=True)))
+
+
+# --- settings and the table's line ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RegressionConfig:
+    """Settings of PLATIPUS in regression."""
+
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: GradientOuter = field(default_factory=GradientOuter)
+    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
+
+
+@dataclass(frozen=True)
+class PicturesConfig:
+    """Settings of PLATIPUS on pictures."""
+
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: GradientOuter = field(default_factory=GradientOuter)
+    posterior: PosteriorConfig = field(default_factory=lambda: ON_PICTURES)
+    network: Annotated[ConvConfig, tyro.conf.arg(name="")] = field(default_factory=ConvConfig)
+
+
+ON_PICTURES = PosteriorConfig(kl_weight=0.1, curvature="sampled")
+"""A small weight, as the divergence is a sum over a hundred thousand parameters."""
+
+
+def build(context: Context, config: RegressionConfig | PicturesConfig) -> Platipus:
+    """
+    Raises:
+        ValueError: if the settings do not go together, or no parameter adapts.
+    """
+    model, family = maml.make_model(context, config), context.family
+    config.inner.sizes_for(model.init_params(Key(0, INITIALISATION, 0)), (), model.head)
+    nats_per_loss = 1.0
+    if context.kind == "regression":  # the loss is the squared error: without noise, unit variance is taken
+        nats_per_loss = 0.5 / (context.details.noise_std or 1.0) ** 2
+    adam, threads = config.outer.gradient, context.threads
+    return Platipus(
+        model, family.collector, family.measure, config.inner, config.posterior, adam, nats_per_loss, threads
+    )
+
+
+def omniglot(ways: int, shots: int) -> Protocol:
+    """MAML's protocol: the paper has no experiment on Omniglot."""
+    of_maml = maml.omniglot(ways, shots)
+    config = PicturesConfig(inner=of_maml.config.inner)
+    return of_maml._replace(config=config, evaluation=replace(of_maml.evaluation, num_draws=10))
+
+
+def from_maml(paper: Protocol) -> Protocol:
+    """The protocol for a warm start from MAML's preset of that name: the same network, steps and learning rate."""
+    num_iterations, warm = 1000, maml.from_prototypes(paper)
+    adam = replace(warm.config.outer.gradient, decay_steps=num_iterations)
+    config = replace(warm.config, outer=GradientOuter(gradient=adam))
+    return warm._replace(num_iterations=num_iterations, evaluate_every=100, config=config)
+
+
+def require(config: Any) -> None:
+    if isinstance(config, PicturesConfig):
+        maml.require_fitting_norm("platipus", config.network)
+
+
+ENTRY = Entry(
+    "platipus",
+    "Probabilistic MAML: draws of the parameters (Finn, Xu and Levine 2018)",
+    {"regression": RegressionConfig, "pictures": lambda: omniglot(5, 1).config},
+    build,
+    gradient_steps=True,
+    draws=True,
+    require=require,
+    paper=omniglot,
+    presets={"warm": from_maml},
+)
