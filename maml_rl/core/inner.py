@@ -128,7 +128,7 @@ class InnerStep:
 
     def __init__(self, model: Model, params: Params, support: Any, with_hessian: bool):
         self._map: OutputMap = model.linearize(params, support)
-        self.outputs = self._map.outputs
+        self.outputs = self._map.outputs.detach()  # [n, B, width]
         self._loss = LossAtOutputs(model.inner_loss_at, self._map.outputs, support)
         pull = self._map.fix_cotangent if with_hessian else self._map.pull
         self.gradient = pull(self._loss.slope)

@@ -126,7 +126,7 @@ class MetaObjective:
         return (total / self._num_tasks).to(sums[0].dtype)
 
 
-class Path:
+class _Path:
     """A few tasks' outputs as functions of theta, linearised: J_i = d outputs_i / d theta = D A_K ... A_1.
 
     D is the outputs' Jacobian at theta'; A = I - alpha H for each inner step, H being the inner loss's Hessian there.
@@ -168,39 +168,6 @@ class Path:
         return [{name: -before[name] * step.gradient[name] for name in before} for before, step in pairs]
 
 
-class Descent(NamedTuple):
-    """n tasks' adaptation and what follows from it, ready for derivatives."""
-
-    adapted: Params  # theta' [n, ...]
-    points: list[Params]  # the parameters before each inner step
-    path: Path  # from the start to the outputs
-    outputs: OutputMap  # of the query, under theta'
-    loss: LossAtOutputs  # of the query
-
-
-def descend(
-    model: Model,
-    inner: InnerConfig,
-    start: Params,
-    supports: Sequence[Any],
-    step_sizes: Sequence[StepSize],
-    query: Any,
-) -> Descent:
-    """Adapt n tasks from `start` [n, ...], and keep what the derivative of the query loss in `start` needs."""
-    steps: list[InnerStep] = []
-    points: list[Params] = []
-
-    def recorded_gradient(params: Params, support: Any) -> Params:
-        points.append(params)
-        steps.append(InnerStep(model, params, support, with_hessian=not inner.first_order))
-        return steps[-1].gradient
-
-    adapted = adapt(recorded_gradient, start, supports, step_sizes)
-    outputs = model.linearize(adapted, query)
-    loss = LossAtOutputs(model.outer_loss_at, outputs.outputs.detach(), query)
-    return Descent(adapted, points, Path(inner, steps, step_sizes, outputs), outputs, loss)
-
-
 class _Chunk:
     """A few tasks: loss, gradient and Fisher matrix sum_i J_i' F_i J_i, F_i the divergence's Hessian in the outputs.
 
@@ -219,11 +186,22 @@ class _Chunk:
         fisher_share: float,
     ):
         self._num_tasks, self._names = num_tasks(query), list(theta)
-        descent = descend(model, inner, stack(theta, self._num_tasks), supports, step_sizes, query)
-        self.adapted, self._path = descent.adapted, descent.path
-        self.old_outputs, outputs = descent.outputs.outputs.detach(), descent.outputs
-        self.loss = descent.loss.values.sum()
-        pulled = self._path.pulls(descent.loss.slope)
+        steps: list[InnerStep] = []
+        points: list[Params] = []
+
+        def recorded_gradient(params: Params, support: Any) -> Params:
+            points.append(params)
+            steps.append(InnerStep(model, params, support, with_hessian=not inner.first_order))
+            return steps[-1].gradient
+
+        adapted = adapt(recorded_gradient, stack(theta, self._num_tasks), supports, step_sizes)
+        self.adapted = adapted
+        outputs = model.linearize(adapted, query)
+        self._path = _Path(inner, steps, step_sizes, outputs)
+        self.old_outputs = outputs.outputs.detach()
+        outer = LossAtOutputs(model.outer_loss_at, self.old_outputs, query)
+        self.loss = outer.values.sum()
+        pulled = self._path.pulls(outer.slope)
         self.gradient = self._sum(pulled[-1])
         self.step_size_gradient: Tensor | None = None
         if inner.learn_step_sizes:
@@ -232,9 +210,9 @@ class _Chunk:
         if 0.0 < fisher_share < 1.0:  # around the same points: theta' itself uses all data
             query = model.part(query, fisher_share)
             parts = [model.part(support, fisher_share) for support in supports]
-            steps = [InnerStep(model, p, s, not inner.first_order) for p, s in zip(descent.points, parts, strict=True)]
-            outputs = model.linearize(self.adapted, query)
-            self._path = Path(inner, steps, step_sizes, outputs)
+            steps = [InnerStep(model, p, s, not inner.first_order) for p, s in zip(points, parts, strict=True)]
+            outputs = model.linearize(adapted, query)
+            self._path = _Path(inner, steps, step_sizes, outputs)
         if fisher_share > 0.0:
             old = outputs.outputs.detach()
             self._divergence = LossAtOutputs(

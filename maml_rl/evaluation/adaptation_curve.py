@@ -22,7 +22,6 @@ class EvaluationConfig:
 
     num_tasks: int = 20  # Tasks, drawn once, so that every evaluation has the same.
     num_steps: int = 3  # Adaptations to each task: gradient steps, or batches of episodes.
-    num_draws: int = 1  # Actors drawn from a posterior on given data, whose predictions are combined.
     seed: int = 0  # Seed of evaluation tasks and episodes, independent of the training seed.
 
     def __post_init__(self) -> None:
@@ -32,10 +31,20 @@ class EvaluationConfig:
             raise ValueError(f"evaluation.num_steps must be at least 0, got {self.num_steps}")
         if self.num_steps > MAX_STEPS:
             raise ValueError(f"evaluation.num_steps must be at most {MAX_STEPS}, got {self.num_steps}")
-        if self.num_draws < 1:
-            raise ValueError(f"evaluation.num_draws must be at least 1, got {self.num_draws}")
         if self.seed < 0:
             raise ValueError(f"evaluation.seed must be at least 0, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class DrawnEvaluationConfig(EvaluationConfig):
+    """Settings of held-out evaluation on given data, of learners whose actors are draws from a posterior."""
+
+    num_draws: int = 10  # Actors drawn for each score, whose predictions are combined.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_draws < 1:
+            raise ValueError(f"evaluation.num_draws must be at least 1, got {self.num_draws}")
 
 
 class AdaptationCurve(NamedTuple):

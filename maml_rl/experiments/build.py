@@ -129,7 +129,7 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         tasks.held_out,
         scored_after(steps, entry, config),
         tasks.judge,
-        config.evaluation.num_draws,
+        getattr(config.evaluation, "num_draws", 1),
         tasks.block_size,
     )
     spec = tasks.details if isinstance(tasks.details, PictureSpec) else None

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from maml_rl.core.outer.choice import OUTER_STEPS
-from maml_rl.evaluation.adaptation_curve import EvaluationConfig
-from maml_rl.experiments.table import names_for
-from maml_rl.learners.entry import Kind
+from maml_rl.evaluation.adaptation_curve import DrawnEvaluationConfig, EvaluationConfig
+from maml_rl.experiments.table import learner_entry, names_for
+from maml_rl.learners.entry import Entry, Kind
 from maml_rl.policies.scale import ObservationScale
 from maml_rl.sampling.local import MAX_WORKERS, SamplingConfig
 from maml_rl.supervised.episodes import EpisodeConfig
@@ -22,7 +22,8 @@ from maml_rl.supervised.sinusoid import SinusoidConfig
 from maml_rl.supervised.sinusoid_or_line import SinusoidOrLineConfig
 from maml_rl.training.trainer import TrainingConfig
 
-SINUSOID, SINUSOID_OR_LINE, OMNIGLOT, IMAGES = "sinusoid", "sinusoid-or-line", "omniglot", "images"
+SINUSOID, OMNIGLOT, IMAGES = "sinusoid", "omniglot", "images"
+SINUSOID_OR_LINE = "sinusoid-or-line"
 
 Physics = Literal["rllab", "gym"]
 
@@ -64,6 +65,11 @@ TASKS: dict[Kind, tuple[type[Any], type[EvaluationConfig], str]] = {
     "pictures": (EpisodeConfig, EvaluationConfig, ""),
 }
 """For each kind of task: the type of its settings, that of its evaluation, and the prefix of the task's flags."""
+
+
+def evaluation_type(kind: Kind, entry: Entry) -> type[EvaluationConfig]:
+    """The type of the evaluation's settings; only learners that draw on given data have a number of draws."""
+    return DrawnEvaluationConfig if entry.draws and kind != "reinforcement" else TASKS[kind][1]
 
 
 def kind_of(env: str) -> Kind:
@@ -131,20 +137,21 @@ class RunConfig:
         return dataclasses.replace(self, task=dataclasses.replace(self.task, sampling=sampling))
 
 
-def config_type(env: str, method: type[Any]) -> type[RunConfig]:
+def config_type(env: str, entry: Entry) -> type[RunConfig]:
     """RunConfig with the settings of one kind of task and one learner, from which a command line is made."""
     kind = kind_of(env)
     task = SinusoidOrLineConfig if env == SINUSOID_OR_LINE else TASKS[kind][0]
-    if (task, method) not in _made_types:
-        _made_types[task, method] = _make_type(kind, task, method)
-    return _made_types[task, method]
+    settings = task, evaluation_type(kind, entry), type(entry.configs[kind]())
+    if settings not in _made_types:
+        _made_types[settings] = _make_type(kind, *settings)
+    return _made_types[settings]
 
 
-_made_types: dict[tuple[Any, Any], type[RunConfig]] = {}  # configs are equal only if their types are one
+_made_types: dict[tuple[Any, Any, Any], type[RunConfig]] = {}  # configs are equal only if their types are one
 
 
-def _make_type(kind: Kind, task: type[Any], method: type[Any]) -> type[RunConfig]:
-    _, evaluation, prefix = TASKS[kind]
+def _make_type(kind: Kind, task: type[Any], evaluation: type[EvaluationConfig], method: type[Any]) -> type[RunConfig]:
+    prefix = TASKS[kind][2]
     learners = f"Learning algorithm: {', '.join(names_for(kind))}."
     return dataclasses.make_dataclass(
         "RunConfig",
@@ -161,8 +168,16 @@ def _make_type(kind: Kind, task: type[Any], method: type[Any]) -> type[RunConfig
 
 
 def make_config(env: str, learner: str, method: Any, **settings: Any) -> RunConfig:
-    """A config of the kind of `env` and of the learner whose settings are `method`."""
-    return config_type(env, type(method))(env=env, learner=learner, method=method, **settings)
+    """A config of the kind of `env` and of the learner whose settings are `method`.
+
+    Args:
+        settings: of the run; an evaluation's get what the learner's have besides.
+    """
+    kind = kind_of(env)
+    entry = learner_entry(learner, kind)
+    if "evaluation" in settings:
+        settings["evaluation"] = evaluation_type(kind, entry)(**dataclasses.asdict(settings["evaluation"]))
+    return config_type(env, entry)(env=env, learner=learner, method=method, **settings)
 
 
 def outer_steps(config: RunConfig) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from maml_rl.experiments.config import kind_of
+from maml_rl.experiments.table import LEARNERS
 from maml_rl.storage.run_folder import ConfigError
 
 ADDED_TO_1: dict[str, Any] = {
@@ -42,7 +43,16 @@ def migrated(version: int, config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: if it is none of that version.
     """
-    return _from_1(config) if version == 1 else config
+    return _from_1(config) if version == 1 else _without_unread_draws(config)
+
+
+def _without_unread_draws(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without the number of draws, which early files of version 2 hold for learners that draw nothing."""
+    evaluation = config.get("evaluation")
+    draws = any(entry.draws for name, entry in LEARNERS.items() if name == config.get("learner"))
+    if draws or not isinstance(evaluation, dict):
+        return config
+    return config | {"evaluation": {name: value for name, value in evaluation.items() if name != "num_draws"}}
 
 
 def _from_1(saved: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def _from_1(saved: dict[str, Any]) -> dict[str, Any]:
         "init_from": old["init_from"],
         "init_from_any_env": old["init_from_any_env"],
         "training": old["training"],
-        "evaluation": evaluation | {"num_draws": 1},
+        "evaluation": evaluation,
         "task": _task_of_1(old, sampling, kind),
         "method": _method_of_1(old, learner, inner, outer, kind),
     }

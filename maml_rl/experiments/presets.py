@@ -142,8 +142,7 @@ def _kin(base: Any, own: Any, plain: Any) -> Any:
 def _sinusoid(learner: str) -> RunConfig:
     """Settings for sinusoids, with the inner step of the published command, not of the paper's text
     (docs/findings.md)."""
-    entry = learner_entry(learner, "regression")
-    method = entry.configs["regression"]()
+    method = learner_entry(learner, "regression").configs["regression"]()
     if hasattr(method, "inner"):
         method = replace(method, inner=replace(method.inner, step_size=0.001))
     return make_config(
@@ -151,7 +150,7 @@ def _sinusoid(learner: str) -> RunConfig:
         learner,
         method,
         training=TrainingConfig(num_iterations=70_000, num_tasks=25, evaluate_every=1000, checkpoint_every=1000),
-        evaluation=EvaluationConfig(num_tasks=600, num_steps=10, num_draws=10 if entry.draws else 1),
+        evaluation=EvaluationConfig(num_tasks=600, num_steps=10),
     )
 
 

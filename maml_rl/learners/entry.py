@@ -71,7 +71,7 @@ class Entry:
     devices: tuple[str, ...] = ("cpu", "cuda")
     gradient_steps: bool = False  # it takes them on each task, so the evaluator may score after each of them
     any_ways: bool = False  # once trained, it classifies any number of classes
-    draws: bool = False  # its actors are draws from a posterior, whose predictions the evaluator combines
+    draws: bool = False  # its actors are draws from a posterior: on given data evaluation takes several of them
     in_a_row: bool = False  # it plays a task's episodes one after the other and keeps its memory between them
     require: Callable[[Any], None] = _nothing  # raises ValueError for settings that are another learner's
     paper: Callable[[int, int], Protocol] | None = None  # (ways, shots) -> its protocol on Omniglot

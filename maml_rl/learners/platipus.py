@@ -17,11 +17,11 @@ from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Collector, Measure, Model, Report
 from maml_rl.core.gaussians import Gaussian, kl
-from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt_tasks, scale, subtract
+from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, adapt_tasks, scale, subtract
 from maml_rl.core.keys import INITIALISATION, Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.objective import descend
 from maml_rl.core.outer.choice import GradientOuter
+from maml_rl.core.output_map import LossAtOutputs
 from maml_rl.core.statistics import spread
 from maml_rl.core.trees import (
     Params,
@@ -249,11 +249,21 @@ class Platipus:
         support, query = (_repeated(data, shape[1]) for data in (support, query))
         start = map_params(lambda p: p.flatten(0, 1), theta)
         sizes = self._sizes(start, inner.step_sizes)
-        found = descend(self.model, inner, start, [support] * len(sizes), sizes, query)
-        pulled = found.path.pulls(found.loss.slope)
-        in_phi, in_theta = (map_params(lambda p: p.unflatten(0, shape), tree) for tree in (pulled[0], pulled[-1]))
-        values, outputs = found.loss.values.unflatten(0, shape), found.outputs.outputs.detach().unflatten(0, shape)
-        return _Draws(values, outputs, in_phi, in_theta)
+        steps: list[InnerStep] = []
+
+        def recorded_gradient(params: Params, batch: Any) -> Params:
+            steps.append(InnerStep(self.model, params, batch, with_hessian=not inner.first_order))
+            return steps[-1].gradient
+
+        phi = adapt(recorded_gradient, start, [support] * len(sizes), sizes)
+        at_phi = self.model.linearize(phi, query)
+        loss = LossAtOutputs(self.model.outer_loss_at, at_phi.outputs.detach(), query)
+        in_phi = in_theta = at_phi.pull(loss.slope)
+        if not inner.first_order:
+            for step, size in zip(reversed(steps), reversed(sizes), strict=True):
+                in_theta = subtract(in_theta, step.hessian_product(scale(in_theta, size)))
+        slopes = (map_params(lambda p: p.unflatten(0, shape), tree) for tree in (in_phi, in_theta))
+        return _Draws(*(each.unflatten(0, shape) for each in (loss.values, at_phi.outputs.detach())), *slopes)
 
     def _sizes(self, params: Params, sizes: Sequence[float]) -> Sequence[StepSize]:
         return self.inner.sizes_for(params, sizes, self.model.head)
@@ -422,7 +432,7 @@ def omniglot(ways: int, shots: int) -> Protocol:
     """MAML's protocol: the paper has no experiment on Omniglot."""
     of_maml = maml.omniglot(ways, shots)
     config = PicturesConfig(inner=of_maml.config.inner)
-    return of_maml._replace(config=config, evaluation=replace(of_maml.evaluation, num_draws=10))
+    return of_maml._replace(config=config)
 
 
 def from_maml(paper: Protocol) -> Protocol:

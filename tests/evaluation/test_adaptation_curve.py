@@ -10,7 +10,12 @@ from small_policy import make_small
 
 import envs  # noqa: F401 - registers the ids
 from maml_rl.core.lift import Threads
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, EvaluationConfig, evaluation_tasks
+from maml_rl.evaluation.adaptation_curve import (
+    AdaptationCurve,
+    DrawnEvaluationConfig,
+    EvaluationConfig,
+    evaluation_tasks,
+)
 from maml_rl.experiments.config import EpisodeEvaluationConfig
 from maml_rl.supervised.sinusoid import SinusoidConfig, SinusoidSource
 
@@ -45,7 +50,6 @@ def test_rows_count_from_0_unless_they_are_labelled():
         ({"num_tasks": 0}, r"evaluation\.num_tasks must be at least 1, got 0"),
         ({"num_steps": -1}, r"evaluation\.num_steps must be at least 0, got -1"),
         ({"num_steps": 10_001}, r"evaluation\.num_steps must be at most 10000, got 10001"),
-        ({"num_draws": 0}, r"evaluation\.num_draws must be at least 1, got 0"),
         ({"split": "validation"}, "evaluation.split must be test or train, got 'validation'"),
         ({"episodes_per_task": 0}, r"evaluation\.episodes_per_task must be at least 1, got 0"),
         ({"seed": -1}, r"evaluation\.seed must be at least 0, got -1"),
@@ -54,6 +58,13 @@ def test_rows_count_from_0_unless_they_are_labelled():
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         EpisodeEvaluationConfig(**settings)
+
+
+def test_learners_that_draw_draw_at_least_once():
+    with pytest.raises(ValueError, match=r"evaluation\.num_draws must be at least 1, got 0"):
+        DrawnEvaluationConfig(num_draws=0)
+    with pytest.raises(ValueError, match=r"evaluation\.num_tasks must be at least 1, got 0"):
+        DrawnEvaluationConfig(num_tasks=0)
 
 
 def test_tasks_are_those_set_aside_unless_those_of_training_are_asked_for():

@@ -198,7 +198,9 @@ class Posterior:
         return state._replace(prior=prior), Report(spread("mse_before", errors[0]) | spread("mse_after", errors[1]), {})
 
 
-POSTERIOR = Entry("posterior", "A posterior over weights", {"regression": PosteriorConfig}, Posterior, devices=("cpu",))
+POSTERIOR = Entry(
+    "posterior", "A posterior over weights", {"regression": PosteriorConfig}, Posterior, ("cpu",), draws=True
+)
 
 
 # --- a memory of what was shown ------------------------------------------------------------------------------------
