@@ -15,7 +15,7 @@ NUM_BINS = 10
 class Reliability(NamedTuple):
     """Predicted events in bins of equal width over their probability; counts and sums, so that parts add up."""
 
-    count: Tensor  # [bins] events
+    number: Tensor  # [bins] of events
     predicted: Tensor  # [bins] sum of their probabilities
     happened: Tensor  # [bins] number that came true
 
@@ -25,10 +25,10 @@ class Reliability(NamedTuple):
     @property
     def rows(self) -> list[tuple[float, float, float]]:
         """Mean probability, share that came true and share of all events, of each bin that holds any."""
-        counts, total = self.count, self.count.sum()
+        total = self.number.sum()
         return [
             (float(p / n), float(h / n), float(n / total))
-            for n, p, h in zip(counts, self.predicted, self.happened, strict=True)
+            for n, p, h in zip(self.number, self.predicted, self.happened, strict=True)
             if n > 0
         ]
 

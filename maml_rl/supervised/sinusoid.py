@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,12 @@ from maml_rl.networks.mlp import LinearizedMLP, init_mlp, mlp, truncated_normal
 
 QUANTILES = (torch.arange(10) + 0.5) / 10.0
 """Levels of the quantiles by which the calibration of predicted numbers is judged."""
+
+
+class Function(Protocol):
+    """A task: the function behind its examples."""
+
+    def at(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class SinusoidCollector:
     def __init__(self, config: SinusoidConfig, device: torch.device, threads: Threads):
         self._config, self._device, self._threads = config, device, threads
 
-    def collect(self, tasks: Sequence[Sinusoid], actor: Actor | None, key: Key) -> Examples | Answered:
+    def collect(self, tasks: Sequence[Function], actor: Actor | None, key: Key) -> Examples | Answered:
         (low, high), count, noise = self._config.input_range, self._config.num_examples, self._config.noise_std
         generators = [key.rng(i) for i in range(len(tasks))]
         inputs = np.stack([rng.uniform(low, high, count) for rng in generators])

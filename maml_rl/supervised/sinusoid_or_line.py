@@ -29,7 +29,7 @@ class SinusoidOrLineConfig(SinusoidConfig):
     """Data of Finn, Xu and Levine 2018, section 5, and a network for them."""
 
     num_examples: int = 5  # Examples in the support set (K), and again in the query set.
-    hidden_sizes: tuple[int, ...] = (100, 100)  # Units in each hidden layer, with ReLU between them.
+    hidden_sizes: tuple[int, ...] = (64, 64)  # Units in each hidden layer, with ReLU between them.
     init_std: float = 0.1  # Standard deviation of the initial weights; biases start at zero.
     line_share: float = 0.5  # Share of tasks that are lines.
     slope_range: tuple[float, float] = (-3.0, 3.0)  # Range of the lines' slopes.
