@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from maml_rl.commands.benchmark_fewshot import meta_batch, prototypical_episode
+from maml_rl.commands.benchmark_fewshot import meta_batch, platipus_step, prototypical_episode
 from maml_rl.commands.benchmark_scaling import busy, saturation, scale, sleeping
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.streams import lenient_streams
@@ -54,9 +54,9 @@ class BenchmarkCommand:
     ]
     """Benchmark to run. sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer
     step. tasks: what an iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks,
-    as plots. fewshot: a second-order meta-batch of 5-way 1-shot tasks and an episode of Prototypical Networks, on
-    made-up drawings. scale: an environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only
-    sleep, as many workers as one driver can serve."""
+    as plots. fewshot: a second-order meta-batch of 5-way 1-shot tasks, an episode of Prototypical Networks and a meta-
+    step of PLATIPUS, on made-up drawings. scale: an environment slow in Python, sampled by 1, 2, ... workers.
+    saturation: tasks that only sleep, as many workers as one driver can serve."""
     physics: Physics = "gym"
     """Physics of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
     num_tasks: int | None = None
@@ -289,6 +289,7 @@ def _fewshot(command: BenchmarkCommand) -> dict[str, Any]:
             "repeats": command.repeats,
             **meta_batch(command.tasks, command.repeats, threads),
             **prototypical_episode(command.repeats, threads),
+            **platipus_step(command.tasks, command.repeats, threads),
         }
     finally:
         threads.close()

@@ -23,6 +23,7 @@ from maml_rl.learners.entry import Context, Entry
 from maml_rl.policies.distribution import MeanActions
 from maml_rl.rl.experience import EpisodeSampler, Return
 from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.supervised.ambiguous import ambiguous_family
 from maml_rl.supervised.classification import (
     Accuracy,
     EpisodeCollector,
@@ -242,6 +243,8 @@ def _pictures(config: RunConfig, device: torch.device, threads: Threads) -> _Tas
     require_memory(needs.evaluation)
     collector = EpisodeCollector(spec.data, "batch" if network is None else network.norm, device, threads)
     family = TaskFamily(EpisodeSource(streams.training, held_out), collector, Accuracy())
+    if config.task.rotations == "ambiguous":
+        family = ambiguous_family(streams.training, held_out, device, threads)
     ways, shots, queries = held_out.size
     return _Tasks(family, family, spec, needs, block_size=max(1, PICTURES_AT_ONCE // (ways * (shots + queries))))
 

@@ -111,6 +111,8 @@ def draw_all(shown: Shown, run: Path, folder: Path, options: Options) -> list[Pa
         _say(made, adaptation_curve(shown.curve, shown.subject, options.task_range, folder / "adaptation_curve.png"))
     for path in draw_forecasts(shown.trained, shown.curve, shown.subject, folder):
         _say(made, path)
+    if kind == "pictures" and shown.trained.config.task.rotations == "ambiguous":  # which has a picture of its readings
+        return made
     if kind == "pictures":
         chosen = _spread(shown.curve.per_task[-1], options.num_shown)
         _say(made, episode_sheets(shown, chosen, folder / "episodes.png"))

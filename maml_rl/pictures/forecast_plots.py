@@ -75,3 +75,31 @@ def reliability_plot(
     axes.set_title(title, fontsize=11)
     axes.legend(frameon=False)
     return figure
+
+
+class Readings(NamedTuple):
+    """An episode with two readings, and how several draws read it."""
+
+    pictures: list[NDArray[np.float32]]  # [H, W] each: the two that were shown, and one that was asked about
+    shares: list[float]  # each draw's probability that the last is of the first one's class
+
+
+def readings_plot(episodes: Sequence[Readings], title: str) -> Figure:
+    """A row for each episode: its pictures, and a histogram of the probabilities that draws give to one class."""
+    figure = Figure(figsize=(8.0, 1.15 * len(episodes) + 1.0), layout="constrained")
+    grid = figure.subplots(len(episodes), 4, squeeze=False, width_ratios=(1, 1, 1, 4))
+    names = ("shown: class 1", "shown: class 2", "asked", "draws by their probability of class 1")
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(name, fontsize=9)
+    for row, episode in zip(grid, episodes, strict=True):
+        for axes, picture in zip(row, episode.pictures, strict=False):
+            axes.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        clean(row[-1])
+        row[-1].hist(episode.shares, bins=np.linspace(0.0, 1.0, 21), color=COLOURS[0])
+        row[-1].set_xlim(0.0, 1.0)
+        row[-1].set_ylabel("draws", fontsize=8)
+    grid[-1][-1].set_xlabel("probability of class 1")
+    figure.suptitle(title, fontsize=11)
+    return figure
