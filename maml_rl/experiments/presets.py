@@ -236,8 +236,8 @@ def require_beginning(preset: Preset, init_from: object) -> None:
     """
     if preset == "warm" and not init_from:
         raise ValueError(
-            "preset warm must have init_from, got none: train --learner prototypical first and name the folder of "
-            "that run"
+            "preset warm must have init_from, got none: train --learner prototypical first, for platipus --learner "
+            "maml, and name the folder of that run"
         )
 
 

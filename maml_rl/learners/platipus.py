@@ -291,7 +291,8 @@ class Platipus:
         return self.inner.sizes_for(params, sizes, self.model.head)
 
     def _metrics(self, chunks: Sequence[Bound], support: Any, query: Any) -> dict[str, float]:
-        """Scores on the support before adaptation, and on the query by all draws together."""
+        """Scores on the support at mu, and on the query by all draws from q together, which has seen the query: only
+        evaluation tells how well p predicts."""
         metric = self.measure.metric
         _, losses, divergences, before, after = (torch.cat(column) for column in zip(*chunks, strict=True))
         begun = Answered(support, before)
