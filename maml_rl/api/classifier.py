@@ -84,7 +84,7 @@ class FewShotClassifier:
         images = torch.stack([as_input(np.repeat(p, num_channels // p.shape[-1], axis=-1)) for p in pictures])
         labels = torch.arange(len(names)).repeat_interleave(len(examples[names[0]]))
         support = images.unsqueeze(0)
-        actor = self._adapted(Examples(support, labels.unsqueeze(0), support[:, :0]))
+        actors = self._adapted(Examples(support, labels.unsqueeze(0), support[:, :0]))
 
         @product_threads(1)
         def classify(picture: Picture) -> Probabilities:
@@ -94,18 +94,21 @@ class FewShotClassifier:
                 _warn_of_black_paper([name])
             alone = Examples(as_input(pixels)[None, None], labels[None, :0], support)
             with torch.no_grad():
-                outputs, _ = actor.step((), alone, None)
-            shares = outputs[0, 0, : len(names)].softmax(dim=-1)  # a last layer may have more classes
+                outputs = [
+                    actor.step((), alone, None)[0][..., : len(names)] for actor in actors
+                ]  # maybe of more classes
+            shares = Accuracy().mixture(outputs)[0, 0].softmax(dim=-1)
             return dict(zip(names, shares.tolist(), strict=True))
 
         return classify
 
-    def _adapted(self, support: Examples) -> Actor:
-        """The actor after as many adaptations as in the run's own evaluation."""
+    def _adapted(self, support: Examples) -> list[Actor]:
+        """The actor after as many adaptations, or the draws of it, as in the run's own evaluation."""
         adapted = self._learner.begin(self._state, 1, KEY)
         for count in range(num_adaptations(self._config, self._entry)):
             adapted = self._learner.adapt(self._state, adapted, support, KEY.at_phase(count))
-        return self._learner.actor(self._state, adapted, KEY)
+        draws = range(getattr(self._config.evaluation, "num_draws", 1))
+        return [self._learner.actor(self._state, adapted, KEY.at_phase(draw)) for draw in draws]
 
     def _require_classes(self, examples: Mapping[str, Sequence[Picture]]) -> None:
         for name, pictures in examples.items():

@@ -20,7 +20,13 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from maml_rl.commands.benchmark_fewshot import memory_lookup, meta_batch, prototypical_episode, statistician_step
+from maml_rl.commands.benchmark_fewshot import (
+    memory_lookup,
+    meta_batch,
+    platipus_step,
+    prototypical_episode,
+    statistician_step,
+)
 from maml_rl.commands.benchmark_scaling import busy, saturation, scale, sleeping
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.streams import lenient_streams
@@ -57,9 +63,9 @@ class BenchmarkCommand:
     """Benchmark to run. sampling: trajectories under the policy. iteration: sampling twice, adaptation and the outer
     step. tasks: what an iteration costs per task, from 10 to 400 tasks. figures: iteration in both physics and tasks,
     as plots. fewshot: a second-order meta-batch of 5-way 1-shot tasks, an episode of Prototypical Networks, a lookup
-    and a gradient step of the memory module, and a step of the Neural Statistician, on made-up drawings. scale: an
-    environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only sleep, as many workers as one
-    driver can serve."""
+    and a gradient step of the memory module, and a meta-step of the Neural Statistician and of PLATIPUS, on made-up
+    drawings. scale: an environment slow in Python, sampled by 1, 2, ... workers. saturation: tasks that only sleep, as
+    many workers as one driver can serve."""
     outer: Literal["trust_region", "proximal"] = "trust_region"
     """Outer step of an iteration. trust_region: that of the paper. proximal: ProMP's, five epochs."""
     physics: Physics = "gym"
@@ -309,6 +315,7 @@ def _fewshot(command: BenchmarkCommand) -> dict[str, Any]:
             **prototypical_episode(command.repeats, threads),
             **memory_lookup(command.repeats, threads),
             **statistician_step(command.repeats, threads),
+            **platipus_step(command.tasks, command.repeats, threads),
         }
 
 

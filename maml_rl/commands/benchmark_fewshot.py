@@ -161,6 +161,21 @@ def statistician_step(repeats: int, threads: Threads) -> dict[str, Any]:
     }
 
 
+def platipus_step(num_tasks: int, repeats: int, threads: Threads) -> dict[str, Any]:
+    """Measure a meta-step of PLATIPUS, 5-way 1-shot, with as many draws of each task as it takes, against MAML's."""
+    of_maml, of_platipus = (_bench(name, threads) for name in ("maml", "platipus"))
+    rivals = {
+        "maml": lambda number: of_maml.step(num_tasks, number),
+        "platipus": lambda number: of_platipus.step(num_tasks, number),
+    }
+    seconds = _in_turn(rivals, repeats)
+    return {
+        "platipus_seconds": statistics.median(seconds["platipus"]),
+        "platipus_draws": of_platipus.config.method.posterior.num_draws,
+        "platipus_ratio": _ratio(seconds["platipus"], seconds["maml"]),
+    }
+
+
 def _in_turn(rivals: Mapping[str, Callable[[int], Any]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each rival, measured `repeats` times after one turn that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in rivals}

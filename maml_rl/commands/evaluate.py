@@ -28,9 +28,9 @@ from maml_rl.core.keys import EVALUATION, Key
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
 from maml_rl.evaluation.seeds import over_seeds
 from maml_rl.experiments.build import by_showings, require_showings
-from maml_rl.experiments.config import OMNIGLOT, SINUSOID, RunConfig
+from maml_rl.experiments.config import OMNIGLOT, RunConfig
 from maml_rl.experiments.environments import full_id
-from maml_rl.experiments.flags import Setting, require_read
+from maml_rl.experiments.flags import Setting, learners_in_words, require_read
 from maml_rl.experiments.runs import (
     Trained,
     WhichCheckpoint,
@@ -102,7 +102,10 @@ class EvaluateCommand:
     seed: int = 1
     """Seed of the evaluation's tasks and episodes."""
     num_examples: int | None = None
-    """Sinusoid: examples to adapt to, and as many to score on; by default as in training."""
+    """Regression: examples to adapt to, and as many to score on; by default as in training."""
+    num_draws: int | None = None
+    """Draws from the posterior of a learner that has one, whose predictions are combined; by default as in the run's
+    own evaluation."""
     norm: Literal["batch", "support"] | None = None
     """Few-shot classification: normalisation other than in training: batch (transductive) in place of support, or the
     other way round."""
@@ -210,7 +213,7 @@ def evaluation_config(command: EvaluateCommand, tasks: TaskList | None) -> RunCo
     saved = read_config(command.run)
     task, method = saved.task, saved.method
     _require_kind(command, saved)
-    names = ("num_tasks", "split", "num_steps", "episodes_per_task")
+    names = ("num_tasks", "split", "num_steps", "episodes_per_task", "num_draws")
     given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
     read: dict[Setting, Any] = {("evaluation", name): value for name, value in given.items()}
     if saved.kind == "pictures":
@@ -250,8 +253,13 @@ def _require_kind(command: EvaluateCommand, saved: RunConfig) -> None:
         if saved.kind == "pictures":
             raise ValueError(f"{name} does not apply to {saved.env}: choose episodes by --part and --test-queries")
         raise ValueError(f"{_flag(name)} {value} applies to task environments, not to --env {saved.env}: leave it out")
-    if command.num_examples is not None and saved.env != SINUSOID:
-        raise ValueError(f"num_examples applies to {SINUSOID} alone, but the run's environment is {saved.env}")
+    if command.num_examples is not None and saved.kind != "regression":
+        raise ValueError(f"num_examples applies to regression alone, but the run's environment is {saved.env}")
+    if command.num_draws is not None and not hasattr(saved.evaluation, "num_draws"):
+        drawing = learners_in_words([name for name, entry in LEARNERS.items() if entry.draws])
+        raise ValueError(
+            f"--num-draws {command.num_draws} applies to {drawing}, not to --learner {saved.learner}: leave it out"
+        )
     if saved.kind == "pictures":
         return
     names = ("norm", "ways", "shots", "test_queries", "data_root")
@@ -388,11 +396,13 @@ def _print_table(
     caption = f"Each number rests on {described['episodes']}."
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
     own = ("gradient steps", "used", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse")
-    others = curve.measures[1:]
+    others = [*curve.measures[1:], *filter(None, [curve.likelihood])]
     for name in own:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for other in others:
         table.add_column(other.metric, justify="right", no_wrap=True)
+    if curve.reliability:
+        table.add_column("calib. error", justify="right", min_width=len("calib."))
     if described["published"]:
         table.add_column("published", justify="right", style="dim")
     sizes = ["", *(f"{size:g}" for size in step_sizes(config))]
@@ -403,6 +413,7 @@ def _print_table(
     for index, row in enumerate(zip(*columns, strict=True)):
         change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.used[index] and index else ("", "")
         more = [f"{other.mean[index]:.3g} {plus_minus(other.ci95[index], '.2g')}" for other in others]
+        more += [f"{error:.3g}" for error in curve.calibration_error[index : index + 1]]
         more += [f"{value:g}" for value in described["published"][index : index + 1]]
         table.add_row(
             str(curve.gradient_steps[index]),
@@ -449,7 +460,22 @@ def _described(
         "env": trained.config.env,
         "oracle": getattr(trained.config.task, "oracle", False),
         "seed": evaluation.seed,
+        **_likelihood_described(curve),
     } | (_few_shot_described(command, trained) if trained.config.kind == "pictures" else {})
+
+
+def _likelihood_described(curve: AdaptationCurve) -> dict[str, Any]:
+    """How good predicted distributions are: the negative log-likelihood of the targets [nats], the expected calibration
+    error and, at the end, the bins that it rests on."""
+    if curve.likelihood is None:
+        return {}
+    return {
+        "nll": {"mean": or_null(curve.likelihood.mean), "ci95": or_null(curve.likelihood.ci95)},
+        "calibration_error": curve.calibration_error,
+        "reliability": [
+            dict(zip(("predicted", "happened", "share"), row, strict=True)) for row in curve.reliability[-1].rows
+        ],
+    }
 
 
 def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str, Any]:
@@ -487,13 +513,14 @@ def _write(output: Path, scored: Sequence[tuple[dict[str, Any], AdaptationCurve]
     writer = csv.writer(text, lineterminator="\n")
     labels, first = scored[0]
     columns = [fields_of(task) for task in first.tasks]
+    names = dict.fromkeys(itertools.chain(*columns))  # tasks may be of several kinds
     scores, *more = ([f"{each.metric}_{step}" for step in each.steps] for each in first.measures)
-    writer.writerow([*labels, "task", *columns[0], *scores, "gain", *itertools.chain(*more)])
+    writer.writerow([*labels, "task", *names, *scores, "gain", *itertools.chain(*more)])
     for labels, curve in scored:
         for index, described_task in enumerate(columns):
             own, *others = (each.per_task[:, index].tolist() for each in curve.measures)
             gain = curve.gain[-1, index].item()
-            row = [index, *described_task.values(), *own, gain, *itertools.chain(*others)]
+            row = [index, *(described_task.get(name, "") for name in names), *own, gain, *itertools.chain(*others)]
             writer.writerow([*labels.values(), *row])
     write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
     data = json.dumps(described, indent=1, allow_nan=False) + "\n"

@@ -77,7 +77,8 @@ class LeaderboardCommand:
     """Pictures of each class to learn from."""
     preset: Preset = "paper"
     """Default settings. paper: the papers' protocols. fast: settings that learn faster, where there are some. warm:
-    MAML and FOMAML fine-tuned from the run of Prototypical Networks that --init-from names for each."""
+    MAML and FOMAML fine-tuned from the run of Prototypical Networks that --init-from names for each, and PLATIPUS from
+    one of MAML."""
     minutes: float | None = None
     """Minutes of each training run, evaluations included; by default as long as the iterations take."""
     num_iterations: int | None = None

@@ -69,7 +69,7 @@ class TrainCommand:
     """A run's folder: continue from its latest checkpoint, with its settings; with --output-dir, in a copy of it."""
     preset: Preset = "paper"
     """Default settings. paper: the paper's protocol. fast: settings that learn faster, where there are some. warm: MAML
-    or FOMAML fine-tuned from the run in --init-from."""
+    or FOMAML fine-tuned from the run of Prototypical Networks in --init-from, or PLATIPUS from one of MAML."""
     film_every: int = 0
     """Iterations between films in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
 

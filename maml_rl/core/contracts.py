@@ -104,6 +104,14 @@ class Collector(Protocol):
         """
 
 
+class Forecast(NamedTuple):
+    """Distributions over targets that an actor has predicted, judged by the targets that came."""
+
+    log_likelihood: Tensor  # [N, B]: log-probability or log-density of each target
+    probabilities: Tensor  # [N, B, E]: of E events about each example
+    happened: Tensor  # [N, B, E]: 1 where the event came true, else 0
+
+
 class Measure(Protocol):
     """Scores of experience."""
 
@@ -115,6 +123,12 @@ class Measure(Protocol):
 
     def further_scores(self, data: Any) -> dict[str, Tensor]:
         """More such scores by name, where larger is better: "success" if the environment reports it."""
+
+    def forecast(self, data: Any) -> Forecast | None:
+        """What the outputs said about the targets, where they are a distribution over them; else None."""
+
+    def mixture(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The outputs of several draws from a posterior on the same examples as one actor's, which predicts by all."""
 
     def describe(self, experience: Sequence[Any]) -> dict[str, float]:
         """Further numbers for the log from one iteration's data, in the order it was collected: env_steps, ..."""

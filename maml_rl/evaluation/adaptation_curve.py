@@ -13,6 +13,7 @@ from torch import Tensor
 from maml_rl.core.contracts import TaskSource
 from maml_rl.core.inner import MAX_STEPS
 from maml_rl.core.keys import EVALUATION, TASKS, Key
+from maml_rl.evaluation.calibration import Reliability
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class EvaluationConfig:
 class DrawnEvaluationConfig(EvaluationConfig):
     """Settings of held-out evaluation on given data, of learners whose actors are draws from a posterior."""
 
-    num_draws: int = 10  # Actors drawn for each score, which is their mean: a single draw's score is noisy.
+    num_draws: int = 10  # Actors drawn for each score, whose predictions are combined.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +58,8 @@ class AdaptationCurve(NamedTuple):
     labels: Sequence[int] = ()  # numbers of gradient steps, or of adaptations where steps do not distinguish rows
     gradient_steps: Sequence[int] = ()  # on each task
     used: Sequence[int] = ()  # episodes or examples that each task was adapted to
+    nll: Tensor | None = None  # as per_task: negative log-likelihood of the targets [nats], of distributions over them
+    reliability: Sequence[Reliability] = ()  # [R] of the same predictions, over all tasks
 
     @property
     def steps(self) -> Sequence[int]:
@@ -69,6 +72,16 @@ class AdaptationCurve(NamedTuple):
             self._replace(metric=name, per_task=rows, higher_is_better=True) for name, rows in self.further.items()
         ]
         return [self, *others]
+
+    @property
+    def likelihood(self) -> AdaptationCurve | None:
+        """The curve of the negative log-likelihood, where predictions are distributions."""
+        return None if self.nll is None else self._replace(metric="nll", per_task=self.nll, higher_is_better=False)
+
+    @property
+    def calibration_error(self) -> list[float]:
+        """The expected calibration error in each row; empty where predictions are no distributions."""
+        return [each.error for each in self.reliability]
 
     @property
     def mean(self) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -9,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.contracts import Actor, Adapted, Collector, Learner, State, TaskFamily
+from maml_rl.core.contracts import Actor, Adapted, Collector, Forecast, Learner, State, TaskFamily
 from maml_rl.core.keys import JUDGED, Key
 from maml_rl.core.trees import num_samples
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.calibration import Reliability, reliability
 
 
 class Stage(NamedTuple):
@@ -35,7 +37,7 @@ class Evaluation:
         family: the tasks, with as many episodes or examples as are to be scored.
         scored_after: the numbers of adaptations after which tasks are scored, ascending.
         judge: collects the experience to score if it is not the adaptation's, e.g. with mean actions.
-        num_draws: actors drawn from a posterior at H = 1, whose scores are averaged.
+        num_draws: actors drawn from a posterior at H = 1, whose predictions are combined and then scored.
         block_size: number of tasks to evaluate together, limited by memory; None for all.
     """
 
@@ -69,7 +71,8 @@ class Evaluation:
                     scored = self.judge.collect(tasks, actor, place)
                 elif not collector.resamples:
                     place = key.at_phase(1)
-                    scored = collector.collect(tasks, actor, place)
+                    others = [learner.actor(state, adapted, key.at_phase(p)) for p in self._further_draws(count)]
+                    scored = self._answered_by([actor, *others], tasks, place)
                 yield Stage(count, learner.num_gradient_steps(adapted), adapted, actor, scored, support, place)
             if count < last:
                 adapted = learner.adapt(state, adapted, support, now)
@@ -86,6 +89,10 @@ class Evaluation:
             per_task=torch.cat([each.per_task for each in blocks], dim=1),
             tasks=tuple(tasks),
             further={name: torch.cat([each.further[name] for each in blocks], dim=1) for name in first.further},
+            nll=None if first.nll is None else torch.cat([each.nll for each in blocks if each.nll is not None], dim=1),
+            reliability=[
+                functools.reduce(Reliability.plus, row) for row in zip(*(b.reliability for b in blocks), strict=True)
+            ],
         )
 
     def only(self, scored_after: Sequence[int]) -> Evaluation:
@@ -97,17 +104,30 @@ class Evaluation:
         measure = self.family.measure
         further: dict[str, list[Tensor]] = {}
         counts, steps, used = [], [], []
+        forecasts: list[Forecast] = []
         for stage in stages:
             counts.append(stage.num_adaptations)
             steps.append(stage.num_gradient_steps)
             used.append(self._num_used(stage))
+            if (forecast := measure.forecast(stage.scored)) is not None:
+                forecasts.append(forecast)
             for name, values in measure.further_scores(stage.scored).items():
                 further.setdefault(name, []).append(values.double().mean(dim=1).cpu())
         rows = torch.stack([each.double().mean(dim=1).cpu() for each in scores])
         others = {name: torch.stack(each) for name, each in further.items()}
         labels = steps if len(set(steps)) == len(steps) else counts
+        nll = [-each.log_likelihood.double().mean(dim=1).cpu() for each in forecasts]
         return AdaptationCurve(
-            measure.metric, rows, measure.higher_is_better, tuple(tasks), others, labels, steps, used
+            measure.metric,
+            rows,
+            measure.higher_is_better,
+            tuple(tasks),
+            others,
+            labels,
+            steps,
+            used,
+            torch.stack(nll) if nll else None,
+            [reliability(each) for each in forecasts],
         )
 
     def _curve_of_block(self, learner: Learner, state: State, tasks: Sequence[Any], key: Key) -> AdaptationCurve:
@@ -115,19 +135,22 @@ class Evaluation:
 
         def scored() -> Iterator[Stage]:
             for stage in self.stages(learner, state, tasks, key):
-                scores.append(self._scores(learner, state, stage, tasks))
+                scores.append(self.family.measure.score(stage.scored))
                 yield stage
 
         return self.curve_of(scored(), tasks, scores)
 
-    def _scores(self, learner: Learner, state: State, stage: Stage, tasks: Sequence[Any]) -> Tensor:
-        """Scores [N, E or B], averaged over the draws."""
-        scores = [self.family.measure.score(stage.scored)]
-        if not self.family.collector.resamples:
-            for draw in range(1, self.num_draws):
-                actor = learner.actor(state, stage.adapted, stage.key.at_phase(JUDGED * draw + stage.num_adaptations))
-                scores.append(self.family.measure.score(self.family.collector.collect(tasks, actor, stage.key)))
-        return scores[0] if len(scores) == 1 else torch.stack(scores).double().mean(dim=0)
+    def _further_draws(self, count: int) -> list[int]:
+        """The phases of the keys of all draws but the first, after `count` adaptations."""
+        return [JUDGED * draw + count for draw in range(1, self.num_draws)]
+
+    def _answered_by(self, actors: Sequence[Actor], tasks: Sequence[Any], key: Key) -> Any:
+        """The query with the outputs of these draws together."""
+        collector, measure = self.family.collector, self.family.measure
+        answers = [collector.collect(tasks, actor, key) for actor in actors]
+        if len(answers) == 1:
+            return answers[0]
+        return answers[0]._replace(outputs=measure.mixture([each.outputs for each in answers]))
 
     def _num_used(self, stage: Stage) -> int:
         """Episodes or examples of each task that adaptation has seen."""

@@ -26,6 +26,7 @@ from maml_rl.policies.distribution import MeanActions
 from maml_rl.rl.experience import EpisodeSampler, Return
 from maml_rl.runtime import product_threads
 from maml_rl.sampling.trajectory import SamplingError
+from maml_rl.supervised.ambiguous import ambiguous_family
 from maml_rl.supervised.classification import (
     Accuracy,
     EpisodeCollector,
@@ -36,6 +37,7 @@ from maml_rl.supervised.classification import (
 from maml_rl.supervised.distributions import DistributionCollector, DistributionSource, LogDensity
 from maml_rl.supervised.episodes import EpisodeStream, data_folder, make_streams
 from maml_rl.supervised.sinusoid import SinusoidCollector, SinusoidSource, SquaredError
+from maml_rl.supervised.sinusoid_or_line import SinusoidOrLineConfig, SinusoidOrLineSource
 
 PICTURES_AT_ONCE = 1000
 """The most pictures in episodes that are evaluated together, to limit memory."""
@@ -245,7 +247,10 @@ def _regression(
         settings = dataclasses.replace(settings, amplitude_range=task_range)
     needs = footprint.sinusoid(config)
     require_memory(needs.evaluation)
-    family = TaskFamily(SinusoidSource(settings), SinusoidCollector(settings, device, threads), SquaredError())
+    has_lines = isinstance(settings, SinusoidOrLineConfig)
+    source = SinusoidOrLineSource(settings) if has_lines else SinusoidSource(settings)
+    collector, measure = SinusoidCollector(settings, device, threads), SquaredError(settings.noise_std)
+    family = TaskFamily(source, collector, measure)
     return _Tasks(family, family, settings, needs)
 
 
@@ -272,6 +277,8 @@ def _pictures(config: RunConfig, device: torch.device, threads: Threads) -> _Tas
     require_memory(needs.evaluation)
     collector = EpisodeCollector(spec.data, "batch" if network is None else network.norm, device, threads)
     family = TaskFamily(EpisodeSource(streams.training, held_out), collector, Accuracy())
+    if config.task.rotations == "ambiguous":
+        family = ambiguous_family(streams.training, held_out, device, threads)
     ways, shots, queries = held_out.size
     return _Tasks(family, family, spec, needs, block_size=max(1, PICTURES_AT_ONCE // (ways * (shots + queries))))
 

@@ -20,9 +20,11 @@ from maml_rl.sampling.local import MAX_WORKERS, SamplingConfig
 from maml_rl.supervised.distributions import DistributionConfig
 from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.supervised.sinusoid import SinusoidConfig
+from maml_rl.supervised.sinusoid_or_line import SinusoidOrLineConfig
 from maml_rl.training.trainer import TrainingConfig
 
 SINUSOID, OMNIGLOT, IMAGES, DISTRIBUTIONS = "sinusoid", "omniglot", "images", "distributions"
+SINUSOID_OR_LINE = "sinusoid-or-line"
 
 Physics = Literal["rllab", "gym"]
 
@@ -74,7 +76,7 @@ def evaluation_type(kind: Kind, entry: Entry) -> type[EvaluationConfig]:
 
 def kind_of(env: str) -> Kind:
     """The kind of tasks that a name stands for."""
-    if env == SINUSOID:
+    if env in (SINUSOID, SINUSOID_OR_LINE):
         return "regression"
     if env == DISTRIBUTIONS:
         return "density"
@@ -87,8 +89,8 @@ class RunConfig:
 
     env: str
     """A registered Gymnasium id of a task environment, a short name such as AntVel or Navigation2D, a class of your own
-    as module:Class, "sinusoid", "omniglot", "distributions", or "images" for few-shot classification of your own
-    pictures."""
+    as module:Class, "sinusoid", "sinusoid-or-line", "omniglot", "distributions", or "images" for few-shot
+    classification of pictures of your own."""
     learner: str
     """Learning algorithm."""
     seed: int = 1
@@ -139,19 +141,21 @@ class RunConfig:
         return dataclasses.replace(self, task=dataclasses.replace(self.task, sampling=sampling))
 
 
-def config_type(kind: Kind, entry: Entry) -> type[RunConfig]:
+def config_type(env: str, entry: Entry) -> type[RunConfig]:
     """RunConfig with the settings of one kind of task and one learner, from which a command line is made."""
-    evaluation, method = evaluation_type(kind, entry), type(entry.configs[kind]())
-    if (kind, evaluation, method) not in _made_types:
-        _made_types[kind, evaluation, method] = _make_type(kind, evaluation, method)
-    return _made_types[kind, evaluation, method]
+    kind = kind_of(env)
+    task = SinusoidOrLineConfig if env == SINUSOID_OR_LINE else TASKS[kind][0]
+    settings = task, evaluation_type(kind, entry), type(entry.configs[kind]())
+    if settings not in _made_types:
+        _made_types[settings] = _make_type(kind, *settings)
+    return _made_types[settings]
 
 
-_made_types: dict[tuple[Kind, Any, Any], type[RunConfig]] = {}  # configs are equal only if their types are one
+_made_types: dict[tuple[Any, Any, Any], type[RunConfig]] = {}  # configs are equal only if their types are one
 
 
-def _make_type(kind: Kind, evaluation: type[EvaluationConfig], method: type[Any]) -> type[RunConfig]:
-    task, _, prefix = TASKS[kind]
+def _make_type(kind: Kind, task: type[Any], evaluation: type[EvaluationConfig], method: type[Any]) -> type[RunConfig]:
+    prefix = TASKS[kind][2]
     learners = f"Learning algorithm: {', '.join(names_for(kind))}."
     return dataclasses.make_dataclass(
         "RunConfig",
@@ -177,7 +181,7 @@ def make_config(env: str, learner: str, method: Any, **settings: Any) -> RunConf
     entry = learner_entry(learner, kind)
     if "evaluation" in settings:
         settings["evaluation"] = evaluation_type(kind, entry)(**dataclasses.asdict(settings["evaluation"]))
-    return config_type(kind, entry)(env=env, learner=learner, method=method, **settings)
+    return config_type(env, entry)(env=env, learner=learner, method=method, **settings)
 
 
 def outer_steps(config: RunConfig) -> list[str]:

@@ -118,7 +118,7 @@ def _readers(flag: str, config: RunConfig) -> str | None:
     for name, entry in LEARNERS.items():
         for kind in entry.kinds:
             method = entry.configs[kind]()
-            example = config_type(kind, entry)(env=ENVS[kind], learner=name, method=method)
+            example = config_type(ENVS[kind], entry)(env=ENVS[kind], learner=name, method=method)
             examples = [with_outer_step(example, step) for step in outer_steps(example)] or [example]
             found.setdefault(kind, []).extend(each for each in examples if _spellings(flag) & flags_of(each).keys())
     if not any(found.values()):

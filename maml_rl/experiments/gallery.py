@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_rl.core.contracts import Actor
 from maml_rl.core.trees import take_task
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.evaluator import Stage
@@ -23,6 +22,7 @@ from maml_rl.experiments.environments import (
     needs_backend,
     require_film,
 )
+from maml_rl.experiments.forecasts import FORECASTS, draw_forecasts, numbers, predicted
 from maml_rl.experiments.imagination import CONTEXTS, DENSITIES, IMAGINED, SUMMARY, beliefs, imagination
 from maml_rl.experiments.runs import Trained
 from maml_rl.pictures.backend import NO_BACKEND, DrawingError
@@ -53,12 +53,11 @@ from maml_rl.rl.experience import recipe_of
 from maml_rl.sampling.recipe import Recipe
 from maml_rl.storage.log import read_columns
 from maml_rl.supervised.episodes import class_names
-from maml_rl.supervised.sinusoid import Examples as RegressionExamples
 
 PICTURE_HEIGHT, PICTURE_WIDTH = 240, 320  # of a robot [pixels]
 MAX_GIF_BYTES = 2_000_000
 PLOTS = (
-    "learning_curve.png", "adaptation_curve.png", "curves.png", "paths.png", "episodes.png",
+    "learning_curve.png", "adaptation_curve.png", "curves.png", "paths.png", "episodes.png", *FORECASTS,
     IMAGINED, SUMMARY, DENSITIES, CONTEXTS,
 )  # fmt: skip
 FILMS = ("adaptation.gif", "adaptation.mp4", "tasks.mp4")
@@ -114,6 +113,10 @@ def draw_all(shown: Shown, run: Path, folder: Path, options: Options) -> list[Pa
     kind = shown.trained.config.kind
     if kind != "pictures" or len(shown.curve.steps) > 1:  # learners that take no steps on pictures have one score
         _say(made, adaptation_curve(shown.curve, shown.subject, options.task_range, folder / "adaptation_curve.png"))
+    for path in draw_forecasts(shown.trained, shown.curve, shown.subject, folder):
+        _say(made, path)
+    if kind == "pictures" and shown.trained.config.task.rotations == "ambiguous":  # which has a picture of its readings
+        return made
     if kind == "pictures":
         chosen = _spread(shown.curve.per_task[-1], options.num_shown)
         _say(made, episode_sheets(shown, chosen, folder / "episodes.png"))
@@ -242,23 +245,13 @@ def regressions(shown: Shown, chosen: Sequence[int], path: Path) -> Path:
     steps = sorted({k for k in SHOWN_STEPS if k <= last} | {last})
     plots = []
     for index in chosen:
-        predictions = {k: _predicted(shown.stages[k].actor, index, inputs) for k in steps}
+        predictions = {k: predicted(shown.stages[k].actor, index, inputs) for k in steps}
         support = take_task(shown.stages[0].support, index)
-        examples = _numbers(support.inputs), _numbers(support.targets)
+        examples = numbers(support.inputs), numbers(support.targets)
         task = shown.curve.tasks[index]
         plots.append(Regression(str(task), inputs, task.at(inputs), examples, predictions))
     save_figure(regression_plot(plots, f"{shown.subject}: predictions after gradient steps"), path)
     return path
-
-
-def _predicted(actor: Actor, index: int, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-    column = torch.from_numpy(inputs).float().view(1, -1, 1)
-    with torch.no_grad():
-        return _numbers(actor.take_tasks(index, index + 1).step((), RegressionExamples(column, column), None)[0])
-
-
-def _numbers(values: Tensor) -> NDArray[np.float64]:
-    return values.flatten().double().cpu().numpy()
 
 
 # --- films -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from maml_rl.experiments.config import (
     DISTRIBUTIONS,
     IMAGES,
     SINUSOID,
+    SINUSOID_OR_LINE,
     EnvironmentConfig,
     EpisodeEvaluationConfig,
     RunConfig,
@@ -100,8 +101,8 @@ def default_config(env: str, learner: str, preset: Preset = "paper", ways: int =
     if kind == "pictures":
         return _pictures(env, learner, preset, ways, shots)
     if kind == "regression":
-        _require_known(preset, preset == "paper", _environments_with(preset), SINUSOID)
-        return _sinusoid(learner)
+        _require_known(preset, preset == "paper", _environments_with(preset), env)
+        return _sinusoid(learner) if env == SINUSOID else _sinusoid_or_line(learner)
     if kind == "density":
         _require_known(preset, preset in DENSITY_ITERATIONS, list(DENSITY_ITERATIONS), env)
         return _density(learner, preset)
@@ -156,6 +157,17 @@ def _sinusoid(learner: str) -> RunConfig:
         training=TrainingConfig(num_iterations=70_000, num_tasks=25, evaluate_every=1000, checkpoint_every=1000),
         evaluation=EvaluationConfig(num_tasks=600, num_steps=10),
     )
+
+
+def _sinusoid_or_line(learner: str) -> RunConfig:
+    """Settings for sinusoids and lines: five steps, which fit five points."""
+    config = _sinusoid(learner)
+    method = config.method
+    if hasattr(method, "inner"):
+        method = replace(method, inner=replace(method.inner, num_steps=5, step_size=0.01))
+    training = replace(config.training, num_iterations=30_000)
+    evaluation = replace(config.evaluation, num_steps=5)
+    return make_config(SINUSOID_OR_LINE, learner, method, training=training, evaluation=evaluation)
 
 
 DENSITY_ITERATIONS: dict[Preset, int] = {"paper": 31_250, "fast": 2_000}
@@ -255,8 +267,8 @@ def require_beginning(preset: Preset, init_from: object) -> None:
     """
     if preset == "warm" and not init_from:
         raise ValueError(
-            "preset warm must have init_from, got none: train --learner prototypical first and name the folder of "
-            "that run"
+            "preset warm must have init_from, got none: train --learner prototypical first, for platipus --learner "
+            "maml, and name the folder of that run"
         )
 
 

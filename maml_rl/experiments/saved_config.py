@@ -32,7 +32,7 @@ def from_dict(saved: Any) -> RunConfig:
         entry = learner_entry(saved["learner"], kind_of(saved["env"]))
     except ValueError as error:
         raise ConfigError(f"config.learner: {error}") from error
-    return parsed(config_type(kind_of(saved["env"]), entry), saved, "config")
+    return parsed(config_type(saved["env"], entry), saved, "config")
 
 
 def parsed(kind: Any, value: Any, path: str) -> Any:

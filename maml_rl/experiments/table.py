@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maml_rl.learners import joint, maml, matching, memory, neural_statistician, pixels, prototypical, reptile
+from maml_rl.learners import joint, maml, matching, memory, neural_statistician, pixels, platipus, prototypical, reptile
 from maml_rl.learners.entry import Entry, Kind
 
 LEARNERS: dict[str, Entry] = {
@@ -21,6 +21,7 @@ LEARNERS: dict[str, Entry] = {
         memory.ENTRY,
         neural_statistician.ENTRY,
         pixels.ENTRY,
+        platipus.ENTRY,
     )
 }
 

@@ -248,7 +248,7 @@ def _panels(title: str, count: int, size: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(max(size * count, 2 * size), size + 0.9), layout="constrained")
     all_axes = list(figure.subplots(1, count, squeeze=False)[0])
     for axes in all_axes:
-        _clean(axes)
+        clean(axes)
     figure.suptitle(title, fontsize=11)
     return figure, all_axes
 
@@ -275,12 +275,12 @@ def _figure(title: str, width: float = 6.0, height: float = 4.0) -> tuple[Figure
     """One set of axes in a clean frame. [inches]"""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    _clean(axes)
+    clean(axes)
     axes.set_title(title, fontsize=11)
     return figure, axes
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -56,6 +56,12 @@ class Return:
         """Success of each episode [N, E]: 1 if it did its task at any step, where the environment reports it."""
         return {"success": data.successes[..., 0]} if data.successes.shape[-1] else {}
 
+    def forecast(self, data: Trajectory) -> None:
+        """None: a return is no prediction."""
+
+    def mixture(self, outputs: Sequence[Tensor]) -> Tensor:
+        raise TypeError("episodes are of one draw each: their outputs cannot be mixed")
+
     def describe(self, experience: Sequence[Trajectory]) -> dict[str, float]:
         return {
             **_success_rate("success_before", experience[0]),

@@ -63,8 +63,10 @@ def plain_state(state: NamedState) -> NamedState:
 
 
 def without_moments(state: NamedState) -> NamedState:
-    """The same without the outer optimiser's memory, which training needs and predictions do not."""
-    return {name: value for name, value in state.items() if not name.startswith("adam/")}
+    """The same without what training needs and predictions do not: the outer optimiser's memory, and the distribution
+    that PLATIPUS draws from where it knows the query."""
+    needless = ("adam/", "posterior_log_variance/", "posterior_rate/")
+    return {name: value for name, value in state.items() if not name.startswith(needless)}
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_rl.core.acting import Answered, FeedForward, answer
-from maml_rl.core.contracts import Actor, Previous
+from maml_rl.core.contracts import Actor, Forecast, Previous
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads, takes_stacked
 from maml_rl.core.output_map import AutogradMap, OutputMap
@@ -94,6 +95,19 @@ class Accuracy:
 
     def further_scores(self, data: Answered) -> dict[str, Tensor]:
         return {}
+
+    def forecast(self, data: Answered) -> Forecast:
+        """The log-probability of the right class, and of each example the event that the likeliest class is right."""
+        log_probs, labels = data.outputs.log_softmax(dim=-1), data.examples.labels.unsqueeze(-1)
+        confidence = log_probs.amax(dim=-1, keepdim=True).exp()
+        return Forecast(log_probs.gather(-1, labels).squeeze(-1), confidence, self.score(data).unsqueeze(-1))
+
+    def mixture(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The log of the mean of the draws' probabilities, [N, B, ways]."""
+        if len(outputs) == 1:
+            return outputs[0]
+        log_probs = torch.stack(list(outputs)).log_softmax(dim=-1)
+        return log_probs.logsumexp(dim=0) - math.log(len(outputs))
 
     def describe(self, experience: Sequence[Any]) -> dict[str, float]:
         return {}

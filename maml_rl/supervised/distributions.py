@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -126,6 +127,13 @@ class LogDensity:
 
     def further_scores(self, data: Answered) -> dict[str, Tensor]:
         return {}
+
+    def forecast(self, data: Answered) -> None:
+        """None: the score itself is the log-likelihood."""
+
+    def mixture(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The log of the draws' mean density: [N, K]."""
+        return torch.stack(list(outputs)).logsumexp(dim=0) - math.log(len(outputs))
 
     def describe(self, experience: Sequence[Any]) -> dict[str, float]:
         return {}

@@ -31,7 +31,7 @@ from maml_rl.supervised.images import (
 )
 from maml_rl.supervised.omniglot import OneShotRun, Split, SplitName, load_omniglot, split_classes
 
-Rotations = Literal["classes", "random", "none"]
+Rotations = Literal["classes", "random", "none", "ambiguous"]
 Part = Literal["train", "validation", "test"]
 
 BLANK_RANGE = 8  # of 255 levels
@@ -54,8 +54,9 @@ class EpisodeConfig:
     uses the test classes."""
     rotations: Rotations = "classes"
     """Rotations in training. classes: a picture turned by a quarter is of another class. random: each class of an
-    episode is turned by a random number of quarters. none: as drawn. The defaults are classes for Omniglot, whose
-    papers do so, and none for --env images."""
+    episode is turned by a random number of quarters. none: as drawn. ambiguous: with --ways 2 --shots 1, a character
+    upright and the same upside down, asked about lying down too, which belongs to one of them by a rule that the
+    support does not show. The defaults are classes for Omniglot, whose papers do so, and none for --env images."""
     test_rotations: Rotations = "classes"
     """Rotations in validation and test; as above, with the same defaults."""
     ways: int = 5
@@ -78,6 +79,14 @@ class EpisodeConfig:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        if "ambiguous" in (self.rotations, self.test_rotations):
+            given = (self.rotations, self.test_rotations, self.ways, self.shots, self.train_ways, self.train_shots)
+            if given != ("ambiguous", "ambiguous", 2, 1, None, None):
+                raise ValueError(
+                    "rotations ambiguous must come with test_rotations ambiguous, ways 2 and shots 1 alone, got "
+                    f"rotations {self.rotations}, test_rotations {self.test_rotations}, ways {self.ways} and shots "
+                    f"{self.shots}"
+                )
 
     evaluate_on: Part = "validation"
     """Classes that evaluation during training uses. Results are made on the test classes, by `maml-rl evaluate`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,12 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_rl.core.acting import Answered, FeedForward, answer
-from maml_rl.core.contracts import Actor, Previous
+from maml_rl.core.contracts import Actor, Forecast, Previous
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.output_map import OutputMap
 from maml_rl.core.trees import Params, to_device
 from maml_rl.networks.mlp import LinearizedMLP, init_mlp, mlp, truncated_normal
+
+QUANTILES = (torch.arange(10) + 0.5) / 10.0
+"""Levels of the quantiles by which the calibration of predicted numbers is judged."""
+
+
+class Function(Protocol):
+    """A task: the function behind its examples."""
+
+    def at(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class SinusoidConfig:
     amplitude_range: tuple[float, float] = (0.1, 5.0)  # Range of amplitudes.
     phase_range: tuple[float, float] = (0.0, 3.141592653589793)  # Range of phases [rad].
     input_range: tuple[float, float] = (-5.0, 5.0)  # Range of inputs.
+    noise_std: ClassVar[float] = 0.0  # of the targets
 
     def __post_init__(self) -> None:
         if self.num_examples < 1:
@@ -86,19 +97,21 @@ class SinusoidSource:
 
 
 class SinusoidCollector:
-    """K examples of every task: they depend on the key, not on who acts."""
+    """K examples of every task, with Gaussian noise in the targets if there is any: they depend on the key, not on who
+    acts."""
 
     resamples = False
 
     def __init__(self, config: SinusoidConfig, device: torch.device, threads: Threads):
         self._config, self._device, self._threads = config, device, threads
 
-    def collect(self, tasks: Sequence[Sinusoid], actor: Actor | None, key: Key) -> Examples | Answered:
-        low, high = self._config.input_range
-        inputs = np.stack([key.rng(i).uniform(low, high, self._config.num_examples) for i in range(len(tasks))])
-        amplitudes = np.array([[task.amplitude] for task in tasks])
-        phases = np.array([[task.phase] for task in tasks])
-        targets = amplitudes * np.sin(inputs - phases)
+    def collect(self, tasks: Sequence[Function], actor: Actor | None, key: Key) -> Examples | Answered:
+        (low, high), count, noise = self._config.input_range, self._config.num_examples, self._config.noise_std
+        generators = [key.rng(i) for i in range(len(tasks))]
+        inputs = np.stack([rng.uniform(low, high, count) for rng in generators])
+        targets = np.stack([task.at(row) for task, row in zip(tasks, inputs, strict=True)])
+        if noise:
+            targets += noise * np.stack([rng.standard_normal(count) for rng in generators])
         columns = (torch.from_numpy(a).float().unsqueeze(-1).to(self._device) for a in (inputs, targets))
         examples = Examples(*columns)
         return examples if actor is None else answer(actor, examples, self._threads)
@@ -110,12 +123,33 @@ class SquaredError:
     metric = "mse"
     higher_is_better = False
 
+    def __init__(self, noise_std: float = 0.0):
+        """noise_std: standard deviation of the targets around the function, with which predictions are distributions;
+        0 for none."""
+        self._noise_std = noise_std
+
     def score(self, data: Answered) -> Tensor:
-        """[N, K]"""
-        return (data.outputs - data.examples.targets).square().squeeze(-1)
+        """[N, K]; of several draws [N, K, S], by the mean prediction."""
+        return (data.outputs.mean(dim=-1, keepdim=True) - data.examples.targets).square().squeeze(-1)
 
     def further_scores(self, data: Answered) -> dict[str, Tensor]:
         return {}
+
+    def forecast(self, data: Answered) -> Forecast | None:
+        """The log-density of the target under the mixture of Gaussians around the predictions, and the events that the
+        target lies below the mixture's quantiles at `QUANTILES` (Kuleshov et al. 2018, section 3.2)."""
+        if self._noise_std == 0.0:
+            return None
+        scaled = (data.examples.targets - data.outputs) / self._noise_std  # [N, K, S]
+        each = -0.5 * scaled.square() - math.log(self._noise_std * math.sqrt(2.0 * math.pi))
+        log_density = each.logsumexp(dim=-1) - math.log(scaled.shape[-1])
+        below = torch.special.ndtr(scaled).mean(dim=-1, keepdim=True)  # of the mixture's mass
+        levels = QUANTILES.to(below).expand(*below.shape[:-1], -1)
+        return Forecast(log_density, levels, (below <= levels).to(below.dtype))
+
+    def mixture(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The predictions of S draws side by side: [N, K, S]."""
+        return torch.cat(list(outputs), dim=-1)
 
     def describe(self, experience: Sequence[Any]) -> dict[str, float]:
         return {}

@@ -1,6 +1,7 @@
 """The one evaluator: which data it asks for, and what it makes of them."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -292,10 +293,34 @@ class Posterior(Slow):
         return Actor(Guess(), {"share": torch.full_like(adapted["count"], share)})
 
 
-@pytest.mark.parametrize(("num_draws", "share"), [(1, 1.0), (2, 0.5), (3, 2 / 3)])
-def test_scores_on_given_data_are_means_over_draws_of_the_actor(num_draws, share, stream, threads):
+@pytest.mark.parametrize(("num_draws", "share", "accuracy"), [(1, 1.0, 1.0), (2, 0.5, 0.25), (3, 2 / 3, 1.0)])
+def test_draws_of_the_actor_on_given_data_predict_together(num_draws, share, accuracy, stream, threads):
+    # A draw gives its answer the probability e / (e + 3). Draws that are wrong all name the first class, which is right
+    # for a quarter of the queries and named where there is a tie.
     family, learner = pictures_of(stream, threads), Posterior()
     tasks = evaluation_tasks(family.source, EvaluationConfig(num_tasks=2, seed=3))
-    curve = Evaluation(family, (0,), num_draws=num_draws).curve(learner, (), tasks, KEY)
+    evaluation = Evaluation(family, (0,), num_draws=num_draws)
+    curve = evaluation.curve(learner, (), tasks, KEY)
     assert len(set(learner.keys)) == num_draws  # each draw has its own noise
-    assert curve.mean == pytest.approx([share + (1 - share) * 0.25])
+    assert curve.mean == pytest.approx([accuracy])
+    high, low = math.e / (math.e + 3), 1 / (math.e + 3)
+    nll = -0.25 * math.log(high) - 0.75 * math.log(share * high + (1 - share) * low)
+    assert curve.likelihood.mean == pytest.approx([nll], rel=1e-5) and not curve.likelihood.higher_is_better
+    confidence = 0.25 * high + 0.75 * (share * high + (1 - share) * low)
+    if num_draws != 2:
+        assert curve.calibration_error == pytest.approx([abs(1.0 - confidence)], rel=1e-5)
+
+
+def test_blocks_change_neither_likelihood_nor_calibration(stream, threads):
+    family = pictures_of(stream, threads)
+    tasks = evaluation_tasks(family.source, EvaluationConfig(num_tasks=5, seed=3))
+    whole, cut = (Evaluation(family, (0, 5), block_size=size).curve(Slow(), (), tasks, KEY) for size in (None, 2))
+    assert torch.equal(whole.nll, cut.nll) and whole.nll.shape == (2, 5)
+    assert whole.calibration_error == pytest.approx(cut.calibration_error)
+    assert len(whole.reliability) == 2
+
+
+def test_where_outputs_are_no_distribution_there_is_neither(threads):
+    family, learner = sinusoid(threads)
+    curve = curve_of(family, learner)
+    assert curve.likelihood is None and curve.calibration_error == []

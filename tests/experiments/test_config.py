@@ -77,7 +77,7 @@ def test_an_outer_step_s_name_is_that_of_its_settings():
 
 def test_configs_of_one_kind_and_learner_are_of_one_type():
     assert type(default_config(VEL, "maml")) is type(default_config("maml/AntVel-gym-v0", "fomaml"))
-    assert config_type("regression", learner_entry("maml", "regression")) is type(default_config("sinusoid", "maml"))
+    assert config_type("sinusoid", learner_entry("maml", "regression")) is type(default_config("sinusoid", "maml"))
     assert type(default_config("sinusoid", "maml")) is not type(default_config("omniglot", "maml"))
 
 

@@ -20,7 +20,7 @@ from maml_rl.core.outer.choice import GradientOuter, ReptileOuter
 from maml_rl.core.outer.reptile import ReptileConfig
 from maml_rl.experiments.build import picture_spec
 from maml_rl.experiments.table import LEARNERS
-from maml_rl.learners import joint, matching, memory, metric, neural_statistician, pixels, reptile
+from maml_rl.learners import joint, matching, memory, metric, neural_statistician, pixels, platipus, reptile
 from maml_rl.learners.entry import Context
 from maml_rl.learners.maml import PicturesConfig
 from maml_rl.networks.convnet import ConvConfig, NormPolicy
@@ -30,7 +30,7 @@ from maml_rl.supervised.episodes import EpisodeSize, EpisodeStream, Examples
 from maml_rl.supervised.images import ImageSet
 
 SIZE, PER_CLASS, NUM_TRAIN, NUM_TEST = 16, 8, 30, 15
-GRADIENT = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "joint")
+GRADIENT = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "joint", "platipus")
 METRIC = ("prototypical", "matching", "full-context")
 NAMES = (*GRADIENT, *METRIC, "memory", "neural-statistician", "pixels")
 KEY = Key(0, EVALUATION, 0)
@@ -42,6 +42,7 @@ INNER = {
     "meta-sgd": InnerConfig(step_size=0.5, learn_step_sizes=True),
     "reptile": InnerConfig(num_steps=5, step_size=0.003),
     "joint": InnerConfig(step_size=0.5),
+    "platipus": InnerConfig(step_size=0.5),
 }
 OUTER = GradientOuter(gradient=AdamConfig(learning_rate=0.01))
 
@@ -112,6 +113,8 @@ def config_of(name: str, norm: NormPolicy | None) -> Any:
     if name == "reptile":
         network, outer = dataclasses.replace(network, features="flatten"), ReptileOuter(reptile=ReptileConfig(1.0))
         return reptile.Config(inner, outer=outer, network=network)
+    if name == "platipus":
+        return platipus.PicturesConfig(inner, OUTER, dataclasses.replace(platipus.ON_PICTURES, num_draws=2), network)
     return joint.Config(inner, OUTER, network) if name == "joint" else PicturesConfig(inner, OUTER, network)
 
 
