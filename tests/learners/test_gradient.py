@@ -90,6 +90,8 @@ def test_joint_training_s_new_layer_fits_any_number_of_classes(ways, make_proble
 
 
 def test_an_episode_of_fewer_classes_than_in_training_has_the_first_outputs(make_problem, gradient_learner):
+    if gradient_learner == "platipus":
+        pytest.skip("a draw from its posterior depends on the number of parameters")
     problem = make_problem(gradient_learner, norm="none")
     fewer = EpisodeStream(problem.test.data, problem.test.classes, "classes", EpisodeSize(3, 1, 4))
     episodes = fewer.sample(2, np.random.default_rng(0))
