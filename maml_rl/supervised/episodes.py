@@ -79,14 +79,12 @@ class EpisodeConfig:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
-        if "ambiguous" in (self.rotations, self.test_rotations):
-            given = (self.rotations, self.test_rotations, self.ways, self.shots, self.train_ways, self.train_shots)
-            if given != ("ambiguous", "ambiguous", 2, 1, None, None):
-                raise ValueError(
-                    "rotations ambiguous must come with test_rotations ambiguous, ways 2 and shots 1 alone, got "
-                    f"rotations {self.rotations}, test_rotations {self.test_rotations}, ways {self.ways} and shots "
-                    f"{self.shots}"
-                )
+        is_ambiguous = self.rotations == "ambiguous", self.test_rotations == "ambiguous"
+        if any(is_ambiguous) and not (all(is_ambiguous) and self.training[:2] == self.test[:2] == (2, 1)):
+            raise ValueError(
+                "rotations ambiguous must come with test_rotations ambiguous, ways 2 and shots 1 alone, got rotations "
+                f"{self.rotations}, test_rotations {self.test_rotations}, ways {self.ways} and shots {self.shots}"
+            )
 
     evaluate_on: Part = "validation"
     """Classes that evaluation during training uses. Results are made on the test classes, by `maml-rl evaluate`."""

@@ -124,7 +124,7 @@ def test_changes_are_the_settings_that_differ():
             "images",
             "prototypical",
             ["--inner.no-first-order"],
-            "--inner.no-first-order applies to learners maml, fomaml, anil, meta-sgd, reptile, joint, not to --learner",
+            "--inner.no-first-order applies to learners maml, fomaml, anil, meta-sgd, reptile, joint, platipus, not to",
         ),
         (
             "omniglot",

@@ -131,7 +131,7 @@ def test_fast_takes_longer_steps_on_half_the_data_and_evaluates_as_the_paper(env
             "omniglot",
             "prototypical",
             "warm",
-            r"preset warm exists for the learners \['fomaml', 'maml'\], not for prot",
+            r"preset warm exists for the learners \['fomaml', 'maml', 'platipus'\], not for prot",
         ),
         ("sinusoid", "joint", "paper", "learner joint takes few-shot episodes of pictures"),
         (VEL, "nobody", "paper", r"learner must be one of \[.*\], got 'nobody'"),

@@ -169,7 +169,7 @@ def test_the_warm_preset_has_the_source_s_network_and_needs_a_source(command, so
     assert inner.test_step_sizes(5) == inner.step_sizes and inner.step_size == pytest.approx(0.02 * 3)
     assert inner.num_steps == config.evaluation.num_steps == 5 and inner.first_order
     assert train_omniglot(command("anil", "other", "--preset", "warm", "--init-from", str(source))) == 2
-    assert "preset warm exists for the learners ['fomaml', 'maml'], not for anil" in capfd.readouterr().err
+    assert "preset warm exists for the learners ['fomaml', 'maml', 'platipus'], not for anil" in capfd.readouterr().err
 
 
 def test_the_run_says_where_it_began(command, source, tmp_path):

@@ -1,0 +1,109 @@
+"""Commands on learners whose predictions are distributions: scores, pictures, refusals."""
+
+import csv
+import json
+
+import matplotlib.image
+import pytest
+from pictures import write_folders
+
+from maml_rl.commands.evaluate import evaluate
+from maml_rl.commands.train import train
+from maml_rl.commands.visualize import visualize
+
+SMALL = ["--num-tasks", "3", "--num-iterations", "2", "--num-threads", "1", "--evaluation.num-tasks", "4"]
+LINES = ["--env", "sinusoid-or-line", "--sinusoid.hidden-sizes", "8", "8", "--evaluate-every", "2"]
+AMBIGUOUS = ["--ways", "2", "--rotations", "ambiguous", "--test-rotations", "ambiguous", "--queries", "2"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    found = {}
+    for learner in ("platipus", "maml"):
+        found[learner] = folder / learner
+        flags = [*LINES, *SMALL, "--learner", learner, "--output-dir", str(found[learner])]
+        assert train("sinusoid", flags) == 0
+    return found
+
+
+def scored(run, capfd, *flags):
+    assert evaluate([str(run), "--num-tasks", "6", "--json", *flags]) == 0
+    out, err = capfd.readouterr()
+    return json.loads(out), err
+
+
+@pytest.mark.parametrize("learner", ["platipus", "maml"])
+def test_likelihood_and_calibration_stand_beside_the_error(learner, runs, capfd):
+    result, err = scored(runs[learner], capfd, "--num-steps", "2")
+    assert len(result["nll"]["mean"]) == len(result["nll"]["ci95"]) == len(result["calibration_error"]) == 3
+    # with noise of 0.3 and one function the likelihood is the error's: mse / (2 * 0.3^2) + log(0.3 sqrt(2 pi))
+    if learner == "maml":
+        expected = [error / 0.18 - 0.2850342 for error in result["mean"]]
+        assert result["nll"]["mean"] == pytest.approx(expected, rel=1e-4)
+    assert all(0.0 <= error <= 1.0 for error in result["calibration_error"])
+    assert sum(row["share"] for row in result["reliability"]) == pytest.approx(1.0)
+    assert "nll" in err and "calib" in err
+    with open(runs[learner] / "evaluation.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"amplitude", "phase", "slope", "intercept"} <= rows[0].keys()
+    assert all((row["slope"] == "") == (row["amplitude"] != "") for row in rows)
+
+
+def test_the_number_of_draws_is_asked_for(runs, capfd):
+    one, many = (scored(runs["platipus"], capfd, "--num-draws", count)[0] for count in ("1", "30"))
+    assert one["mean"] != many["mean"]
+    assert many["nll"]["mean"][0] < one["nll"]["mean"][0]  # the mixture of draws from the prior is the wider one
+
+
+@pytest.mark.parametrize(
+    ("learner", "flags", "message"),
+    [
+        ("platipus", ["--num-draws", "0"], "evaluation.num_draws must be at least 1, got 0"),
+        ("maml", ["--num-draws", "3"], "--num-draws 3 applies to --learner platipus, not to --learner maml: leave it"),
+    ],
+)
+def test_draws_that_cannot_be_taken_are_refused(learner, flags, message, runs, tmp_path, capfd):
+    assert evaluate([str(runs[learner]), *flags, "--output", str(tmp_path / "scores")]) == 2
+    assert message in capfd.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_pictures_show_drawn_functions_and_reliability(runs, tmp_path):
+    for learner in ("platipus", "maml"):
+        flags = ["--output-dir", str(tmp_path / learner), "--num-tasks", "6"]
+        assert visualize(None, [str(runs[learner]), *flags]) == 0
+        made = {path.name for path in (tmp_path / learner).iterdir()}
+        assert "reliability.png" in made and ("functions.png" in made) == (learner == "platipus")
+        for path in (tmp_path / learner).iterdir():
+            assert matplotlib.image.imread(path).std() > 0.01
+
+
+def test_ambiguous_episodes_are_trained_scored_and_drawn(own_cache, tmp_path, capfd):
+    data, run = write_folders(tmp_path / "data"), tmp_path / "run"
+    flags = ["--env", "images", "--data-root", str(data), "--image-size", "16", "--num-filters", "4"]
+    flags += ["--learner", "platipus", *SMALL, *AMBIGUOUS, "--evaluate-every", "2", "--output-dir", str(run)]
+    assert train("omniglot", flags) == 0
+    assert visualize(None, [str(run), "--output-dir", str(tmp_path / "pictures"), "--num-tasks", "3"]) == 0
+    made = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert {"readings.png", "reliability.png"} <= made and "episodes.png" not in made
+    assert evaluate([str(run), "--num-tasks", "4", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["metric"] == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ways", "5"], "rotations ambiguous must come with test_rotations ambiguous, ways 2 and shots 1 alone, got"),
+        (["--test-rotations", "none"], "got rotations ambiguous, test_rotations none, ways 2 and shots 1"),
+        (["--posterior.num-draws", "0"], "posterior.num_draws must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_made(flags, message, tmp_path, capfd):
+    given = [*AMBIGUOUS, *flags, "--learner", "platipus", "--data-root", str(tmp_path), "--output-dir"]
+    try:
+        status = train("omniglot", [*given, str(tmp_path / "run")])
+    except SystemExit as ended:
+        status = ended.code
+    err = " ".join(capfd.readouterr().err.replace("│", " ").split())
+    assert status == 2 and message in err
+    assert not (tmp_path / "run").exists()
