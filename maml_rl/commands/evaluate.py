@@ -152,11 +152,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         require_one_experiment([(run, read_config(run)) for run in command.runs])
         _require_writable(output)
         with contextlib.ExitStack() as stack:
-            loaded = [_load(one, config, tasks) for one, config in zip(each, configs, strict=True)]
-            for one in loaded:
-                stack.callback(one.built.close)
+            loaded: list[Trained] = []
+            for one, config in zip(each, configs, strict=True):
+                loaded.append(_load(one, config, tasks))
+                stack.callback(loaded[-1].built.close)
             if command.checkpoint == "last":
-                reached = [one.checkpoint.iteration for one in loaded]
+                reached = [trained.checkpoint.iteration for trained in loaded]
                 require_equal_progress(list(zip(command.runs, reached, strict=True)))
             curves = [_curve(one, trained) for one, trained in zip(each, loaded, strict=True)]
         found = [_described(*one, tasks) for one in zip(each, curves, loaded, strict=True)]
