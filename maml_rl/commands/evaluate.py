@@ -164,7 +164,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
                 stack.enter_context(_opened(one, config, tasks)) for one, config in zip(each, configs, strict=True)
             ]
             if command.checkpoint == "last":
-                reached = [one.checkpoint.iteration for one in loaded]
+                reached = [trained.checkpoint.iteration for trained in loaded]
                 require_equal_progress(list(zip(command.runs, reached, strict=True)))
             curves = [_curve(one, trained) for one, trained in zip(each, loaded, strict=True)]
         found = [_described(*one, tasks) for one in zip(each, curves, loaded, strict=True)]
