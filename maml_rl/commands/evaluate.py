@@ -66,7 +66,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Score a trained learner after 0, 1, ... gradient steps on tasks that it has not seen."""
+    """Score a trained learner before and after adaptation, on tasks it has not seen."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folder of a training run; or several, of runs that differ in their seed alone, which are scored on the same tasks

@@ -43,7 +43,19 @@ def migrated(version: int, config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: if it is none of that version.
     """
-    return _from_1(config) if version == 1 else _without_unread_draws(config)
+    return _from_1(config) if version == 1 else _of_early_2(_without_unread_draws(config))
+
+
+def _of_early_2(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the weight of the loss before adaptation, which early files of version 2 lack."""
+    method = config.get("method")
+    inner = method.get("inner") if isinstance(method, dict) else None
+    if not isinstance(method, dict) or not isinstance(inner, dict):
+        return config
+    return config | {"method": method | {"inner": NO_WEIGHT_BEFORE | inner}}
+
+
+NO_WEIGHT_BEFORE = {"before_weight": 0.0}
 
 
 def _without_unread_draws(config: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +132,11 @@ def _size_taken(evaluation: dict[str, Any], name: str) -> float:
 
 def _inner_of_1(inner: dict[str, Any], first: float, later: float, kind: str) -> dict[str, Any]:
     new = {name: value for name, value in inner.items() if name != "estimator" or kind == "reinforcement"}
-    return new | {"test_step_size": None if first == inner.get("step_size") else first, "later_ratio": later / first}
+    return (
+        NO_WEIGHT_BEFORE
+        | new
+        | {"test_step_size": None if first == inner.get("step_size") else first, "later_ratio": later / first}
+    )
 
 
 def _outer_of_1(outer: dict[str, Any], learner: str, kind: str) -> dict[str, Any]:

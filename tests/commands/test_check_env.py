@@ -171,7 +171,7 @@ TINY = ["--num-tasks", "2", "--episodes-per-task", "2", "--num-iterations", "1",
         ("Untasked", "error: users:Untasked has no sample_tasks: give it"),
         (
             "Angry",
-            f"step raised KeyError: 'anger' (users.py, line {ANGER}): correct what raises it (all that is wrong: ",
+            f"step raised KeyError: 'anger' (users.py, line {ANGER}): correct what raises it (for all that is wrong: ",
         ),
         (
             "Sharing",

@@ -83,7 +83,7 @@ def test_the_number_of_episodes_is_the_evaluations_own(runs, tmp_path, capfd):
         (["--first-step-size", "0"], "error: first_step_size must be positive and finite, got 0.0"),
         (["--later-step-size", "-1"], "error: later_step_size must be positive and finite, got -1.0"),
         (["--later-step-size", "inf"], "error: later_step_size must be positive and finite, got inf"),
-        (["--num-examples", "5"], "num_examples applies to sinusoid alone"),
+        (["--num-examples", "5"], "num_examples applies to regression alone"),
         (["--task-range", "1", "1"], "task_range must be two finite numbers, the lower first, got 1 1"),
         (["--task-range", "0", "inf"], "task_range must be two finite numbers, the lower first, got 0 inf"),
         (["--output", "/nowhere/at/all"], "name another by --output"),

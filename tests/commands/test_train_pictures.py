@@ -125,7 +125,7 @@ def test_pictures_of_a_run_show_episodes(learner, plots, data, tmp_path, capfd):
     capfd.readouterr()
     flags = ["--output-dir", str(pictures), "--data-root", str(data), "--num-tasks", "3", "--num-shown", "2"]
     assert visualize(None, [str(run), *flags]) == 0
-    expected = {"learning_curve.png", "episodes.png"} | plots
+    expected = {"learning_curve.png", "episodes.png", "reliability.png"} | plots
     assert {path.name for path in pictures.iterdir()} == expected  # nothing that was written aside is left
     assert {line.split("/")[-1] for line in capfd.readouterr().out.splitlines()} == expected
     assert visualize(None, [str(run), *flags, "--actions", "mean"]) == 2
@@ -409,7 +409,7 @@ def test_pictures_that_fill_the_memory_are_refused_without_a_network_too(data, t
         (
             "prototypical",
             ["--inner.num-steps", "3"],
-            "applies to learners maml, fomaml, anil, meta-sgd, reptile, joint, not to --learner prot",
+            "applies to learners maml, fomaml, anil, meta-sgd, reptile, joint, platipus, not to --learner prot",
         ),
         ("prototypical", ["--evaluation.num-steps", "3"], "learners that take gradient steps on a task, not to"),
         ("prototypical", ["--head-std", "3"], "--head-std 3.0 applies to learners that adapt a last layer"),
@@ -422,7 +422,7 @@ def test_pictures_that_fill_the_memory_are_refused_without_a_network_too(data, t
         (
             "pixels",
             ["--num-filters", "8"],
-            "prototypical, matching, memory, not to --learner pixels",
+            "prototypical, matching, memory, neural-statistician, platipus, not to --learner pixels",
         ),
         ("maml", ["--sampler", "ray", "--horizon", "9"], "; --horizon 9 applies to task environments, not to"),
     ],

@@ -239,6 +239,16 @@ def test_the_present_version_is_left_as_it_is():
     assert migrated(2, saved) == saved
 
 
+def test_early_files_of_version_2_lack_the_weight_of_the_loss_before_adaptation():
+    saved = to_dict(default_config("maml/HalfCheetahVel-rllab-v0", "maml"))
+    inner = {name: value for name, value in saved["method"]["inner"].items() if name != "before_weight"}
+    early = saved | {"method": saved["method"] | {"inner": inner}}
+    assert from_dict(migrated(2, early)) == from_dict(saved) and from_dict(saved).method.inner.before_weight == 0.0
+    for broken in ({"method": 3}, {"method": {"inner": 3}}):
+        with pytest.raises(ConfigError):
+            from_dict(migrated(2, saved | broken))
+
+
 @pytest.mark.parametrize("num_draws", [1, 5])
 def test_early_files_of_version_2_hold_a_number_of_draws_that_nothing_read(num_draws):
     saved = to_dict(default_config("sinusoid", "maml"))
