@@ -113,6 +113,11 @@ class VectorFromSingle(TaskVectorEnv):
         return cast("list[Task]", _attribute(self.envs[0], "sample_test_tasks", self.sample_tasks)(num_tasks, rng))
 
     @property
+    def has_test_tasks(self) -> bool:
+        found = _attribute(self.envs[0], "sample_test_tasks", None)
+        return found is not None and getattr(found, "__func__", found) is not TaskEnv.sample_test_tasks
+
+    @property
     def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
         return cast("tuple[float, float] | None", _attribute(self.envs[0], "task_range", None))
 
@@ -238,6 +243,10 @@ class TaskVectorWrapper(TaskVectorEnv):
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._env.sample_test_tasks(num_tasks, rng)
+
+    @property
+    def has_test_tasks(self) -> bool:
+        return self._env.has_test_tasks
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         super().set_tasks(tasks)

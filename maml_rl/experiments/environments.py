@@ -62,7 +62,8 @@ class EnvironmentSource:
         return draw_tasks(self._env.sample_tasks, "sample_tasks", num_tasks, rng)
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
-        return draw_tasks(self._env.sample_test_tasks, "sample_test_tasks", num_tasks, rng)
+        name = "sample_test_tasks" if self._env.has_test_tasks else "sample_tasks"  # the one that its author wrote
+        return draw_tasks(self._env.sample_test_tasks, name, num_tasks, rng)
 
     def limits_of(self, field: str) -> tuple[float, float] | None:
         """The range that a task's field is drawn from: one for all, or None."""

@@ -21,6 +21,8 @@ import os
 import numpy as np
 import sound
 
+from envs.task_env import TaskEnv
+
 class Push(sound.Push):
     horizon = 4
 
@@ -31,6 +33,9 @@ class Ten(Push):
 class Short(Push):
     def sample_tasks(self, num_tasks, rng):
         return super().sample_tasks(min(num_tasks, 10), rng)
+
+class Inherits(Ten, TaskEnv):
+    pass  # has sample_test_tasks from its base class, which draws by sample_tasks
 
 class FewTests(Push):
     def sample_test_tasks(self, num_tasks, rng):
@@ -152,7 +157,8 @@ def rows(folder):
     ("name", "flags", "words"),
     [
         ("Ten", ["--num-tasks", "11"], "sample_tasks was asked for 11 tasks and raised ValueError: Cannot take"),
-        ("Ten", ["--evaluation.num-tasks", "20"], "sample_test_tasks was asked for 20 tasks and raised ValueError:"),
+        ("Ten", ["--evaluation.num-tasks", "20"], "error: sample_tasks was asked for 20 tasks and raised ValueError:"),
+        ("Inherits", ["--evaluation.num-tasks", "20"], "error: sample_tasks was asked for 20 tasks and raised Value"),
         ("Short", ["--num-tasks", "11"], "sample_tasks was asked for 11 tasks and returned 10: let it return"),
         ("FewTests", ["--evaluation.num-tasks", "4"], "sample_test_tasks was asked for 4 tasks and returned 3: let"),
     ],
