@@ -203,7 +203,7 @@ def _copies(make_env: Callable[[], gymnasium.Env], count: int, name: str) -> lis
         raise ValueError(
             f"{name} is needed in {count} copies, one for each episode that is played beside others, but after "
             f"{len(envs)} the next fails with {type(reason).__name__}: {reason}: raise the limit that it meets (ulimit "
-            "-n for open files), or lower --num-tasks times --episodes-per-task below it"
+            "-n for open files), or lower --num-tasks and --evaluation.num-tasks, times --episodes-per-task, below it"
         ) from error
     return envs
 

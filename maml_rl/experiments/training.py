@@ -139,6 +139,7 @@ def prepare(job: Job) -> Prepared:
         require_tasks(built, in_training=True)
         if job.film_every:
             filming = make_filming(built, job.film_every)
+        built.hold_copies()
         return Prepared(job, _folder(job, with_pictures(job.config, built), built), built, filming)
     except BaseException:
         if filming is not None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import signal
 import sys
@@ -114,6 +115,14 @@ class Counted(Push):
     def close(self):
         self.file.close()
         Counted.alive -= 1
+
+class Limited(Counted):
+    def __init__(self):
+        assert Limited.alive < 30, "no more of them"
+        Limited.alive += 1
+
+    def close(self):
+        Limited.alive -= 1
 
 class FarTests(Push):
     def sample_test_tasks(self, num_tasks, rng):
@@ -294,6 +303,24 @@ def test_copies_are_bounded_and_evaluation_takes_those_of_training():
     counted = sys.modules["users"].Counted
     assert 200 <= counted.most <= MAX_COPIES + 1  # and the one that tasks are drawn by
     assert counted.alive == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--num-tasks", "4", "--evaluate-every", "0"],
+        ["--num-tasks", "1", "--evaluation.num-tasks", "3"],
+        ["--num-tasks", "1", "--evaluation.num-tasks", "3", "--evaluation.episodes-per-task", "9"],
+    ],
+)
+def test_copies_that_cannot_be_made_are_refused_before_a_folder_is_made(flags, here, capfd):
+    threads = ["--episodes-per-task", "10", "--num-threads", "2", "--horizon", "1"]  # at least one task on each
+    assert begin("Limited", *threads, *flags) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert re.match(r"error: sampling holds (36|40) copies of the environment at a time on 2 threads: users:Lim", error)
+    assert "lower --num-tasks and --evaluation.num-tasks, times --episodes-per-task, below it" in error
+    assert sys.modules["users"].Limited.alive == 0 and not (here / "run").exists()
+    assert begin("Limited", *threads, "--num-tasks", "2", "--evaluation.num-tasks", "2") == 0
 
 
 def test_many_episodes_of_a_task_are_said_to_need_as_many_copies(capfd):
