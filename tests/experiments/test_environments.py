@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import train
+from maml_rl.experiments import runs
 from maml_rl.experiments.training import Prepared
 from maml_rl.sampling.local import MAX_COPIES
 from maml_rl.training.trainer import TrainingResult
@@ -21,6 +22,7 @@ import os
 
 import numpy as np
 import sound
+from gymnasium.spaces import Box
 
 from envs.task_env import TaskEnv
 
@@ -34,6 +36,12 @@ class Ten(Push):
 class Short(Push):
     def sample_tasks(self, num_tasks, rng):
         return super().sample_tasks(min(num_tasks, 10), rng)
+
+class Bytes(Push):
+    observation_space = Box(0, 255, (1,), np.uint8)
+
+    def seen(self):
+        return np.array([128 + 20 * self.x], np.uint8)
 
 class Inherits(Ten, TaskEnv):
     pass  # has sample_test_tasks from its base class, which draws by sample_tasks
@@ -235,6 +243,24 @@ def test_evaluating_a_run_on_too_many_tasks_is_refused(capfd):
     assert evaluate(["run", "--trust-env", "--num-tasks", "4"]) == 2
     assert "sample_test_tasks was asked for 4 tasks and returned 3" in capfd.readouterr().err
     assert evaluate(["run", "--trust-env", "--num-tasks", "3"]) == 0
+
+
+@pytest.mark.parametrize("name", ["Bytes", "Push"])
+def test_a_run_of_version_0_1_on_bytes_is_refused_since_they_are_scaled_now(name, here, monkeypatch, capfd):
+    assert begin(name) == 0
+    path = here / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
+    monkeypatch.setattr(runs, "migrated", lambda version, config: config)  # in the form of that version
+    capfd.readouterr()
+    resume = ["--resume", "run", "--env", f"users:{name}", "--output-dir", "on"]
+    for command in (
+        lambda: evaluate(["run", "--trust-env"]),
+        lambda: train(arguments=resume),
+        lambda: begin(name, "--init-from", "run", folder="begun"),
+    ):
+        status, error, is_refused = command(), capfd.readouterr().err, name == "Bytes"
+        assert status == (2 if is_refused else 0), error
+        assert ("run was trained by version 0.1 on observations of bytes as they are, and now" in error) == is_refused
 
 
 # --- films -----------------------------------------------------------------------------------------------------
