@@ -333,7 +333,7 @@ FAULTS = [
         "warning",
         "observations is 0.0001, far from 1",
     ),
-    ({"step": step_with_momentum}, "a_seed_decides_everything", "error", "of the same environment, of equal seed"),
+    ({"step": step_with_momentum}, "a_seed_decides_everything", "error", "of the same environment have equal seed"),
     (noisy(np.random.default_rng(0).normal), "a_seed_decides_everything", "error", "draw from self.np_random alone"),
     (
         {
