@@ -113,6 +113,11 @@ class VectorFromSingle(TaskVectorEnv):
         return cast("list[Task]", _attribute(self.envs[0], "sample_test_tasks", self.sample_tasks)(num_tasks, rng))
 
     @property
+    def has_test_tasks(self) -> bool:
+        found = _attribute(self.envs[0], "sample_test_tasks", None)
+        return found is not None and getattr(found, "__func__", found) is not TaskEnv.sample_test_tasks
+
+    @property
     def task_range(self) -> tuple[float, float] | None:  # type: ignore[override]
         return cast("tuple[float, float] | None", _attribute(self.envs[0], "task_range", None))
 
@@ -198,7 +203,7 @@ def _copies(make_env: Callable[[], gymnasium.Env], count: int, name: str) -> lis
         raise ValueError(
             f"{name} is needed in {count} copies, one for each episode that is played beside others, but after "
             f"{len(envs)} the next fails with {type(reason).__name__}: {reason}: raise the limit that it meets (ulimit "
-            "-n for open files), or lower --num-tasks times --episodes-per-task below it"
+            "-n for open files), or lower --num-tasks and --evaluation.num-tasks, times --episodes-per-task, below it"
         ) from error
     return envs
 
@@ -238,6 +243,10 @@ class TaskVectorWrapper(TaskVectorEnv):
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._env.sample_test_tasks(num_tasks, rng)
+
+    @property
+    def has_test_tasks(self) -> bool:
+        return self._env.has_test_tasks
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         super().set_tasks(tasks)

@@ -156,6 +156,11 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
                 raise TypeError(f"{type(self).__name__} takes tasks of type {self.task_type.__name__}, got {task!r}")
         self._tasks = list(tasks)
 
+    @property
+    def has_test_tasks(self) -> bool:
+        """Whether tasks are set aside for tests; else `sample_test_tasks` draws as `sample_tasks`."""
+        return type(self).sample_test_tasks is not TaskVectorEnv.sample_test_tasks
+
     # --- episodes ----------------------------------------------------------------------------------------------
 
     def reset(

@@ -2,10 +2,10 @@
 
 import sys
 
-from maml_rl.training.interrupts import exit_on_ctrl_c
+from maml_rl.training.interrupts import exit_on_signals
 
 if __name__ == "__main__":
-    exit_on_ctrl_c()  # before the imports, which take seconds
+    exit_on_signals()  # before the imports, which take seconds
     from maml_rl.commands.train import train
 
     sys.exit(train())

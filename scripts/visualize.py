@@ -2,10 +2,10 @@
 
 import sys
 
-from maml_rl.training.interrupts import exit_on_ctrl_c
+from maml_rl.training.interrupts import exit_on_signals
 
 if __name__ == "__main__":
-    exit_on_ctrl_c()
+    exit_on_signals()
     from maml_rl.pictures.backend import choose_backend
 
     backend = choose_backend()  # MuJoCo reads MUJOCO_GL when it is first imported, which the next line does

@@ -93,7 +93,7 @@ def tasks_matter(candidate: Candidate) -> Iterator[Finding]:
 def tasks_do_not_run_out(candidate: Candidate) -> Iterator[Finding]:
     """There are as many tasks, to train on and to evaluate on, as training draws at once by default."""
     env = candidate.batch(1)
-    for name in ("sample_tasks", "sample_test_tasks"):
+    for name in ("sample_tasks", "sample_test_tasks") if env.has_test_tasks else ("sample_tasks",):
         try:
             number = len(getattr(env, name)(MANY_TASKS, np.random.default_rng(0)))
             what = f"returned {number} tasks"
@@ -123,8 +123,16 @@ def tasks_can_be_sent(candidate: Candidate) -> Iterator[Finding]:
 def pictures_can_be_filmed(candidate: Candidate) -> Iterator[Finding]:
     """An environment that says it draws returns pictures that films can be made of."""
     env = candidate.batch(1)
-    if "rgb_array" not in env.metadata.get("render_modes", ()) or isinstance(env, MujocoTaskVectorEnv):
+    modes = list(env.metadata.get("render_modes", ()))
+    if not modes or isinstance(env, MujocoTaskVectorEnv):
         return  # the project's own robots draw wherever the machine can
+    if "rgb_array" not in modes:
+        yield warning_of(
+            pictures_can_be_filmed,
+            f"the render modes are {modes}, so that no films can be made",
+            "give it the render mode rgb_array, too, if you want them",
+        )
+        return
     try:
         require_pictures(candidate.batch(1, "rgb_array"), candidate.tasks()[0])
     except gymnasium.error.DependencyNotInstalled:

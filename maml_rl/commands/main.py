@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from maml_rl.training.interrupts import exit_on_ctrl_c
+from maml_rl.training.interrupts import exit_on_signals
 from maml_rl.version import __version__
 
 COMMANDS = {
@@ -26,7 +26,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; return its exit status, or 2 if there is none of that name."""
-    exit_on_ctrl_c()
+    exit_on_signals()
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] in ([], ["-h"], ["--help"]):
         print(_help())

@@ -55,6 +55,9 @@ class Built:
     device: torch.device
     close: Callable[[], None]  # its environments and threads
     needs: footprint.Needs  # of memory; there is enough for evaluation
+    hold_copies: Callable[
+        [], None
+    ]  # makes the copies of a user's environment that training takes; ValueError if it cannot
     spec: PictureSpec | None = None  # the pictures, where there are any
     given: Sequence[object] | None = None  # tasks to evaluate on in place of drawn ones
 
@@ -101,6 +104,7 @@ class _Tasks:
     judge: EpisodeSampler | None = None
     block_size: int | None = None
     closers: Sequence[Callable[[], None]] = ()
+    hold_copies: Callable[[], None] = lambda: None
 
 
 def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean_actions: bool = False) -> Built:
@@ -132,7 +136,18 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         tasks.block_size,
     )
     spec = tasks.details if isinstance(tasks.details, PictureSpec) else None
-    return Built(config, learner, tasks.training, evaluation, threads, device, close_all, tasks.needs, spec)
+    return Built(
+        config,
+        learner,
+        tasks.training,
+        evaluation,
+        threads,
+        device,
+        close_all,
+        tasks.needs,
+        tasks.hold_copies,
+        spec,
+    )
 
 
 def by_showings(built: Built) -> Built:
@@ -227,16 +242,26 @@ def _reinforcement(
     try:
         source, measure = sampling.source, Return()
         number = config.as_evaluated.task.sampling.episodes_per_task
-        training = TaskFamily(source, sampling.collector(), measure)
+        learning = judging = sampling.collector()
+        training = TaskFamily(source, learning, measure)
         held_out, judge = training, None
         if config.as_evaluated != config:
-            held_out = TaskFamily(source, sampling.collector(number), measure)
+            judging = sampling.collector(number)
+            held_out = TaskFamily(source, judging, measure)
         if mean_actions:
             judge = sampling.collector(number, MeanActions(sampling.spec.distribution))
     except BaseException:
         sampling.close()
         raise
-    return _Tasks(training, held_out, sampling.spec, sampling.needs, judge, closers=closers)
+
+    def hold_copies() -> None:
+        tasks_of = {learning: config.training.num_tasks}
+        if config.training.evaluate_every:
+            tasks_of[judging] = max(config.evaluation.num_tasks, tasks_of.get(judging, 0))
+        for collector, num_tasks in tasks_of.items():
+            collector.sampler.hold(num_tasks)
+
+    return _Tasks(training, held_out, sampling.spec, sampling.needs, judge, closers=closers, hold_copies=hold_copies)
 
 
 def _regression(

@@ -30,6 +30,7 @@ from envs.plug_in import find_world as find_world
 from envs.plug_in import is_live as is_live
 from envs.plug_in import remember as remember
 from envs.robots.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv
+from envs.scaling import ScaledVector, byte_scale
 from envs.task_env import SimulationError, Task, TaskVectorEnv
 from envs.tracebacks import located
 from maml_rl.core.keys import INITIALISATION, TASKS, Key
@@ -62,7 +63,8 @@ class EnvironmentSource:
         return draw_tasks(self._env.sample_tasks, "sample_tasks", num_tasks, rng)
 
     def sample_test_tasks(self, num_tasks: int, rng: np.random.Generator) -> Sequence[Any]:
-        return draw_tasks(self._env.sample_test_tasks, "sample_test_tasks", num_tasks, rng)
+        name = "sample_test_tasks" if self._env.has_test_tasks else "sample_tasks"  # the one that its author wrote
+        return draw_tasks(self._env.sample_test_tasks, name, num_tasks, rng)
 
     def limits_of(self, field: str) -> tuple[float, float] | None:
         """The range that a task's field is drawn from: one for all, or None."""
@@ -380,6 +382,16 @@ def _short(env_id: str) -> str:
     """The short name of an id: HalfCheetahVel for maml/HalfCheetahVel-rllab-v0."""
     name = env_id.removeprefix(OWN).rpartition("-")[0]
     return name.removesuffix("-rllab").removesuffix("-gym")
+
+
+def holds_bytes(config: RunConfig) -> bool:
+    """Check whether observations hold bytes, which are scaled from their bounds to 0..1."""
+    world = find_world(config.env)
+    if world.is_batch:
+        batch = make_batch(world, 1, config.task.sampling.horizon, None)
+        batch.close()
+        return isinstance(batch, ScaledVector)
+    return byte_scale(single_spaces(world, config.task.sampling.horizon)[0]) is not None
 
 
 def surroundings_of(config: RunConfig) -> tuple[gymnasium.Space, gymnasium.Space, int, int, bool]:

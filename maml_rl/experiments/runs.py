@@ -15,6 +15,7 @@ from maml_rl.core.keys import INITIALISATION, Key
 from maml_rl.core.trees import from_names, named, to_device
 from maml_rl.experiments.build import Built, build, require_tasks
 from maml_rl.experiments.config import RunConfig
+from maml_rl.experiments.environments import holds_bytes, is_own
 from maml_rl.experiments.migration import migrated
 from maml_rl.experiments.saved_config import from_dict
 from maml_rl.experiments.task_lists import TaskList
@@ -41,6 +42,22 @@ def read_config(run: Path) -> RunConfig:
         ConfigError: if it is no run folder, or its settings are refused.
     """
     return from_dict(migrated(*RunFolder.read_config(run)))
+
+
+def require_same_observations(run: Path, config: RunConfig) -> None:
+    """Refuse a run of version 0.1 that learned from bytes as they are: they are scaled now.
+
+    Args:
+        config: of the run in folder `run`, whose module may be imported.
+    Raises:
+        ValueError: if it is one.
+    """
+    is_users_own = config.kind == "reinforcement" and not is_own(config.env)
+    if is_users_own and RunFolder.read_config(run)[0] == 1 and holds_bytes(config):
+        raise ValueError(
+            f"{run} was trained by version 0.1 on observations of bytes as they are, and now they are scaled from "
+            f"their bounds to 0..1: train on {config.env} anew, or go on with version 0.1"
+        )
 
 
 def to_be_read(saved: RunConfig, device: str, num_threads: int, **evaluation: Any) -> RunConfig:
@@ -108,6 +125,7 @@ def load_trained(
         ValueError: if the settings or the tasks do not fit the environment, or its module is not to be imported.
     """
     require_trust(run, config, trusted, by_trust)
+    require_same_observations(run, config)
     checkpoint = load_checkpoint(run, which)
     config = with_channels(config.as_evaluated, checkpoint.state)
     built = build(config, task_range, mean_actions)

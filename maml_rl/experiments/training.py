@@ -14,7 +14,7 @@ from maml_rl.experiments.build import Built, build, require_tasks, with_pictures
 from maml_rl.experiments.config import RunConfig, forbidden_changes
 from maml_rl.experiments.environments import environment_remarks, measured
 from maml_rl.experiments.films import make_filming
-from maml_rl.experiments.runs import read_config
+from maml_rl.experiments.runs import read_config, require_same_observations
 from maml_rl.experiments.saved_config import to_dict
 from maml_rl.experiments.warm_start import begun_anew, warm_start, with_scale_of_start
 from maml_rl.storage.checkpoint import Checkpoint, load_latest
@@ -127,6 +127,7 @@ def prepare(job: Job) -> Prepared:
     """
     if job.resume is not None:
         require_own_directory(job.resume, job.config)
+        require_same_observations(job.resume, job.config)
     for remark in environment_remarks(job.config):
         print(f"warning: {remark}", file=sys.stderr)
     if job.resume is None:
@@ -139,6 +140,7 @@ def prepare(job: Job) -> Prepared:
         require_tasks(built, in_training=True)
         if job.film_every:
             filming = make_filming(built, job.film_every)
+        built.hold_copies()
         return Prepared(job, _folder(job, with_pictures(job.config, built), built), built, filming)
     except BaseException:
         if filming is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from maml_rl.experiments.config import RunConfig
-from maml_rl.experiments.runs import read_config
+from maml_rl.experiments.runs import read_config, require_same_observations
 from maml_rl.storage.checkpoint import Checkpoint, load_latest
 
 
@@ -65,6 +65,7 @@ def with_scale_of_start(config: RunConfig) -> RunConfig:
     source = read_config(Path(config.init_from))
     if source.env != config.env:
         return config
+    require_same_observations(Path(config.init_from), source)
     if source.task.observations != config.task.observations:
         raise ValueError(
             f"observations must be {source.task.observations}, as in the run {config.init_from} that init_from names, "

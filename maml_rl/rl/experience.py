@@ -19,6 +19,13 @@ class Sampler(Protocol):
     def sample(self, tasks: Sequence[Any], actor: Actor, key: Key) -> Trajectory:
         """Trajectories of the tasks, on the CPU wherever the actor's parameters are."""
 
+    def hold(self, num_tasks: int) -> None:
+        """Make the copies of an environment that sampling so many tasks takes.
+
+        Raises:
+            ValueError: if there cannot be as many.
+        """
+
     def close(self) -> None: ...
 
 

@@ -108,6 +108,36 @@ class LocalSampler:
         memories = self._threads.map(one_block, *zip(*self._blocks(len(tasks)), strict=True))
         return trajectory._replace(memory=concatenate_tasks(memories))
 
+    def hold(self, num_tasks: int) -> None:
+        """Make now what sampling so many tasks would make, where copies are bounded; they are kept for it.
+
+        Raises:
+            ValueError: if there cannot be as many copies.
+        """
+        if not self._is_bounded:
+            return
+        blocks = self._blocks(num_tasks)
+        size = max(stop - start for start, stop in blocks) * self._recipe.at_once
+        num_threads = min(self._threads.num_threads, len(blocks))
+        together = threading.Barrier(num_threads)
+
+        def make(_: int) -> None:
+            try:
+                self._env(size)
+            finally:
+                together.wait()  # else one thread might take two turns, and another none
+
+        try:
+            self._threads.map(make, range(num_threads))
+        except ValueError as error:
+            raise ValueError(
+                f"sampling holds {num_threads * size} copies of the environment at a time on {num_threads} threads: "
+                f"{error}"
+            ) from error
+        except BaseException:
+            together.abort()
+            raise
+
     def close(self) -> None:
         if self._own_threads is not None:
             self._own_threads.close()

@@ -6,14 +6,18 @@ the one policy of retrying lies in `work.py`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +71,8 @@ class RayCrew:
         self._under_way: dict[Any, tuple[Work, float]] = {}  # reference -> work, when it is overdue [monotonic s]
         self._is_own = not self._ray.is_initialized()
         if self._is_own:
-            _connect(self._ray, address, num_workers)
+            with _own_handler_of_sigterm():
+                _connect(self._ray, address, num_workers)
         try:
             remote = self._ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
             self._play = remote(_play)
@@ -119,7 +124,8 @@ class RayCrew:
             if not self._ended():
                 self.abandon()
             if self._is_own:
-                self._ray.shutdown()
+                with _own_handler_of_sigterm():
+                    self._ray.shutdown()
         self._is_own = False
 
     def _require_going(self) -> None:
@@ -215,6 +221,17 @@ def _require_ray() -> Any:
             f"sampler ray needs the package ray, which cannot be imported ({error}): pip install 'maml_rl[ray]', "
             "or take the sampler processes"
         ) from None
+
+
+@contextlib.contextmanager
+def _own_handler_of_sigterm() -> Iterator[None]:
+    """Let SIGTERM do afterwards what it did before: while connected, Ray would write a trace and abort the process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(ray: Any, address: str | None, num_workers: int | None) -> None:

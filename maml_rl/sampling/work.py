@@ -101,6 +101,9 @@ class WorkSampler:
         self._crew, self._recipe = crew, recipe
         self.worker_seconds = 0.0
 
+    def hold(self, num_tasks: int) -> None:
+        """Do nothing: each worker made its copies, of one task's episodes, when it began."""
+
     def sample(self, tasks: Sequence[Any], actor: Actor, key: Key) -> Trajectory:
         """E episodes of every task, each under its own parameters.
 

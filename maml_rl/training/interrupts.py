@@ -1,5 +1,5 @@
-"""SIGINT, SIGTERM and SIGHUP as an exception that is raised only where it does no harm; outside of training, Ctrl-C
-ends the process quietly."""
+"""SIGINT, SIGTERM and SIGHUP as an exception that is raised only where it does no harm; outside of training, they end
+the process quietly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a run to end: Ctrl-C, a shutdown or a queue's limit, a closed terminal."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,7 +38,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for signum in ENDING:
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self._previous[signum] = signal.signal(signum, self._receive)
         return self
@@ -68,14 +71,15 @@ class Interrupts:
             raise Interrupted(signum)
 
 
-def exit_on_ctrl_c() -> None:
-    """Have Ctrl-C end this process with one sentence and status 130 wherever no `Interrupts` is active.
+def exit_on_signals() -> None:
+    """Have a signal n end this process with one sentence and status 128 + n wherever no `Interrupts` is active.
 
     A program calls it first. An exception would end its imports, which take seconds, with a traceback, or would be
     swallowed by them. There is nothing to clean up: files are whole at any moment, and workers end with their parent.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, or handled already
-        signal.signal(signal.SIGINT, _exit)
+    for signum in ENDING:
+        if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):  # else ignored, or handled already
+            signal.signal(signum, _exit)
 
 
 def _exit(signum: int, frame: FrameType | None) -> None:

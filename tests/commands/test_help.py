@@ -19,6 +19,7 @@ from maml_rl.experiments.config import DISTRIBUTIONS, OMNIGLOT, SINUSOID
 from maml_rl.experiments.flags import flags_of
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.table import names_for
+from maml_rl.training.interrupts import ENDING
 
 ENVS = {"reinforcement": train.MAIN_ENV, "regression": SINUSOID, "pictures": OMNIGLOT, "density": DISTRIBUTIONS}
 TRAININGS = [(env, learner) for kind, env in ENVS.items() for learner in names_for(kind)]
@@ -166,14 +167,15 @@ def test_every_flag_that_is_shown_is_accepted_here_and_in_python(env, learner):
 
 
 @pytest.fixture
-def own_ctrl_c():
-    """Ctrl-C means again what it did, after a command has set what it does."""
-    before = signal.getsignal(signal.SIGINT)
+def own_signals():
+    """Signals mean again what they did, after a command has set what they do."""
+    before = {signum: signal.getsignal(signum) for signum in ENDING}
     yield
-    signal.signal(signal.SIGINT, before)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
-@pytest.mark.usefixtures("own_ctrl_c")
+@pytest.mark.usefixtures("own_signals")
 def test_the_command_lists_its_subcommands(capsys):
     assert main.main(["--help"]) == 0
     listed = dict(re.findall(r"^  (\S+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE))
@@ -189,7 +191,7 @@ def test_the_command_lists_its_subcommands(capsys):
     )
 
 
-@pytest.mark.usefixtures("own_ctrl_c")
+@pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize("name", sorted(main.COMMANDS))
 def test_a_subcommand_has_the_help_of_its_script(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["maml-rl"])

@@ -158,6 +158,7 @@ def test_success_and_tasks_set_aside_pass_through():
     assert vector.reports_success and not VectorFromSingle(Countdown, num_envs=1).reports_success
     aside = vector.sample_test_tasks(3, np.random.default_rng(0))
     assert aside == [task + 100 for task in vector.sample_tasks(3, np.random.default_rng(0))]
+    assert vector.has_test_tasks and not VectorFromSingle(Countdown, num_envs=1).has_test_tasks
     single = SingleFromVector(VectorFromSingle(Tested, num_envs=1))
     assert single.reports_success and single.sample_test_tasks(3, np.random.default_rng(0)) == aside
     vector.reset(seed=0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import signal
 import sys
@@ -11,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import train
+from maml_rl.experiments import runs
 from maml_rl.experiments.training import Prepared
 from maml_rl.sampling.local import MAX_COPIES
 from maml_rl.training.trainer import TrainingResult
@@ -20,6 +22,9 @@ import os
 
 import numpy as np
 import sound
+from gymnasium.spaces import Box
+
+from envs.task_env import TaskEnv
 
 class Push(sound.Push):
     horizon = 4
@@ -31,6 +36,15 @@ class Ten(Push):
 class Short(Push):
     def sample_tasks(self, num_tasks, rng):
         return super().sample_tasks(min(num_tasks, 10), rng)
+
+class Bytes(Push):
+    observation_space = Box(0, 255, (1,), np.uint8)
+
+    def seen(self):
+        return np.array([128 + 20 * self.x], np.uint8)
+
+class Inherits(Ten, TaskEnv):
+    pass  # has sample_test_tasks from its base class, which draws by sample_tasks
 
 class FewTests(Push):
     def sample_test_tasks(self, num_tasks, rng):
@@ -110,6 +124,14 @@ class Counted(Push):
         self.file.close()
         Counted.alive -= 1
 
+class Limited(Counted):
+    def __init__(self):
+        assert Limited.alive < 30, "no more of them"
+        Limited.alive += 1
+
+    def close(self):
+        Limited.alive -= 1
+
 class FarTests(Push):
     def sample_test_tasks(self, num_tasks, rng):
         return [2.0] * num_tasks
@@ -152,7 +174,8 @@ def rows(folder):
     ("name", "flags", "words"),
     [
         ("Ten", ["--num-tasks", "11"], "sample_tasks was asked for 11 tasks and raised ValueError: Cannot take"),
-        ("Ten", ["--evaluation.num-tasks", "20"], "sample_test_tasks was asked for 20 tasks and raised ValueError:"),
+        ("Ten", ["--evaluation.num-tasks", "20"], "error: sample_tasks was asked for 20 tasks and raised ValueError:"),
+        ("Inherits", ["--evaluation.num-tasks", "20"], "error: sample_tasks was asked for 20 tasks and raised Value"),
         ("Short", ["--num-tasks", "11"], "sample_tasks was asked for 11 tasks and returned 10: let it return"),
         ("FewTests", ["--evaluation.num-tasks", "4"], "sample_test_tasks was asked for 4 tasks and returned 3: let"),
     ],
@@ -222,6 +245,24 @@ def test_evaluating_a_run_on_too_many_tasks_is_refused(capfd):
     assert evaluate(["run", "--trust-env", "--num-tasks", "3"]) == 0
 
 
+@pytest.mark.parametrize("name", ["Bytes", "Push"])
+def test_a_run_of_version_0_1_on_bytes_is_refused_since_they_are_scaled_now(name, here, monkeypatch, capfd):
+    assert begin(name) == 0
+    path = here / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
+    monkeypatch.setattr(runs, "migrated", lambda version, config: config)  # in the form of that version
+    capfd.readouterr()
+    resume = ["--resume", "run", "--env", f"users:{name}", "--output-dir", "on"]
+    for command in (
+        lambda: evaluate(["run", "--trust-env"]),
+        lambda: train(arguments=resume),
+        lambda: begin(name, "--init-from", "run", folder="begun"),
+    ):
+        status, error, is_refused = command(), capfd.readouterr().err, name == "Bytes"
+        assert status == (2 if is_refused else 0), error
+        assert ("run was trained by version 0.1 on observations of bytes as they are, and now" in error) == is_refused
+
+
 # --- films -----------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +329,24 @@ def test_copies_are_bounded_and_evaluation_takes_those_of_training():
     counted = sys.modules["users"].Counted
     assert 200 <= counted.most <= MAX_COPIES + 1  # and the one that tasks are drawn by
     assert counted.alive == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--num-tasks", "4", "--evaluate-every", "0"],
+        ["--num-tasks", "1", "--evaluation.num-tasks", "3"],
+        ["--num-tasks", "1", "--evaluation.num-tasks", "3", "--evaluation.episodes-per-task", "9"],
+    ],
+)
+def test_copies_that_cannot_be_made_are_refused_before_a_folder_is_made(flags, here, capfd):
+    threads = ["--episodes-per-task", "10", "--num-threads", "2", "--horizon", "1"]  # at least one task on each
+    assert begin("Limited", *threads, *flags) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert re.match(r"error: sampling holds (36|40) copies of the environment at a time on 2 threads: users:Lim", error)
+    assert "lower --num-tasks and --evaluation.num-tasks, times --episodes-per-task, below it" in error
+    assert sys.modules["users"].Limited.alive == 0 and not (here / "run").exists()
+    assert begin("Limited", *threads, "--num-tasks", "2", "--evaluation.num-tasks", "2") == 0
 
 
 def test_many_episodes_of_a_task_are_said_to_need_as_many_copies(capfd):

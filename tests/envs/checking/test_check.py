@@ -172,6 +172,12 @@ FAULTS = [
         "error",
         "define it as `def sample_test_tasks(self, num_tasks, rng)`",
     ),
+    (
+        {"metadata": {"render_modes": ["human"]}},
+        "pictures_can_be_filmed",
+        "warning",
+        "the render modes are ['human'], so that no films can be made: give it the render mode rgb_array, too",
+    ),
     ({"step": lambda self: None}, "methods_take_their_arguments", "error", "define it as `def step(self, action)`"),
     (
         {"sample_tasks": sample_from_nothing},
