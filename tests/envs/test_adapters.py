@@ -70,7 +70,7 @@ def test_copies_that_cannot_all_be_made_are_counted_and_closed():
     ) as error:
         VectorFromSingle(Scarce, num_envs=5, name="scarce")
     assert (
-        "Too many open files: raise the limit that it meets (ulimit -n for open files), or lower --num-tasks times"
+        "Too many open files: raise the limit that it meets (ulimit -n for open files), or lower --num-tasks and"
         in str(error.value)
     )
     assert closed == made
