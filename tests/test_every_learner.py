@@ -215,7 +215,10 @@ def test_only_learners_that_draw_have_a_number_of_draws(settings):
     assert "num_draws" not in to_dict(config)["evaluation"]
     with pytest.raises(ValueError, match=r"^setting num_draws does not exist for sinusoid and learner maml"):
         maml_rl.train(**settings("maml", "regression"), num_draws=3)
-    flags, sentence = ["--evaluation.num-draws", "3"], "--evaluation.num-draws 3 applies to --learner posterior, not to"
+    flags, sentence = (
+        ["--evaluation.num-draws", "3"],
+        "--evaluation.num-draws 3 applies to learners platipus, posterior, not to",
+    )
     with pytest.raises(ValueError, match=f"^{sentence} --learner maml: leave it out$"):
         require_own_flags(flags, config, [])
     require_own_flags(flags, default_config("sinusoid", "posterior"), [])
