@@ -68,7 +68,7 @@ def missing(name):
 loads, ctypes.CDLL = ctypes.CDLL, missing
 import maml_rl
 ctypes.CDLL = loads
-import envs.mujoco_batch
+import envs.robots.mujoco_batch
 print(os.environ["MUJOCO_GL"])
 """
     assert printed(code, os.environ | {"MUJOCO_GL": asked}) == ["disabled"]

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from envs.bandit import BernoulliArms
 
 from envs.tasks import Direction, Goal, TargetVelocity
+from envs.toys.bandit import BernoulliArms
 from maml_rl.experiments.config import SINUSOID
 from maml_rl.experiments.environments import EnvironmentSource
 from maml_rl.experiments.presets import default_config
