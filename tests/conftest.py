@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,20 @@ torch.set_num_threads(1)  # as every run does; products of tests are too small t
 
 DATA = Path(os.environ.get("MAML_RL_DATA") or Path(__file__).parents[2] / "shared" / "data")
 """The folder that holds omniglot/, if it is on this machine."""
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A test leaves the process's signal handlers as they were: one that ends the process would end all later tests."""
+    before = [signal.getsignal(signum) for signum in SIGNALS]
+    yield
+    after = [signal.getsignal(signum) for signum in SIGNALS]
+    for signum, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(signum, handler)
+    assert after == before, f"signal handlers are left changed: {after}, were {before}"
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,14 @@ COMMANDS = {
 }
 
 
+def program() -> int:
+    """Run the subcommand of this process's command line, which a signal ends with one sentence."""
+    exit_on_signals()  # for the whole process, so not in `main`, which others may call
+    return main()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; return its exit status, or 2 if there is none of that name."""
-    exit_on_signals()
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] in ([], ["-h"], ["--help"]):
         print(_help())

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from maml_rl.commands import main as entry
 from maml_rl.commands import visualize as module
-from maml_rl.commands.main import COMMANDS, main
+from maml_rl.commands.main import COMMANDS, main, program
 from maml_rl.version import __version__
 
 
@@ -18,6 +19,14 @@ def test_it_lists_its_subcommands(capsys):
     assert main(["--help"]) == 0 and main([]) == 2
     shown = capsys.readouterr().out
     assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+def test_only_the_program_handles_signals(monkeypatch, capsys):
+    handled = []
+    monkeypatch.setattr(entry, "exit_on_signals", lambda: handled.append(True))
+    assert main(["--version"]) == 0 and not handled
+    monkeypatch.setattr(sys, "argv", ["maml-rl", "--version"])
+    assert program() == 0 and handled
 
 
 def test_its_version(capsys):
