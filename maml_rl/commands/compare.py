@@ -17,6 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.streams import lenient_streams, program
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
@@ -26,7 +27,7 @@ from maml_rl.experiments.config import Physics, RunConfig, kind_of
 from maml_rl.experiments.environments import full_id, measured
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.published import PUBLISHED, in_published_physics
-from maml_rl.experiments.runs import Trained, load_trained, read_config
+from maml_rl.experiments.runs import Trained, read_config
 from maml_rl.experiments.task_lists import TaskList, described_tasks, task_list, tasks_in_words
 from maml_rl.experiments.training import build_new, complete, require_completable
 from maml_rl.experiments.trust import imports_of
@@ -206,7 +207,8 @@ def _require_possible(method: Method, config: RunConfig, command: CompareCommand
     """
     if method in command.load:
         _require_loadable(method, command.load[method], config)
-        _load(method, config, command).built.close()
+        with _opened(method, config, command):
+            pass  # it loads, and its tasks fit
         return
     require_completable(config, command.output_dir / method)
     with contextlib.closing(build_new(config)) as new:
@@ -265,18 +267,17 @@ def _run_dir(method: Method, command: CompareCommand) -> Path:
     return command.load.get(method, command.output_dir / method)
 
 
-def _load(method: Method, config: RunConfig, command: CompareCommand) -> Trained:
+def _opened(method: Method, config: RunConfig, command: CompareCommand) -> contextlib.AbstractContextManager[Trained]:
     run_dir = _run_dir(method, command)
     settings = _scored(read_config(run_dir), method, config, command)
     which = command.checkpoint if settings.training.num_iterations else "last"  # nothing was scored in no iteration
     trusted = tuple(each.name for each in imports_of(config))
-    return load_trained(run_dir, settings, which, trusted=trusted, tasks=_tasks(config, command))
+    return Run(run_dir, settings, trusted).opened(which, tasks=_tasks(config, command))
 
 
 def _score(method: Method, config: RunConfig, command: CompareCommand) -> Score:
-    trained = _load(method, config, command)
-    with contextlib.closing(trained.built) as built:
-        curve = built.curve(trained.state, trained.checkpoint.iteration)
+    with _opened(method, config, command) as trained:
+        curve = trained.built.curve(trained.state, trained.checkpoint.iteration)
     sizes = trained.config.method.inner.test_step_sizes(curve.steps[-1])
     return Score(curve, sizes, _run_dir(method, command))
 

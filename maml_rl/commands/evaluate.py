@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
-import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -15,17 +12,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
+from maml_rl.commands.evaluate_report import (
+    likelihood_described,
+    norm_of,
+    print_table,
+    step_sizes,
+    title_of,
+    write_results,
+)
 from maml_rl.commands.evaluate_seeds import TogetherScored, intervals
 from maml_rl.commands.streams import lenient_streams
 from maml_rl.core.contracts import TaskFamily
 from maml_rl.core.keys import EVALUATION, Key
-from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
+from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
 from maml_rl.evaluation.seeds import over_seeds
 from maml_rl.experiments.build import by_showings, require_showings
 from maml_rl.experiments.config import OMNIGLOT, RunConfig
@@ -43,14 +45,12 @@ from maml_rl.experiments.table import LEARNERS
 from maml_rl.experiments.task_lists import (
     TaskList,
     described_tasks,
-    fields_of,
     published_beside,
     task_list,
-    tasks_in_words,
 )
 from maml_rl.experiments.trust import trusted_names
 from maml_rl.sampling.trajectory import SamplingError
-from maml_rl.storage.atomic import require_writable, write_atomically
+from maml_rl.storage.atomic import require_writable
 from maml_rl.supervised.classification import Accuracy, GivenEpisodes
 from maml_rl.supervised.episodes import Part, data_folder, one_shot_examples
 from maml_rl.supervised.images import cache_folder
@@ -170,14 +170,14 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         found = [_described(*one, tasks) for one in zip(each, curves, loaded, strict=True)]
         if len(curves) == 1:
             described = found[0]
-            _print_table(curves[0], loaded[0], described, command.task_range)
-            _write(output, [({}, curves[0])], described)
+            print_table(curves[0], loaded[0], described, command.task_range)
+            write_results(output, [({}, curves[0])], described)
         else:
             seeds = [config.seed for config in configs]
             together = TogetherScored(command.runs, seeds, curves, found)
             described = together.described()
-            together.print_table(_title(loaded[0], described, command.task_range))
-            _write(output, together.labelled_curves(), described)
+            together.print_table(title_of(loaded[0], described, command.task_range))
+            write_results(output, together.labelled_curves(), described)
     except SamplingError as error:
         return _fail(error, 1)
     except (ValueError, OSError) as error:
@@ -339,17 +339,12 @@ def _curve(command: EvaluateCommand, trained: Trained) -> AdaptationCurve:
     if not command.one_shot_runs:
         return built.curve(trained.state, trained.checkpoint.iteration)
     runs = one_shot_runs(config.task.data_root, config.task.images)
-    pairs = [one_shot_examples(run, _norm(config)) for run in runs]
+    pairs = [one_shot_examples(run, norm_of(config)) for run in runs]
     names = [f"run{number:02}" for number in range(1, len(runs) + 1)]
     collector = GivenEpisodes(dict(zip(names, pairs, strict=True)), built.device, built.threads)
     family = TaskFamily(built.family.source, collector, Accuracy())
     given = dataclasses.replace(built.evaluation, family=family, block_size=1)
     return given.curve(built.learner, trained.state, names, Key(command.seed, EVALUATION, 0))
-
-
-def _norm(config: RunConfig) -> Any:
-    network = getattr(config.method, "network", None)
-    return "none" if network is None else network.norm
 
 
 def data_in_words(config: RunConfig, is_judged: bool, protocol: AskedBy) -> str:
@@ -368,64 +363,6 @@ def data_in_words(config: RunConfig, is_judged: bool, protocol: AskedBy) -> str:
     if is_judged:
         return f"{fresh}, with mean actions; adapted on as many others, with sampled actions, new for every step"
     return f"{fresh}, with sampled actions; the next step adapts on the same ones"
-
-
-def step_sizes(config: RunConfig) -> list[float]:
-    """The sizes of gradient steps at test; none for learners that take none."""
-    inner = getattr(config.method, "inner", None)
-    return [] if inner is None else list(inner.test_step_sizes(config.evaluation.num_steps))
-
-
-def _title(trained: Trained, described: dict[str, Any], task_range: tuple[float, float] | None) -> str:
-    evaluation, config = trained.config.evaluation, trained.config
-    part = config.task.evaluate_on if config.kind == "pictures" else getattr(evaluation, "split", "test")
-    kind = "tasks of training" if part == "train" else tasks_in_words(described["tasks"])
-    title = f"{config.env}, iteration {trained.checkpoint.iteration}, {described['num_tasks']} {kind}"
-    if config.kind == "pictures":
-        size = config.task.test
-        title += f": {size.ways}-way {size.shots}-shot, {config.learner}, norm {_norm(config)}"
-    if task_range is not None:
-        title += f" from {task_range[0]:g} to {task_range[1]:g}"
-    return title
-
-
-def _print_table(
-    curve: AdaptationCurve, trained: Trained, described: dict[str, Any], task_range: tuple[float, float] | None
-) -> None:
-    config, title = trained.config, _title(trained, described, task_range)
-    caption = f"Each number rests on {described['episodes']}."
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
-    own = ("gradient steps", "used", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse")
-    others = [*curve.measures[1:], *filter(None, [curve.likelihood])]
-    for name in own:
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
-    for other in others:
-        table.add_column(other.metric, justify="right", no_wrap=True)
-    if curve.reliability:
-        table.add_column("calib. error", justify="right", min_width=len("calib."))
-    if described["published"]:
-        table.add_column("published", justify="right", style="dim")
-    sizes = ["", *(f"{size:g}" for size in step_sizes(config))]
-    sizes = [sizes[step] if step < len(sizes) else "" for step in curve.gradient_steps]
-    spread = curve.per_task.std(dim=1, correction=0).tolist()
-    gains = curve.gain.mean(dim=1).tolist()
-    columns = (sizes, curve.mean, (plus_minus(half, ".3g") for half in curve.ci95), spread, gains, curve.share_worse)
-    for index, row in enumerate(zip(*columns, strict=True)):
-        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.used[index] and index else ("", "")
-        more = [f"{other.mean[index]:.3g} {plus_minus(other.ci95[index], '.2g')}" for other in others]
-        more += [f"{error:.3g}" for error in curve.calibration_error[index : index + 1]]
-        more += [f"{value:g}" for value in described["published"][index : index + 1]]
-        table.add_row(
-            str(curve.gradient_steps[index]),
-            str(curve.used[index]),
-            row[0],
-            f"{row[1]:.4g}",
-            row[2],
-            f"{row[3]:.3g}",
-            *change,
-            *more,
-        )
-    Console(stderr=True).print(table)
 
 
 def _described(
@@ -460,22 +397,8 @@ def _described(
         "env": trained.config.env,
         "oracle": getattr(trained.config.task, "oracle", False),
         "seed": evaluation.seed,
-        **_likelihood_described(curve),
+        **likelihood_described(curve),
     } | (_few_shot_described(command, trained) if trained.config.kind == "pictures" else {})
-
-
-def _likelihood_described(curve: AdaptationCurve) -> dict[str, Any]:
-    """How good predicted distributions are: the negative log-likelihood of the targets [nats], the expected calibration
-    error and, at the end, the bins that it rests on."""
-    if curve.likelihood is None:
-        return {}
-    return {
-        "nll": {"mean": or_null(curve.likelihood.mean), "ci95": or_null(curve.likelihood.ci95)},
-        "calibration_error": curve.calibration_error,
-        "reliability": [
-            dict(zip(("predicted", "happened", "share"), row, strict=True)) for row in curve.reliability[-1].rows
-        ],
-    }
 
 
 def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str, Any]:
@@ -485,7 +408,7 @@ def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str,
         "data_root": str(data_folder(episodes.data_root) or cache_folder()),
         "pictures_as_trained": pictures_as_trained(command.run, trained.built),
         "learner": config.learner,
-        "norm": _norm(config),
+        "norm": norm_of(config),
         "ways": episodes.ways,
         "shots": episodes.shots,
         "queries": episodes.test_queries,
@@ -505,26 +428,6 @@ def _require_writable(output: Path) -> None:
             f"output must lie in a folder that can be written, but {output.parent} is none: name another by --output"
         )
     require_writable(output.parent, f"{output.name}.csv", f"{output.name}.json")
-
-
-def _write(output: Path, scored: Sequence[tuple[dict[str, Any], AdaptationCurve]], described: dict[str, Any]) -> None:
-    """Write the summary, and a row for each task of each curve behind the curve's own columns."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    labels, first = scored[0]
-    columns = [fields_of(task) for task in first.tasks]
-    names = dict.fromkeys(itertools.chain(*columns))  # tasks may be of several kinds
-    scores, *more = ([f"{each.metric}_{step}" for step in each.steps] for each in first.measures)
-    writer.writerow([*labels, "task", *names, *scores, "gain", *itertools.chain(*more)])
-    for labels, curve in scored:
-        for index, described_task in enumerate(columns):
-            own, *others = (each.per_task[:, index].tolist() for each in curve.measures)
-            gain = curve.gain[-1, index].item()
-            row = [index, *(described_task.get(name, "") for name in names), *own, gain, *itertools.chain(*others)]
-            writer.writerow([*labels.values(), *row])
-    write_atomically(output.with_name(f"{output.name}.csv"), text.getvalue().encode())
-    data = json.dumps(described, indent=1, allow_nan=False) + "\n"
-    write_atomically(output.with_name(f"{output.name}.json"), data.encode())
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import safetensors.torch
 import tyro
 
+from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
 from maml_rl.commands.streams import lenient_streams, program
@@ -27,7 +28,7 @@ from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig, forbidden_ch
 from maml_rl.experiments.flags import require_read
 from maml_rl.experiments.presets import Preset, default_config, fitted, fitting_in_words, require_beginning
 from maml_rl.experiments.published import FEW_SHOT_PUBLISHED
-from maml_rl.experiments.runs import Trained, load_checkpoint, load_trained, read_config
+from maml_rl.experiments.runs import Trained, load_checkpoint, read_config
 from maml_rl.experiments.saved_config import to_dict
 from maml_rl.experiments.table import LEARNERS, learner_entry, names_for
 from maml_rl.experiments.training import build_new, complete, require_completable
@@ -231,7 +232,8 @@ def _require_possible(learner: str, config: RunConfig, command: LeaderboardComma
         require_showings(config)
     if learner in command.load:
         _require_loadable(command.load[learner], config)
-        _load(command.load[learner], command).built.close()
+        with _opened(command.load[learner], command):
+            pass  # it loads, and its episodes can be drawn
         return config
     built = build_new(config)
     built.close()
@@ -363,14 +365,14 @@ def _scored(saved: RunConfig, command: LeaderboardCommand) -> RunConfig:
     )
 
 
-def _load(run_dir: Path, command: LeaderboardCommand) -> Trained:
-    return load_trained(run_dir, _scored(read_config(run_dir), command), "last")
+def _opened(run_dir: Path, command: LeaderboardCommand) -> contextlib.AbstractContextManager[Trained]:
+    return Run(run_dir, _scored(read_config(run_dir), command)).opened()
 
 
 def _score(run_dir: Path, command: LeaderboardCommand) -> tuple[AdaptationCurve, RunConfig]:
     print(f"{run_dir}: {command.num_episodes} episodes", file=sys.stderr)
-    trained = _load(run_dir, command)
-    with contextlib.closing(trained.built) as built:
+    with _opened(run_dir, command) as trained:
+        built = trained.built
         at_the_end = built.evaluation.scored_after[-1:]  # a row needs no more; all of Reptile's take thrice as long
         asked = dataclasses.replace(built, evaluation=built.evaluation.only(at_the_end))
         asked = by_showings(asked) if command.protocol == "showings" else asked

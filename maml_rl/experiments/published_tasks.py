@@ -46,7 +46,7 @@ PUBLISHED_TASKS = {
     "maml/HalfCheetahDir-rllab-v0": Drawn("test_maml_cheetah_direc.py", 1, 0.0, 2.0, (NUM_TASKS,), _direction(1.0)),
     "maml/AntVel-rllab-v0": Drawn("test_maml_ant.py", 1, 0.0, 3.0, (NUM_TASKS,), TargetVelocity),
     "maml/AntDir-rllab-v0": Drawn("test_maml_ant_direc.py", 2, 0.0, 3.0, (NUM_TASKS,), _direction(1.5)),
-    # The script as published goes on with the seventh goal alone; the file of its results has all 40.
+    # The published script then scores the seventh goal alone; its file of results has all 40.
     "maml/Navigation2D-v0": Drawn("test_maml_point.py", 1, -0.5, 0.5, (NUM_TASKS, 2), lambda place: Goal(*place)),
 }
 """Published test tasks by environment id."""

@@ -263,7 +263,7 @@ def ambiguous(threads):
 def test_draws_cover_both_readings_of_an_ambiguous_episode(threads):
     # Characters upright and upside down are two classes; lying down they belong to either, as the task has it. One
     # example of each class does not say which, so of twenty draws several read it one way and several the other, while
-    # each is sure of its own and all agree on pictures that are not lying down.
+    # each single draw is confident, and all agree on pictures that are not lying down.
     learner, family = ambiguous(threads)
     state = learner.init(BEGINNING)
     for iteration in range(80):

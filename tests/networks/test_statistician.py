@@ -106,7 +106,7 @@ def test_the_statistic_does_not_depend_on_the_order_of_the_set_or_on_what_is_dro
     others = torch.where(kept.unsqueeze(-1) == 1, sets, sets + 3.0)
     torch.testing.assert_close(about(others, kept), expected)
     assert not torch.allclose(about(sets, torch.ones_like(kept)).mean, expected.mean, rtol=1e-2)
-    # two equal instances have the mean of one, but their number is told
+    # two equal instances have the mean of one, but the statistic also sees how many there are
     twice = sets[:, :1].expand(-1, 2, -1)
     one, two = (about(twice, torch.tensor([[1.0, second]] * 2).double()) for second in (0.0, 1.0))
     assert not torch.allclose(one.mean, two.mean, rtol=1e-3)
