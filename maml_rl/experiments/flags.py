@@ -81,15 +81,37 @@ def require_own_flags(arguments: Sequence[str], config: RunConfig, others: Seque
         ValueError: naming each, and what it is for.
     """
     own = {*flags_of(config), *others}
-    refused: list[str] = []
+    strange: dict[int, str] = {}  # by their places among the arguments
     for place, argument in enumerate(arguments):
-        flag, _, value = argument.partition("=")
-        if not flag.startswith("--") or _spellings(flag) & own:
-            continue
-        if readers := _readers(flag, config):
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and not _spellings(flag) & own:
+            strange[place] = flag
+    runs, refused = _one_run_of_each() if strange else [], []
+    for place, flag in strange.items():
+        if readers := _readers(flag, config, runs):
+            value = arguments[place].partition("=")[2]
             values = [value] if value else itertools.takewhile(_is_value, arguments[place + 1 :])
             refused.append(f"{' '.join([flag.replace('_', '-'), *values])} applies to {readers}")
     _refuse(refused)
+
+
+class _Run(NamedTuple):
+    """Settings of one kind of task, learner and outer step, with their flags."""
+
+    kind: Kind
+    config: RunConfig
+    flags: set[str]
+
+
+def _one_run_of_each() -> list[_Run]:
+    """A run of every kind of task with every learner and outer step that it has."""
+    runs: list[_Run] = []
+    for name, entry in LEARNERS.items():
+        for kind in entry.kinds:
+            example = config_type(ENVS[kind], entry)(env=ENVS[kind], learner=name, method=entry.configs[kind]())
+            examples = [with_outer_step(example, step) for step in outer_steps(example)] or [example]
+            runs.extend(_Run(kind, each, set(flags_of(each))) for each in examples)
+    return runs
 
 
 def _refuse(ignored: Sequence[str]) -> None:
@@ -112,20 +134,14 @@ def _is_value(argument: str) -> bool:
     return not argument.startswith("--")
 
 
-def _readers(flag: str, config: RunConfig) -> str | None:
+def _readers(flag: str, config: RunConfig, runs: Sequence[_Run]) -> str | None:
     """The tasks, learners or outer steps whose runs have such a flag, and those of `config`."""
-    found: dict[Kind, list[RunConfig]] = {}
-    for name, entry in LEARNERS.items():
-        for kind in entry.kinds:
-            method = entry.configs[kind]()
-            example = config_type(ENVS[kind], entry)(env=ENVS[kind], learner=name, method=method)
-            examples = [with_outer_step(example, step) for step in outer_steps(example)] or [example]
-            found.setdefault(kind, []).extend(each for each in examples if _spellings(flag) & flags_of(each).keys())
-    if not any(found.values()):
+    found = [run for run in runs if _spellings(flag) & run.flags]
+    if not found:
         return None
-    own = found.get(config.kind)
+    own = [run.config for run in found if run.kind == config.kind]
     if not own:
-        kinds = [TASKS_IN_WORDS[kind] for kind, runs in found.items() if runs]
+        kinds = dict.fromkeys(TASKS_IN_WORDS[run.kind] for run in found)
         return f"{' and '.join(kinds)}, not to --env {config.env}"
     names = list(dict.fromkeys(each.learner for each in own))
     if config.learner not in names:
