@@ -14,6 +14,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -92,6 +93,7 @@ def call(script: str, arguments: list[str]) -> None:
         RuntimeError: if its exit status is not 0, with what it wrote.
     """
     argv, sys.argv = sys.argv, [script, *arguments]
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     written = io.StringIO()
     try:
         with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
@@ -103,6 +105,8 @@ def call(script: str, arguments: list[str]) -> None:
             ) from None
     finally:
         sys.argv = argv
+        for signum, handler in handlers.items():  # a script handles them for the whole process
+            signal.signal(signum, handler)
 
 
 def digest_of_run(script: str, arguments: list[str]) -> str:
