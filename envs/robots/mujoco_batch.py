@@ -72,7 +72,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         self.metadata = {**self.metadata, "render_fps": round(1.0 / physics.step_duration)}
         self._distribution = distribution
         self._task_rows = np.tile(distribution.rows([distribution.default]), (num_envs, 1))  # of the tasks under way
-        self._stage_after_step = stage_after_step
+        self.stage_after_step = stage_after_step
         self._batch = mujoco.batch.Batch(model, num_envs, num_threads, keeps_data)
         self._qpos = self._batch.bind("qpos")  # [n, nq], views of the simulations' states
         self._qvel = self._batch.bind("qvel")  # [n, nv]
@@ -155,7 +155,7 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
     def _advance(self, alive: NDArray[np.bool_] | None) -> None:
         """Run MuJoCo for one action; a simulation it gave up raises."""
         try:
-            self._batch.step(ids=alive, nstep=self.physics.frame_skip, stage=self._stage_after_step)
+            self._batch.step(ids=alive, nstep=self.physics.frame_skip, stage=self.stage_after_step)
         except mujoco.batch.SimulationError as error:
             row = int(error.ids[0])
             raise SimulationError(row, f"MuJoCo failed: {self._batch.error(row)}") from error

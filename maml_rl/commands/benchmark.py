@@ -36,7 +36,7 @@ from maml_rl.core.objective import MetaObjective
 from maml_rl.core.outer.proximal import Surrogate
 from maml_rl.experiments.build import build
 from maml_rl.experiments.config import Physics, RunConfig
-from maml_rl.experiments.environments import MujocoTaskVectorEnv, full_id, make_crew, make_environment
+from maml_rl.experiments.environments import STAGE_NONE, MujocoTaskVectorEnv, full_id, make_crew, make_environment
 from maml_rl.experiments.presets import default_config
 from maml_rl.learners.maml import MAML
 from maml_rl.pictures.plots import cost_plot, iteration_plot, save_figure
@@ -68,8 +68,10 @@ class BenchmarkCommand:
     many workers as one driver can serve."""
     outer: Literal["trust_region", "proximal"] = "trust_region"
     """Outer step of an iteration. trust_region: that of the paper. proximal: ProMP's, five epochs."""
+    env: Literal["HalfCheetahVel", "AntVel"] = "HalfCheetahVel"
+    """Robot of sampling and iteration. AntVel is put beside a physics that computes contact forces, too."""
     physics: Physics = "gym"
-    """Physics of the half cheetah: rllab steps 0.01 s at a time, gym 0.05 s."""
+    """Physics of the robot: rllab takes one step of the simulation for an action, gym five."""
     num_tasks: int | None = None
     """Tasks; by default as in the papers, 40 in reinforcement learning and 32 in few-shot classification."""
     task_counts: tuple[int, ...] = (10, 20, 40, 100, 200, 400)
@@ -134,7 +136,7 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
 
 def _config(command: BenchmarkCommand) -> RunConfig:
     learner = "promp" if command.outer == "proximal" else "maml"
-    default = default_config(full_id("HalfCheetahVel", command.physics), learner)
+    default = default_config(full_id(command.env, command.physics), learner)
     policy = dataclasses.replace(default.method.policy, hidden_sizes=command.hidden_sizes)
     return dataclasses.replace(
         default,
@@ -213,19 +215,27 @@ class _Bench:
         """Prepare a batch of all episodes' simulations, and the controls of the last sampling for every sub-step."""
         env = make_environment(self.config, 1)
         assert isinstance(env, MujocoTaskVectorEnv)
-        self._substeps = env.physics.frame_skip
+        self._substeps, self._stage = env.physics.frame_skip, env.stage_after_step
         actions = self._actions.flatten(0, 1).clamp(-1.0, 1.0).double().numpy()  # [episodes, T, A]
         self._controls: NDArray[np.float64] = np.repeat(actions, self._substeps, axis=1)
         self._batch = mujoco.batch.Batch(env.model, len(actions), self.num_threads)
         env.close()
 
     def physics(self) -> float:
-        """Environment steps per second of MuJoCo alone: open loop, nothing recorded."""
+        """Environment steps per second of MuJoCo alone: open loop, nothing recorded, with the stages after each step
+        that the environment's observations need."""
+        num_episodes, num_substeps, _ = self._controls.shape
         self._batch.reset()
         start = perf_counter()
-        self._batch.rollout(self._controls.shape[1], self._controls, mujoco.mjtState.mjSTATE_CTRL.value, record=())
+        if self._stage == STAGE_NONE:
+            self._batch.rollout(num_substeps, self._controls, mujoco.mjtState.mjSTATE_CTRL.value, record=())
+        else:
+            applied = self._batch.bind("ctrl")
+            for substep in range(0, num_substeps, self._substeps):
+                applied[...] = self._controls[:, substep]
+                self._batch.step(nstep=self._substeps, stage=self._stage)
         seconds = perf_counter() - start
-        return self._controls.shape[0] * self._controls.shape[1] / self._substeps / seconds
+        return num_episodes * num_substeps / self._substeps / seconds
 
 
 def _sampling(command: BenchmarkCommand) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from envs.plug_in import GUIDE, OnlyTask, World, make_batch, make_single
 from envs.plug_in import find_world as find_world
 from envs.plug_in import is_live as is_live
 from envs.plug_in import remember as remember
+from envs.robots.mujoco_batch import STAGE_NONE as STAGE_NONE
 from envs.robots.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv
 from envs.scaling import ScaledVector, byte_scale
 from envs.task_env import SimulationError, Task, TaskVectorEnv

@@ -22,9 +22,10 @@ def printed(capsys, *arguments):
 
 
 @pytest.mark.parametrize("physics", ["gym", "rllab"])
-def test_sampling_is_put_beside_the_bare_physics(physics, capsys):
-    result = printed(capsys, "sampling", "--physics", physics)
-    assert result["env"] == f"maml/HalfCheetahVel-{physics}-v0"
+@pytest.mark.parametrize("robot", ["HalfCheetahVel", "AntVel"])
+def test_sampling_is_put_beside_the_bare_physics(robot, physics, capsys):
+    result = printed(capsys, "sampling", "--env", robot, "--physics", physics)
+    assert result["env"] == f"maml/{robot}-{physics}-v0"
     assert result["ratio"] == pytest.approx(result["sampling_steps_per_s"] / result["raw_physics_steps_per_s"])
     assert result["raw_physics_steps_per_s"] > 0
 
