@@ -2,8 +2,6 @@
 registered. Three more are registered here that the project does not have, as proof that the contract is wide enough."""
 
 import csv
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -177,7 +175,7 @@ def test_a_killed_run_of_a_learner_with_a_memory_goes_on_bit_for_bit(settings, t
     while not (latest.exists() and int(latest.read_text().strip()[-6:]) >= 2):
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
+    child.kill()
     child.wait()
     reached = load_latest(tmp_path / "killed" / "checkpoints").iteration + 2
     wanted = {"num_iterations": reached, "quiet": True}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import itertools
 import json
-import resource
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -276,8 +277,17 @@ def _iteration(command: BenchmarkCommand) -> dict[str, Any]:
         "ratio_to_floor": statistics.median(seconds / floor for seconds, floor, _ in rows),
         **clocks,
         **parts,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+        "peak_memory_mb": _peak_memory_mb(),
     }
+
+
+def _peak_memory_mb() -> float:
+    """The most memory that this process has had; nan on Windows, where Python does not tell."""
+    if sys.platform == "win32":
+        return math.nan
+    resource = importlib.import_module("resource")
+    unit = 1 if sys.platform == "darwin" else 1024  # [bytes]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _tasks(command: BenchmarkCommand) -> dict[str, Any]:
@@ -295,7 +305,7 @@ def _tasks(command: BenchmarkCommand) -> dict[str, Any]:
     return _described(command, benches[counts[0]]) | {
         "num_tasks": list(counts),
         "seconds_per_task": [statistics.median(each) for each in seconds.values()],
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+        "peak_memory_mb": _peak_memory_mb(),
     }
 
 

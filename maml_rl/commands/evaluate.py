@@ -51,9 +51,9 @@ from maml_rl.experiments.task_lists import (
 from maml_rl.experiments.trust import trusted_names
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.storage.atomic import require_writable
+from maml_rl.storage.cache import cache_folder
 from maml_rl.supervised.classification import Accuracy, GivenEpisodes
 from maml_rl.supervised.episodes import Part, data_folder, one_shot_examples
-from maml_rl.supervised.images import cache_folder
 from maml_rl.supervised.omniglot import one_shot_runs
 from maml_rl.supervised.showings import AskedBy
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import optree
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from maml_rl.core.contracts import Actor, Memory, Previous
 from maml_rl.core.lift import Threads
@@ -46,7 +46,7 @@ def kept(before: Memory, after: Memory, alive: Tensor) -> Memory:
     def keep(old: Tensor, new: Tensor) -> Tensor:
         return torch.where(alive.to(new.device).view(*alive.shape, *[1] * (new.dim() - 2)), new, old)
 
-    return pytree.tree_map(keep, before, after)
+    return optree.tree_map(keep, before, after)
 
 
 class Answered(NamedTuple):

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import optree
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from maml_rl.core.trees import device_of, num_tasks, take_task
 
@@ -65,7 +65,7 @@ def chunk_tasks(data: Any, max_elements: int | None) -> list[tuple[int, int]]:
         max_elements: numbers of data that one chunk may hold; None for what suits the device.
     """
     count = num_tasks(data)
-    elements = sum(leaf[0].numel() for leaf in pytree.tree_leaves(data))
+    elements = sum(leaf[0].numel() for leaf in optree.tree_leaves(data))
     if max_elements is None:
         max_elements = CHUNK_ELEMENTS if device_of(data).type == "cpu" else CHUNK_ELEMENTS_GPU
     num_chunks = math.ceil(count / max(1, max_elements // max(1, elements)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,11 @@ def require_memory(parts: Sequence[Part], has: int | None = None) -> None:
 
 
 def memory_here() -> int:
-    """The most memory that this process may use [bytes]: the machine's, or less where a limit is set."""
+    """The most memory that this process may use [bytes]: the machine's, or less where a limit is set; on Windows, where
+    Python does not tell, no limit is known."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    resource = importlib.import_module("resource")
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     if allowed != resource.RLIM_INFINITY:

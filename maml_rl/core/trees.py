@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import optree
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 Params = dict[str, Tensor]
 
@@ -44,36 +44,36 @@ def unflatten(vector: Tensor, like: Params) -> Params:
 
 def num_tasks(tree: Any) -> int:
     """The size of axis 0, which every tensor of a stacked tree shares."""
-    return pytree.tree_leaves(tree)[0].shape[0]
+    return optree.tree_leaves(tree)[0].shape[0]
 
 
 def num_samples(tree: Any) -> int:
     """The size of axis 1 of stacked experience: episodes or examples of each task."""
-    return pytree.tree_leaves(tree)[0].shape[1]
+    return optree.tree_leaves(tree)[0].shape[1]
 
 
 def device_of(tree: Any) -> torch.device:
     """The device of a tree's tensors."""
-    return pytree.tree_leaves(tree)[0].device
+    return optree.tree_leaves(tree)[0].device
 
 
 def to_device(tree: Any, device: torch.device) -> Any:
-    return pytree.tree_map(lambda leaf: leaf.to(device), tree)
+    return optree.tree_map(lambda leaf: leaf.to(device), tree)
 
 
 def take_tasks(tree: Any, start: int, stop: int) -> Any:
     """The tasks start .. stop - 1 of a stacked tree (views)."""
-    return pytree.tree_map(lambda leaf: leaf[start:stop], tree)
+    return optree.tree_map(lambda leaf: leaf[start:stop], tree)
 
 
 def take_task(tree: Any, index: int) -> Any:
     """One task of a stacked tree, its task axis removed (views)."""
-    return pytree.tree_map(lambda leaf: leaf[index], tree)
+    return optree.tree_map(lambda leaf: leaf[index], tree)
 
 
 def concatenate_tasks(trees: list[Any]) -> Any:
     """Concatenate stacked trees along the task axis."""
-    return pytree.tree_map(lambda *leaves: torch.cat(leaves), *trees)
+    return optree.tree_map(lambda *leaves: torch.cat(leaves), *trees)
 
 
 UNNAMED = ("outer",)

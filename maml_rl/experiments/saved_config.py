@@ -1,4 +1,4 @@
-"""Configs on disk: written whole and read strictly."""
+"""Configs on disk: written whole and read strictly. (cattrs would take "3" for 3, and name no entry by its path.)"""
 
 from __future__ import annotations
 

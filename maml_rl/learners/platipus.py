@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
+import optree
 import torch
 import tyro
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from maml_rl.core.acting import Answered
 from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
@@ -384,7 +384,7 @@ def _std(log_variance: Tensor) -> Tensor:
 
 def _repeated(data: Any, count: int) -> Any:
     """Every task `count` times in a row."""
-    return data if count == 1 else pytree.tree_map(lambda leaf: leaf.repeat_interleave(count, dim=0), data)
+    return data if count == 1 else optree.tree_map(lambda leaf: leaf.repeat_interleave(count, dim=0), data)
 
 
 def _whole(tree: Params, like: Params) -> Params:

@@ -44,7 +44,8 @@ from maml_rl.sampling.work import (
 
 SECONDS_TO_START = 300.0  # for a worker to import and make its environment, before it is killed
 SECONDS_TO_CLOSE = 5.0  # for one to close its environment
-OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # reach all its processes, on Ctrl-C and closing; the parent decides
+OF_THE_TERMINAL = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+"""Signals that reach all of a terminal's processes, on Ctrl-C and closing: the parent decides."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -241,7 +242,7 @@ def _serve(connection: Connection, recipe: bytes, has_lasting_parent: bool) -> N
         _be_killed_with_parent()
     for signum in OF_THE_TERMINAL:
         signal.signal(signum, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_TERMINAL)
+    _block_terminal(False)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         bench = Workbench(cloudpickle.loads(recipe))
@@ -283,14 +284,24 @@ def _fresh_start() -> Iterator[None]:
     """
     main = sys.modules["__main__"]
     resource_tracker.ensure_running()  # the first process would start it, which unblocks Ctrl-C
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_TERMINAL)
+    mask = _block_terminal(True)
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         with environment_variables(ONE_THREAD):
             yield
     finally:
         sys.modules["__main__"] = main
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _block_terminal(is_blocked: bool) -> set[int] | None:
+    """Block the terminal's signals in this thread and in processes that it starts, or let them through; return the mask
+    before, None on Windows, which has none."""
+    if sys.platform == "win32":
+        return None
+    how = signal.SIG_BLOCK if is_blocked else signal.SIG_UNBLOCK
+    return signal.pthread_sigmask(how, OF_THE_TERMINAL)
 
 
 def _send(connection: Connection, message: Any) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
+import optree
 import torch
 from numpy.typing import NDArray
-from torch.utils import _pytree as pytree
 
 from maml_rl.core.contracts import Actor, Network
 from maml_rl.core.keys import Key
@@ -120,7 +120,7 @@ class WorkSampler:
         except BaseException:
             self._crew.abandon()
             raise
-        memory = pytree.tree_map(lambda *each: torch.stack([torch.from_numpy(array) for array in each]), *memories)
+        memory = optree.tree_map(lambda *each: torch.stack([torch.from_numpy(array) for array in each]), *memories)
         return trajectory._replace(memory=memory)
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class Workbench:
             actor = Actor(self._network_of(work), stacked)
             memory = rollout(recipe.stage(self._environment()), actor, [task], noise, out, work.task_index)
             arrays = tuple(getattr(out, name)[0].numpy() for name in BY_EPISODE)
-            lasting = pytree.tree_map(lambda value: value[0].cpu().numpy(), memory)
+            lasting = optree.tree_map(lambda value: value[0].cpu().numpy(), memory)
             return Played(arrays, lasting, time.perf_counter() - begun)
         except (Exception, SystemExit) as error:
             self._discard()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def require_writable(folder: Path, *names: str) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the content of a file, or the names in a folder, survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32" and path.is_dir():
+        return  # cannot be opened there, and need not: a name is on the disk with its file
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

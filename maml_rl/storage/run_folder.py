@@ -6,13 +6,17 @@ checkpoints/    see checkpoint    tensorboard/   the rows as events       lock  
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
+import functools
+import importlib
 import itertools
 import json
 import os
 import reprlib
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -235,6 +239,23 @@ class _Lock:
         self._path = path.resolve()
         if self._path in _locked_here:
             raise self._refusal()
+        hold = self._held_on_windows if sys.platform == "win32" else self._held_on_posix
+        self._let_go = hold(path)
+        _locked_here.add(self._path)
+
+    def _held_on_windows(self, path: Path) -> Callable[[], None]:
+        """The lock; call what is returned to let go of it."""
+        filelock = importlib.import_module("filelock")
+        lock = filelock.FileLock(path, blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise self._refusal() from None
+        return lock.release
+
+    def _held_on_posix(self, path: Path) -> Callable[[], None]:
+        """The same by lockf, not by filelock: its flock would outlive this process in workers that it has forked."""
+        fcntl = importlib.import_module("fcntl")
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -245,10 +266,8 @@ class _Lock:
                     raise self._refusal() from None
                 raise
             if self._is_current(descriptor):
-                break
+                return functools.partial(os.close, descriptor)
             os.close(descriptor)  # its last holder deleted it between our two calls
-        self._descriptor = descriptor
-        _locked_here.add(self._path)
 
     def _is_current(self, descriptor: int) -> bool:
         try:
@@ -264,6 +283,11 @@ class _Lock:
 
     def release(self) -> None:
         if self._path in _locked_here:
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
+            if sys.platform == "win32":  # which deletes no file that is open
+                self._let_go()
+                with contextlib.suppress(PermissionError):  # another process has it by now
+                    self._path.unlink(missing_ok=True)
+            else:
+                self._path.unlink(missing_ok=True)
+                self._let_go()
             _locked_here.discard(self._path)

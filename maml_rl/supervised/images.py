@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from maml_rl.core.memory import Part, require_memory
+from maml_rl.storage.cache import cache_folder
 from maml_rl.supervised.decoding import Picture, UnreadablePicture, on_white_paper
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -205,13 +206,6 @@ def content_fingerprint(name: str, state: str, files: Sequence[ImageFile]) -> st
         total.update(json.dumps([file.class_name, Path(file.path).name, content]).encode())
     put_aside(path, total.hexdigest().encode())
     return total.hexdigest()
-
-
-def cache_folder() -> Path:
-    """The folder for decoded pictures and downloads: $MAML_RL_CACHE, else maml_rl in the user's cache folder."""
-    if own := os.environ.get("MAML_RL_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maml_rl"
 
 
 def cached_images(name: str, state: str, config: ImageConfig, files: Callable[[], Sequence[ImageFile]]) -> ImageSet:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import random
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,18 +13,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maml_rl.storage.cache import cache_folder, fetched
 from maml_rl.supervised.images import (
     DataError,
     ImageConfig,
     ImageFile,
     ImageSet,
-    cache_folder,
     cached_images,
     class_folders,
     decode,
     fingerprint,
     is_litter,
-    put_aside,
 )
 
 ADDRESS = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -117,17 +113,12 @@ def _downloaded(name: str, checksum: str | None) -> Path:
         return path
     address = f"{ADDRESS}{name}.zip"
     try:
-        with urllib.request.urlopen(address, timeout=60) as response:
-            data = response.read()
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        return fetched(address, path, checksum and f"md5:{checksum}")
+    except OSError as error:
         raise DataError(
-            f"Omniglot was not found, and {address} cannot be downloaded ({error}): put the archive into a folder "
+            f"Omniglot was not found, and {address} cannot be downloaded ({error}): try again, or put it into a folder "
             "omniglot/ and name the folder above it by --data-root or MAML_RL_DATA"
         ) from error
-    if checksum is not None and hashlib.md5(data, usedforsecurity=False).hexdigest() != checksum:
-        raise DataError(f"{address} does not match the data set's checksum, so it was cut or altered: try again")
-    put_aside(path, data)
-    return path
 
 
 def _files(part: Path) -> list[ImageFile]:

@@ -53,7 +53,8 @@ def make_display(progress: Progress, title: str, headline: Sequence[str]) -> Dis
 class Progress:
     """The progress of a run: how far it is, how long it has taken, and how long it will still take at its mean pace.
 
-    The pace is that of this process. Earlier parts of a resumed run count in `elapsed` and in `max_seconds`.
+    The pace is that of this process. Earlier parts of a resumed run count in `elapsed` and in `max_seconds`, neither of
+    which rich.progress has; its bar is used.
     """
 
     def __init__(self, iteration: int, num_iterations: int, seconds: float, max_seconds: float | None):

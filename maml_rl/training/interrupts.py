@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that ask a run to end: Ctrl-C, a shutdown or a queue's limit, a closed terminal."""
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a run to end: Ctrl-C, a shutdown or a queue's limit, a closed terminal (Windows has no SIGHUP)."""
 
 
 class Interrupted(KeyboardInterrupt):

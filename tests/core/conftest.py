@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import optree
 import pytest
 import torch
 from players import gaussian, recipe_for
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 import envs  # noqa: F401 - registers the ids
 from maml_rl.core.contracts import Actor
@@ -71,7 +71,7 @@ class Problem(NamedTuple):
 
 
 def double(tree: Any) -> Any:
-    return pytree.tree_map(lambda leaf: leaf.double(), tree)
+    return optree.tree_map(lambda leaf: leaf.double(), tree)
 
 
 @pytest.fixture(scope="session")

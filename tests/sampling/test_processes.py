@@ -21,6 +21,8 @@ from maml_rl.sampling.processes import ProcessCrew
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.sampling.work import MAX_ATTEMPTS, WorkSampler
 
+pytestmark = pytest.mark.posix
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 100.0  # more than any task here needs
 

@@ -171,7 +171,10 @@ def opens(path) -> bool:
     return True
 
 
-def test_a_second_process_is_refused(tmp_path):
+@pytest.mark.posix
+@pytest.mark.parametrize("hold", ["_held_on_posix", "_held_on_windows"])
+def test_a_second_process_is_refused(tmp_path, monkeypatch, hold):
+    monkeypatch.setattr(run_folder._Lock, "_held_on_posix", getattr(run_folder._Lock, hold))
     with RunFolder.create(tmp_path, CONFIG):
 
         def child() -> int:
@@ -184,6 +187,7 @@ def test_a_second_process_is_refused(tmp_path):
     assert opens(tmp_path)
 
 
+@pytest.mark.posix
 def test_the_lock_of_a_killed_process_is_void_even_if_its_workers_live(tmp_path):
     def child() -> int:
         RunFolder.create(tmp_path / "run", CONFIG)

@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import optree
 import pytest
 import torch
 from pictures import drawings
@@ -49,7 +50,7 @@ def make_collector(norm="batch"):
 
 
 def double(tree):
-    return torch.utils._pytree.tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tree)
+    return optree.tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tree)
 
 
 class Problem:

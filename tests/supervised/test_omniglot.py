@@ -1,11 +1,10 @@
 import hashlib
-import io
-import urllib.request
 import zipfile
 
 import numpy as np
 import pytest
 from pictures import drawings, png, write_omniglot
+from serving import served
 
 from maml_rl.supervised import omniglot
 from maml_rl.supervised.images import DataError, ImageConfig
@@ -127,32 +126,25 @@ def test_a_picture_damaged_inside_its_archive_is_named(tmp_path):
         load_omniglot(str(root), ImageConfig(8))
 
 
-class Served(io.BytesIO):
-    """What urlopen gives back."""
-
-
 def test_a_download_is_checked_and_kept_whole(tmp_path, own_cache, monkeypatch):
     root = write_omniglot(tmp_path / "data", SMALL)
-    served = {f"{omniglot.ADDRESS}{p.name}": p.read_bytes() for p in (root / "omniglot").glob("*.zip")}
+    archives = {path.stem: path.read_bytes() for path in (root / "omniglot").glob("*.zip")}
     monkeypatch.setenv("MAML_RL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(urllib.request, "urlopen", lambda address, timeout: Served(served[address]))
-    with pytest.raises(DataError, match=r"images_background\.zip does not match the data set's checksum"):
-        load_omniglot(None, ImageConfig(8))
-    assert not list((tmp_path / "cache").rglob("*"))
-    checksums = {
-        name: hashlib.md5(served[f"{omniglot.ADDRESS}{name}.zip"], usedforsecurity=False).hexdigest()
-        for name in omniglot.MD5
-    }
-    assert len(load_omniglot(None, ImageConfig(8), checksums).names) == 14
-    monkeypatch.setattr(urllib.request, "urlopen", lambda address, timeout: pytest.fail("fetched twice"))
-    assert len(load_omniglot(None, ImageConfig(8)).names) == 14
+    with served(root / "omniglot") as address:
+        monkeypatch.setattr(omniglot, "ADDRESS", address)
+        with pytest.raises(
+            DataError, match=r"images_background\.zip cannot be downloaded \(it does not match its hash"
+        ):
+            load_omniglot(None, ImageConfig(8))
+        assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+        checksums = {name: hashlib.md5(archives[name], usedforsecurity=False).hexdigest() for name in omniglot.MD5}
+        assert len(load_omniglot(None, ImageConfig(8), checksums).names) == 14
+    assert len(load_omniglot(None, ImageConfig(8)).names) == 14  # nothing is fetched twice
 
 
 def test_without_data_and_network_the_remedy_is_said(tmp_path, monkeypatch):
-    def fail(address, timeout):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    monkeypatch.setattr(omniglot, "ADDRESS", "http://127.0.0.1:9/")
+    monkeypatch.delenv("MAML_RL_DATA", raising=False)
     monkeypatch.setenv("MAML_RL_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=r"Omniglot was not found, .* name the folder above it by --data-root or"):
         load_omniglot(None, ImageConfig(8))
