@@ -21,6 +21,7 @@ from maml_rl.experiments.build import num_adaptations
 from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.runs import WhichCheckpoint, load_checkpoint, read_config, with_channels
 from maml_rl.experiments.table import LEARNERS, learner_entry
+from maml_rl.experiments.zoo import resolved
 from maml_rl.learners.entry import Context, Entry
 from maml_rl.runtime import product_threads
 from maml_rl.supervised.classification import Accuracy, EpisodeCollector, PictureShape, PictureSpec
@@ -40,11 +41,11 @@ class FewShotClassifier:
     def __init__(self, run: str | Path, checkpoint: WhichCheckpoint = "last"):
         """
         Args:
-            run: folder of a few-shot run, or of the checkpoints that the leaderboard leaves.
+            run: folder of a few-shot run, or of the checkpoints that the leaderboard leaves; or zoo:NAME.
         Raises:
             ValueError: if it is no such folder.
         """
-        run = Path(run)
+        run = resolved(run)
         config = read_config(run)
         if config.kind != "pictures":
             raise ValueError(f"run must be one of few-shot classification, but {run} is of {config.env}")

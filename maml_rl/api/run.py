@@ -27,6 +27,7 @@ from maml_rl.experiments.runs import (
 )
 from maml_rl.experiments.task_lists import Given, TaskList, task_list
 from maml_rl.experiments.trust import require_trust, trusted_names
+from maml_rl.experiments.zoo import resolved
 from maml_rl.pictures.backend import drawing_backend
 from maml_rl.storage import checkpoint as checkpoints
 
@@ -167,15 +168,16 @@ class Run:
 
 
 def load(path: str | Path, trust_env: bool = False) -> Run:
-    """The run in a folder.
+    """The run in a folder, or one of the zoo.
 
     Args:
+        path: the folder, or zoo:NAME; `maml-rl zoo` lists the names.
         trust_env: let the run import its environment and network, if they are the user's own classes; their code runs.
     Raises:
-        ConfigError: if there is no run.
+        ConfigError, ZooError: if there is no run.
         ValueError: if it would import code that is not trusted, or that lies in its folder.
     """
-    folder = Path(path)
+    folder = resolved(path)
     config = read_config(folder)
     trusted = trusted_names(config, None, trust_env)
     require_trust(folder, config, trusted, lambda _: "pass trust_env=True")

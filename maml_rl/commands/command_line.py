@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import docstring_parser
 import tyro
 
+from maml_rl.experiments.zoo import PREFIX, resolved
+
 C = TypeVar("C")
 
 
@@ -21,14 +23,34 @@ def parse(kind: type[C], examples: Sequence[str], arguments: Sequence[str] | Non
     Args:
         examples: commands to paste, shown by --help.
     Raises:
-        SystemExit: after --help, and after a flag that is refused.
+        SystemExit: after --help, and after a flag or a run of the zoo that is refused.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = without_zoo(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(given):
         _show_whole_paragraphs(kind)
     description = "\n".join([f"{kind.__doc__}", "", "Examples:", *(f"  {_as_called(each)}" for each in examples)])
     extra: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(kind, args=given, description=description, config=(tyro.conf.AvoidSubcommands,), **extra)
+
+
+def without_zoo(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the folder of each run zoo:NAME that is to be read. A run that begins with it, by --init-from,
+    has the name among its settings."""
+    found, flag = [], ""
+    for each in arguments:
+        flag = each if each.startswith("--") else flag
+        if each.startswith(PREFIX) and flag != "--init-from":
+            try:
+                if flag == "--resume":
+                    raise ValueError(
+                        f"resume must name a run of yours, got {each}: begin with it by --init-from {each}"
+                    )
+                each = str(resolved(each))
+            except ValueError as error:
+                print(f"error: {error}", file=sys.stderr)
+                raise SystemExit(2) from None
+        found.append(each)
+    return found
 
 
 def _as_called(example: str) -> str:

@@ -19,6 +19,7 @@ COMMANDS = {
         "Train MAML and its baselines, and score them on the same tasks.",
     ),
     "leaderboard": ("maml_rl.commands.leaderboard", "leaderboard", "Put few-shot learners side by side."),
+    "zoo": ("maml_rl.commands.zoo", "zoo", "List the trained runs that come with maml_rl, or show one's card."),
     "check-env": ("maml_rl.commands.check_env", "check_env", "Check an environment of your own."),
     "benchmark": ("maml_rl.commands.benchmark", "benchmark", "Measure speed on this machine."),
 }

@@ -20,10 +20,11 @@ from maml_rl.experiments.flags import require_read
 from maml_rl.experiments.gallery import FILMS, PLOTS
 from maml_rl.experiments.runs import WhichCheckpoint, read_config, to_be_read
 from maml_rl.experiments.trust import trusted_names
+from maml_rl.experiments.zoo import resolved
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.storage.atomic import require_writable
 
-SHIPPED_RUN = Path(__file__).parents[2] / "docs" / "results" / "halfcheetah_vel_fast"
+SHIPPED_RUN = resolved("zoo:halfcheetah-vel")
 
 EXAMPLES = (
     "python scripts/visualize.py --output-dir pictures",
@@ -36,7 +37,7 @@ class VisualizeCommand:
     """Make films and plots of a trained learner before and after adaptation."""
 
     run: Annotated[Path, tyro.conf.Positional] = SHIPPED_RUN
-    """Folder of a training run; by default that of a half cheetah that comes with the source."""
+    """Folder of a training run, or zoo:NAME; by default zoo:halfcheetah-vel."""
     output_dir: Path = field(kw_only=True)
     """Folder for the pictures; files of the same name are replaced."""
     env: str | None = None
@@ -101,11 +102,6 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
 
 
 def _config(command: VisualizeCommand) -> RunConfig:
-    if command.run == SHIPPED_RUN and not SHIPPED_RUN.exists():
-        raise ValueError(
-            "the run must be named: the half cheetah shown by default lies in docs/results of the project's source, "
-            "which an installed package does not have: name a run of yours, or clone the source and call this there"
-        )
     saved = read_config(command.run)
     if command.data_root is not None and saved.kind != "pictures":
         raise ValueError(

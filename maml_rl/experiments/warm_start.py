@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from torch import Tensor
 
 from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.runs import read_config, require_same_observations
+from maml_rl.experiments.zoo import resolved
 from maml_rl.storage.checkpoint import Checkpoint, load_latest
 
 
@@ -25,7 +25,7 @@ def warm_start(config: RunConfig, initial: Checkpoint) -> Checkpoint:
     """
     if config.init_from is None:
         return initial
-    run = Path(config.init_from)
+    run = resolved(config.init_from)
     if config.kind == "pictures":
         _require_same_classes(read_config(run), config)
     elif not config.init_from_any_env:
@@ -62,10 +62,11 @@ def with_scale_of_start(config: RunConfig) -> RunConfig:
     """
     if config.init_from is None or config.kind != "reinforcement" or config.task.observation_scale is not None:
         return config
-    source = read_config(Path(config.init_from))
+    start = resolved(config.init_from)
+    source = read_config(start)
     if source.env != config.env:
         return config
-    require_same_observations(Path(config.init_from), source)
+    require_same_observations(start, source)
     if source.task.observations != config.task.observations:
         raise ValueError(
             f"observations must be {source.task.observations}, as in the run {config.init_from} that init_from names, "

@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from maml_rl.commands import main as entry
-from maml_rl.commands import visualize as module
 from maml_rl.commands.main import COMMANDS, main, program
 from maml_rl.version import __version__
 
@@ -46,13 +45,3 @@ def test_the_examples_of_a_subcommand_call_it(name, capsys):
         main([name, "--help"])
     shown = capsys.readouterr().out
     assert end.value.code == 0 and f"\n  maml-rl {name} " in shown and "scripts/" not in shown
-
-
-def test_without_the_source_a_run_must_be_named_and_one_sentence_says_where_the_default_is(
-    monkeypatch, tmp_path, capsys
-):
-    monkeypatch.setattr(module, "SHIPPED_RUN", tmp_path / "not_there")
-    assert main(["visualize", str(tmp_path / "not_there"), "--output-dir", str(tmp_path / "pictures")]) == 2
-    error = capsys.readouterr().err
-    assert "the run must be named" in error and "clone the source" in error and error.count("\n") == 1
-    assert not (tmp_path / "pictures").exists()

@@ -1,0 +1,123 @@
+"""The model zoo: trained runs by name, each with its card. Small ones come with the package, big ones are fetched.
+
+A run of the zoo is a run folder without what only resuming needs: its last checkpoint, settings, and a few dozen rows
+of its metrics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maml_rl.storage.cache import cache_folder, fetched
+
+PREFIX = "zoo:"
+FOLDER = Path(__file__).parents[1] / "zoo"
+RELEASE: str | None = None
+"""Address of the folder with the big runs' archives; None until a release holds them. $MAML_RL_ZOO names another."""
+
+
+class ZooError(ValueError):
+    """There is no run of that name in the zoo, or it cannot be fetched."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """The zip file of a run that does not come with the package."""
+
+    sha256: str
+    size: int  # [bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """All that a user should know about a trained run."""
+
+    name: str
+    task: str
+    score: str  # the published one in brackets
+    details: str  # of the task
+    learner: str
+    seeds: str
+    scores: str  # all, beside the published ones
+    command: str  # that trained it
+    commit: str
+    licence: str
+    source: str  # where its raw numbers are
+    archive: Archive | None = None  # None: it comes with the package
+
+
+def cards() -> dict[str, Card]:
+    """The cards of all runs by name."""
+    saved = json.loads((FOLDER / "cards.json").read_text(encoding="utf-8"))
+    return {name: _card(name, entries) for name, entries in saved.items()}
+
+
+def card(name: str) -> Card:
+    """
+    Raises:
+        ZooError: if there is no run of that name.
+    """
+    known = cards()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else "maml-rl zoo lists all"
+        raise ZooError(f"the zoo has no run {name!r}: {hint}")
+    return known[name]
+
+
+def resolved(run: str | Path) -> Path:
+    """The folder of a run: `run` itself or, for zoo:NAME, that of the zoo, which is fetched if need be.
+
+    Raises:
+        ZooError: if there is none of that name, or it cannot be fetched.
+    """
+    name = str(run)
+    return _folder(card(name.removeprefix(PREFIX))) if name.startswith(PREFIX) else Path(run)
+
+
+def _card(name: str, entries: Mapping[str, Any]) -> Card:
+    archive = entries.get("archive")
+    return Card(name=name, **{**entries, "archive": archive and Archive(**archive)})
+
+
+def _folder(of: Card) -> Path:
+    if of.archive is None:
+        return FOLDER / of.name
+    folder = cache_folder() / "zoo" / f"{of.name}-{of.archive.sha256[:12]}"
+    if not folder.exists():
+        _unpack(_fetched(of, of.archive), folder)
+    return folder
+
+
+def _fetched(of: Card, archive: Archive) -> Path:
+    base = os.environ.get("MAML_RL_ZOO") or RELEASE
+    if not base:
+        raise ZooError(
+            f"zoo:{of.name} is an asset of a release that does not exist yet: name the address of a folder that holds "
+            f"{of.name}.zip by MAML_RL_ZOO, or train it by its command, which maml-rl zoo {of.name} shows"
+        )
+    address = f"{base.rstrip('/')}/{of.name}.zip"
+    try:
+        return fetched(address, cache_folder() / "zoo" / f"{of.name}.zip", f"sha256:{archive.sha256}")
+    except OSError as error:
+        raise ZooError(
+            f"zoo:{of.name} cannot be fetched from {address} ({error}): try again, name another address by "
+            f"MAML_RL_ZOO, or train it by its command, which maml-rl zoo {of.name} shows"
+        ) from error
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive to a folder that is there whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        shutil.unpack_archive(archive, place)
+        os.replace(place, folder)
+        Path(place).mkdir()  # for the clean-up
+    archive.unlink()
