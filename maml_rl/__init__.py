@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from maml_rl.api.run import Run, load
     from maml_rl.api.train import train
     from maml_rl.experiments.table import register
+    from maml_rl.training.callbacks import Callback, StopTraining
 
 prepare_process()
 
@@ -31,14 +32,18 @@ _HOMES = {
     "load": "maml_rl.api.run",
     "train": "maml_rl.api.train",
     "register": "maml_rl.experiments.table",
+    "Callback": "maml_rl.training.callbacks",
+    "StopTraining": "maml_rl.training.callbacks",
 }
 """Public names and their modules, which take seconds to import and so are imported only when first used."""
 
 __all__ = [
     "Agent",
     "AgentError",
+    "Callback",
     "FewShotClassifier",
     "Run",
+    "StopTraining",
     "__version__",
     "load",
     "load_agent",

@@ -148,12 +148,15 @@ def test_the_examples_of_adding_something_work_and_learn(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_guide_to_python_runs_from_top_to_bottom(tmp_path):
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "said"), [("python.md", "1 2"), ("tracking.md", "stopped by EndWhenGood"), ("zoo.md", "")]
+)
+def test_a_guide_to_python_runs_from_top_to_bottom(page, said, tmp_path):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
     (tmp_path / "guide.py").write_text("\n".join(code))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "guide.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "1 2" in done.stdout.splitlines()
+    assert said in done.stdout + done.stderr

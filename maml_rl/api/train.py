@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from maml_rl.experiments.runs import read_config
 from maml_rl.experiments.training import Job, Prepared, note_cluster, prepare, without_cluster
 from maml_rl.experiments.trust import Import, require_trust
 from maml_rl.policies.module import module_name
+from maml_rl.training.callbacks import Callback
+from maml_rl.training.trackers import Tracker, make_trackers
 from maml_rl.training.trainer import TrainingResult
 
 
@@ -34,6 +36,8 @@ def train(
     resume: str | Path | None = None,
     network: type[nn.Module] | Callable[..., nn.Module] | str | None = None,
     film_every: int = 0,
+    track: Tracker | Sequence[Tracker] = "tensorboard",
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
     **settings: Any,
 ) -> Run:
@@ -50,12 +54,15 @@ def train(
             of your own that is not imported yet, name it by env: a saved run has no code imported by itself.
         network: a torch.nn.Module class or factory, (observation_size, output_size) -> module, in place of the
             multilayer perceptron; or "module:Class".
-        film_every: iterations from film to film in TensorBoard; 0 for none.
+        film_every: iterations from film to film in the trackers; 0 for none.
+        track: where the numbers are shown: "tensorboard", "wandb", "trackio"; metrics.csv has them in any case.
+        callbacks: told of every iteration and evaluation; one that returns False or raises maml_rl.StopTraining ends
+            the run with its last checkpoint. Derive them from maml_rl.Callback.
         quiet: print nothing.
         settings: any settings by name: num_iterations=15, seed=2, step_size=0.5 or, where several have the name, with
             its path: inner__step_size=0.5.
     Returns:
-        The run, trained; or stopped by Ctrl-C, with its last checkpoint.
+        The run, trained; or stopped by Ctrl-C or a callback, with its last checkpoint.
     Raises:
         ValueError: if settings are refused, before anything is made.
         TrainingError: if training cannot go on; the last checkpoint is intact.
@@ -72,7 +79,8 @@ def train(
             default, config = _new_config(env or "HalfCheetahVel", learner, preset, physics, network, settings)
             require_new(default, config, preset, _dotted)
         folder = None if output_dir is None else Path(output_dir)
-        prepared = prepare(Job(config, folder, None if resume is None else Path(resume), film_every))
+        told = (*make_trackers([track] if isinstance(track, str) else track), *callbacks)
+        prepared = prepare(Job(config, folder, None if resume is None else Path(resume), film_every, told))
         finish(prepared)
     return load(prepared.folder.path, trust_env=True)
 

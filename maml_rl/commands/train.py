@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from maml_rl.api.train import finish, require_continuation, require_new
-from maml_rl.commands.command_line import parse
+from maml_rl.commands.command_line import parse, without_zoo
 from maml_rl.commands.streams import lenient_streams, program
 from maml_rl.experiments.config import (
     IMAGES,
@@ -42,6 +42,7 @@ from maml_rl.storage.checkpoint import CheckpointError
 from maml_rl.storage.log import LogError
 from maml_rl.storage.run_folder import RunFolder
 from maml_rl.supervised.episodes import supplies
+from maml_rl.training.trackers import Tracker, make_trackers
 from maml_rl.training.trainer import TrainingError, TrainingResult
 
 EXAMPLES = (
@@ -71,11 +72,13 @@ class TrainCommand:
     """Default settings. paper: the paper's protocol. fast: settings that learn faster, where there are some. warm: MAML
     or FOMAML fine-tuned from the run of Prototypical Networks in --init-from, or PLATIPUS from one of MAML."""
     film_every: int = 0
-    """Iterations between films in TensorBoard, of one fresh task before and after adaptation; 0 for none."""
+    """Iterations between films in the trackers, of one fresh task before and after adaptation; 0 for none."""
+    track: tuple[Tracker, ...] = ("tensorboard",)
+    """Trackers that show the numbers of metrics.csv: tensorboard (files in the run's folder), wandb, trackio."""
 
     @property
     def job(self) -> Job:
-        return Job(self.run, self.output_dir, self.resume, self.film_every)
+        return Job(self.run, self.output_dir, self.resume, self.film_every, make_trackers(self.track))
 
 
 def command_type(run: type[RunConfig]) -> type[TrainCommand]:
@@ -121,6 +124,7 @@ def parse_command(env: str, arguments: list[str], preset: Preset = "paper") -> T
     Raises:
         ValueError: if the settings do not go together.
     """
+    arguments = without_zoo(arguments)
     first = _first_flags(arguments)
     if first.resume is not None:
         return _resumed(first, arguments)
@@ -192,8 +196,10 @@ def _fitted(command: TrainCommand, parsed: Callable[[RunConfig], TrainCommand]) 
 
 
 def _continuation(command: TrainCommand, folder: RunFolder) -> str:
-    """The shell command that continues a run; all settings but films, trusted code and a cluster are in the folder."""
+    """The shell command that continues a run; all settings but films, trackers, trusted code and a cluster are in the
+    folder."""
     films = ["--film-every", command.film_every] if command.film_every else []
+    films += [] if command.track == ("tensorboard",) else ["--track", *command.track]
     own = [part for each in imports_of(command.run) for part in (each.flag, each.name)]
     cluster = getattr(getattr(command.run.task, "sampling", None), "ray_address", None)
     return program("--resume", folder.path, *own, *(["--ray-address", cluster] if cluster else []), *films)

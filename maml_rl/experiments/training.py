@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from maml_rl.experiments.saved_config import to_dict
 from maml_rl.experiments.warm_start import begun_anew, warm_start, with_scale_of_start
 from maml_rl.storage.checkpoint import Checkpoint, load_latest
 from maml_rl.storage.run_folder import RunFolder
+from maml_rl.training.callbacks import Callback, require_callbacks
+from maml_rl.training.trackers import make_trackers
 from maml_rl.training.trainer import (
     Filming,
     Trainer,
@@ -73,8 +75,10 @@ class Job:
     output_dir: Path | None = None  # by default runs/<task>-<time>
     resume: Path | None = None  # the run to continue
     film_every: int = 0  # iterations
+    callbacks: tuple[Callback, ...] = field(default_factory=lambda: make_trackers(["tensorboard"]))
 
     def __post_init__(self) -> None:
+        require_callbacks(self.callbacks)
         if self.film_every < 0:
             raise ValueError(f"film_every must be at least 1, or 0 for no films, got {self.film_every}")
 
@@ -109,6 +113,7 @@ class Prepared:
                 film=self.filming,
                 begin=functools.partial(_beginning, config),
                 device=config.device,
+                callbacks=self.job.callbacks,
             )
             return trainer.run(resume=self.job.resume is not None)
 

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import CRC_TABLE, masked_crc32c
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from maml_rl.storage.atomic import remove_unfinished, write_atomically
@@ -42,7 +43,24 @@ class _Record(NamedTuple):
 
     data: bytes
     step: int
-    numbers: dict[str, float]  # by tag; none in a film
+    numbers: dict[str, float]  # by name; none in a film
+    is_current: bool  # its tags are those of this version
+
+
+def tag(name: str) -> str:
+    """A number's tag, group/name: TensorBoard shows a group's curves together."""
+    groups = {
+        "clock": name.endswith(("_seconds", "_per_s")),
+        "held_out": name.startswith("eval_"),
+        "experience": name.startswith("env_steps"),
+        "score": name.endswith(("_before", "_after")) and not name.startswith(INNER_WORKINGS),
+        "spread": name.endswith(("_std", "_ci95")),
+    }
+    return f"{next((group for group, holds in groups.items() if holds), 'learning')}/{name}"
+
+
+INNER_WORKINGS = ("surrogate_loss", "explained_variance", "entropy")
+"""Beginnings of names of numbers before and after adaptation that are no scores."""
 
 
 class EventFile:
@@ -51,7 +69,8 @@ class EventFile:
     def __init__(self, folder: Path, rows: Sequence[Mapping[str, float]]):
         """Make the folder's files hold the numbers of `rows`, those of steps 1, 2, ..., and begin another file.
 
-        Later events are cut. Numbers that are lost, with a damaged or deleted file, are written again.
+        Later events are cut. Numbers that are lost, with a damaged or deleted file, are written again, as are those
+        that version 0.1 wrote without groups.
 
         Raises:
             OSError: if they cannot be written.
@@ -59,8 +78,9 @@ class EventFile:
         folder.mkdir(exist_ok=True)
         remove_unfinished(folder)
         files, after = _files(folder), len(rows)
-        kept = {path: [record for record in _records(path) if record.step <= after] for path in files}
-        lost = _lost((record for records in kept.values() for record in records), rows)
+        found = {path: [record for record in _records(path) if record.step <= after] for path in files}
+        kept = {path: [record for record in records if record.is_current] for path, records in found.items()}
+        lost, unwritten = (_lost((each for part in parts.values() for each in part), rows) for parts in (found, kept))
         # TensorBoard reads files in the order of their names: the time comes first.
         origin = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{len(files)}"
         self._file = open(folder / f"events.out.tfevents.{origin}", "wb")  # noqa: SIM115 - closed by `close`
@@ -68,7 +88,8 @@ class EventFile:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if lost:
             _logger.warning(_loss(folder, lost))
-            self._replace(kept, lost)
+        if unwritten:
+            self._replace(kept, unwritten)
         else:
             for path, records in kept.items():
                 _cut(path, records)
@@ -77,21 +98,29 @@ class EventFile:
             self._write(Event(wall_time=time.time(), step=after + 1, session_log=restart))
 
     def append(self, step: int, row: Mapping[str, float]) -> None:
-        """Write the numbers of one step; a number's name is its tag.
+        """Write the numbers of one step.
 
         Raises:
             OSError: if they cannot be written.
         """
         self._write(_event(step, row))
 
-    def append_film(self, step: int, tag: str, film: Film) -> None:
+    def append_settings(self, settings: Mapping[str, bool | float | str]) -> None:
+        """Write the settings that TensorBoard compares runs by, among its hyperparameters.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        self._write(Event(wall_time=time.time(), summary=Summary.FromString(hparams_pb(settings).SerializeToString())))
+
+    def append_film(self, step: int, film: Film) -> None:
         """Write a film that TensorBoard shows among its images.
 
         Raises:
             OSError: if it cannot be written.
         """
         image = Summary.Image(height=film.height, width=film.width, colorspace=3, encoded_image_string=film.gif)
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        summary = Summary(value=[Summary.Value(tag="film", image=image)])
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     @property
@@ -122,7 +151,7 @@ class EventFile:
 
 
 def read_numbers(folder: Path) -> dict[int, dict[str, float]]:
-    """The numbers in a folder of event files, by step and tag; in single precision, as events have them."""
+    """The numbers in a folder of event files, by step and name; in single precision, as events have them."""
     found: dict[int, dict[str, float]] = {}
     for path in _files(folder):
         for record in _records(path):
@@ -136,7 +165,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _event(step: int, numbers: Mapping[str, float]) -> Event:
-    values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in numbers.items()]
+    values = [Summary.Value(tag=tag(name), simple_value=float(value)) for name, value in numbers.items()]
     return Event(wall_time=time.time(), step=step, summary=Summary(value=values))
 
 
@@ -171,8 +200,9 @@ def _records(path: Path) -> Iterator[_Record]:
         if event is None:
             _logger.warning(f"{path} has a damaged event, which is left out")
         else:
-            numbers = {v.tag: v.simple_value for v in event.summary.value if v.HasField("simple_value")}
-            yield _Record(frame, event.step, numbers)
+            tags = {v.tag: v.simple_value for v in event.summary.value if v.HasField("simple_value")}
+            numbers = {each.rpartition("/")[2]: value for each, value in tags.items()}
+            yield _Record(frame, event.step, numbers, list(tags) == [*map(tag, numbers)])
 
 
 def _frames(path: Path) -> Iterator[bytes]:

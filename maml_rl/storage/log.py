@@ -1,4 +1,4 @@
-"""The numbers of a run: metrics.csv, a row per iteration, is the truth; TensorBoard events are a view."""
+"""The numbers of a run: metrics.csv, a row per iteration. If it is lost, TensorBoard's events can replace it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ import logging
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from maml_rl.storage.atomic import sync_file, write_atomically
-from maml_rl.storage.events import EventFile, Film, read_numbers
+from maml_rl.storage.events import read_numbers
 
 Row = Mapping[str, float]
 _logger = logging.getLogger(__name__)
 
 
 class LogError(ValueError):
-    """metrics.csv or the events cannot be written, or are not what this program wrote."""
+    """metrics.csv cannot be written, or is not what this program wrote."""
 
 
 class MetricsLog:
-    """metrics.csv and tensorboard/ in a run folder, open for appending.
+    """metrics.csv in a run folder, open for appending.
 
     Columns stand in the order in which they first came, "iteration" first, those of the clock last. Floats
     are written so that reading gives back the same number; a value that a row does not have is empty.
@@ -36,15 +35,14 @@ class MetricsLog:
         A metrics.csv that is missing is made from the events, with their seven digits.
 
         Raises:
-            LogError: if rows up to `after` are missing or damaged, or the files cannot be written.
+            LogError: if rows up to `after` are missing or damaged, or the file cannot be written.
         """
-        self._path, self._events_folder = folder / "metrics.csv", folder / "tensorboard"
+        self._path = folder / "metrics.csv"
         try:
             if after and not self._path.exists():
                 _logger.warning(f"{self._path} is missing: its rows are taken from tensorboard/, with seven digits")
             self._columns, self._lines = _saved_rows(folder, after)
             self._rewrite()
-            self._events = EventFile(self._events_folder, self._rows)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -56,8 +54,7 @@ class MetricsLog:
         fields = zip(self._columns, self._lines[-1], strict=True)
         return {name: _number(text) for name, text in fields if text}
 
-    @property
-    def _rows(self) -> list[dict[str, float]]:
+    def rows(self) -> list[dict[str, float]]:
         """The numbers of each iteration, without the iteration's own number."""
         names = self._columns[1:]
         return [{name: float(text) for name, text in zip(names, line[1:], strict=True) if text} for line in self._lines]
@@ -74,21 +71,6 @@ class MetricsLog:
         row = {**metrics, **clock}
         try:
             self._write_row(row, list(clock))
-            if self._events.is_deleted:
-                self._events.close()
-                self._events = EventFile(self._events_folder, self._rows[:-1])
-            self._events.append(int(row.pop("iteration")), row)
-        except OSError as error:
-            raise self._not_written(error) from error
-
-    def append_film(self, iteration: int, film: Film) -> None:
-        """Show a film at an iteration, in TensorBoard only.
-
-        Raises:
-            LogError: if it cannot be written.
-        """
-        try:
-            self._events.append_film(iteration, "film", film)
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -105,24 +87,6 @@ class MetricsLog:
                 sync_file(self._path)
         except OSError as error:
             raise self._not_written(error) from error
-
-    def close(self) -> None:
-        try:
-            self._events.close()
-        except OSError as error:
-            raise self._not_written(error) from error
-
-    def __enter__(self) -> MetricsLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except LogError:
-            if error is None:  # else the first error tells more
-                raise
 
     def _write_row(self, row: Row, clock: list[str]) -> None:
         new = [name for name in row if name not in self._columns]
@@ -164,7 +128,7 @@ class MetricsLog:
 
     def _not_written(self, error: OSError) -> LogError:
         return LogError(
-            f"{self._path} or {self._events_folder.name}/ cannot be written: {error.strerror or error}; "
+            f"{self._path} cannot be written: {error.strerror or error}; "
             f"the last checkpoint is intact: put that right and go on with --resume {self._path.parent}"
         )
 

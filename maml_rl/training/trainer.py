@@ -24,6 +24,7 @@ from maml_rl.storage.checkpoint import Checkpoint, CheckpointError
 from maml_rl.storage.events import Film
 from maml_rl.storage.log import MetricsLog, has_rows, require_rows
 from maml_rl.storage.run_folder import RunFolder, RunFolderError
+from maml_rl.training.callbacks import Callback, Callbacks, IterationReport, Start, TrainingResult
 from maml_rl.training.display import Display, Progress, make_display
 from maml_rl.training.interrupts import Interrupted, Interrupts
 
@@ -66,14 +67,6 @@ class TrainingConfig:
         return Progress(reached.iteration, self.num_iterations, reached.counters["wall_seconds"], max_seconds)
 
 
-class TrainingResult(NamedTuple):
-    """The end of a run, or of this part of it."""
-
-    iteration: int  # completed in total
-    interrupted_by: int | None  # the signal's number
-    metrics: dict[str, float]  # the last row of metrics.csv
-
-
 class Filming(NamedTuple):
     """Settings for a film at regular intervals."""
 
@@ -92,6 +85,11 @@ class _Step(NamedTuple):
     clock: dict[str, float]
     film: Film | None
     warnings: Sequence[str]
+
+    @property
+    def report(self) -> IterationReport:
+        metrics = {name: value for name, value in self.metrics.items() if name != "iteration"}
+        return IterationReport(self.after.iteration, metrics, self.evaluation, self.clock, self.film)
 
 
 class _Rejections:
@@ -139,6 +137,7 @@ class Trainer:
         film: Filming | None = None,
         begin: Callable[[Checkpoint], Checkpoint] | None = None,
         device: str = "cpu",
+        callbacks: Sequence[Callback] = (),
     ):
         """
         Args:
@@ -147,18 +146,21 @@ class Trainer:
             best_metric: the learner's metric by which the best checkpoint is chosen.
             evaluate: (state, iteration) -> columns; called after every `evaluate_every` iterations.
             headline: columns to display.
-            film: shows in TensorBoard what the learner does; changes nothing else.
+            film: shows callbacks what the learner does; changes nothing else.
             begin: turns the learner's own initialisation into the checkpoint that a new run begins with.
             device: to display.
+            callbacks: told of every iteration once it is written.
         """
         self._folder, self._learner, self._sample_tasks = folder, learner, sample_tasks
         self._config, self._seed = config, seed
         self._best_metric, self._sign = best_metric, 1.0 if higher_is_better else -1.0
         self._evaluate, self._headline, self._film, self._begin_with = evaluate, headline, film, begin
         self._device, self._rejections = device, _Rejections()
+        self._callbacks = Callbacks(callbacks)
 
     def run(self, resume: bool) -> TrainingResult:
-        """Train until `num_iterations` are done; SIGINT, SIGTERM or SIGHUP writes a checkpoint and returns early.
+        """Train until `num_iterations` are done; SIGINT, SIGTERM, SIGHUP or a callback writes a checkpoint and returns
+        early.
 
         Args:
             resume: go on from the folder's latest checkpoint; otherwise begin.
@@ -167,29 +169,50 @@ class Trainer:
             TrainingError: if a metric of the learner or the new state is not finite. The last checkpoint is
                 intact then, as it is after an error of the learner, which passes through unchanged.
         """
-        with Interrupts() as interrupts:
-            current = self._load() if resume else self._begin()
-            title = f"{self._folder.path} on {self._device}"
-            display = make_display(self._config.progress(current), title, self._headline)
-            with MetricsLog(self._folder.path, current.iteration) as log, display:
-                checkpoints.rewind(self._folder.checkpoints, current)
-                self._save_latest(current)
-                started = time.perf_counter() - current.counters["wall_seconds"]
-                try:
-                    while not self._config.is_over(current):
-                        with interrupts.allowed():
-                            step = self._compute(current, started, display)
-                        display.phase("saving")
-                        self._write(step, log, display)
-                        current = step.after
-                except Interrupted as interruption:
-                    log.sync()
-                    self._save_latest(current)
-                    display.say(
-                        f"stopped by {interruption} after iteration {current.iteration}, whose checkpoint is saved"
-                    )
-                    return TrainingResult(current.iteration, interruption.signum, log.last)
-                return TrainingResult(current.iteration, None, log.last)
+        result = None
+        try:
+            with Interrupts() as interrupts:
+                result = self._run(resume, interrupts)
+        finally:
+            self._callbacks.end(result)  # a tracker may upload for minutes: Ctrl-C may end that
+        return result
+
+    def _run(self, resume: bool, interrupts: Interrupts) -> TrainingResult:
+        current = self._load() if resume else self._begin()
+        title = f"{self._folder.path} on {self._device}"
+        display = make_display(self._config.progress(current), title, self._headline)
+        log = MetricsLog(self._folder.path, current.iteration)
+        checkpoints.rewind(self._folder.checkpoints, current)
+        self._save_latest(current)
+        try:
+            with interrupts.allowed():
+                self._callbacks.start(self._start(current, log), display.say)
+            started = time.perf_counter() - current.counters["wall_seconds"]
+            with display:
+                while not (self._config.is_over(current) or self._callbacks.stopped_by):
+                    with interrupts.allowed():
+                        step = self._compute(current, started, display)
+                    display.phase("saving")
+                    self._write(step, log, display)
+                    current = step.after
+                    with interrupts.allowed():
+                        self._callbacks.iteration(step.report)
+        except Interrupted as interruption:
+            self._stop(current, log, str(interruption), display)
+            return TrainingResult(current.iteration, interruption.signum, log.last)
+        if self._callbacks.stopped_by:
+            self._stop(current, log, self._callbacks.stopped_by, display)
+        return TrainingResult(current.iteration, None, log.last)
+
+    def _stop(self, current: Checkpoint, log: MetricsLog, by: str, display: Display) -> None:
+        log.sync()
+        self._save_latest(current)
+        display.say(f"stopped by {by} after iteration {current.iteration}, whose checkpoint is saved")
+
+    def _start(self, current: Checkpoint, log: MetricsLog) -> Start:
+        folder = self._folder.path
+        settings = RunFolder.read_config(folder)[1]
+        return Start(folder, settings, current.iteration, self._config.num_iterations, log.rows)
 
     @functools.cached_property
     def _template(self) -> State:
@@ -271,8 +294,6 @@ class Trainer:
 
     def _write(self, step: _Step, log: MetricsLog, display: Display) -> None:
         log.append({**step.metrics, **step.evaluation}, step.clock)
-        if step.film is not None:
-            log.append_film(step.after.iteration, step.film)
         folder, after = self._folder.checkpoints, step.after
         if after.counters["best_iteration"] == step.before.iteration:
             if step.before.iteration not in checkpoints.iterations_on_disk(folder):

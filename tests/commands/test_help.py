@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from maml_rl.api.settings import with_settings
-from maml_rl.commands import benchmark, check_env, compare, evaluate, leaderboard, main, train, visualize
+from maml_rl.commands import benchmark, check_env, compare, evaluate, leaderboard, main, train, visualize, zoo
 from maml_rl.commands.command_line import parse
 from maml_rl.experiments.config import DISTRIBUTIONS, OMNIGLOT, SINUSOID
 from maml_rl.experiments.flags import flags_of
@@ -40,10 +40,11 @@ COMMANDS = {
     "visualize": (visualize, visualize.VisualizeCommand, None),
     "compare": (compare, compare.CompareCommand, None),
     "leaderboard": (leaderboard, leaderboard.LeaderboardCommand, None),
+    "zoo": (zoo, zoo.ZooCommand, None),
     "check_env": (check_env, check_env.CheckEnvCommand, None),
     "benchmark": (benchmark, benchmark.BenchmarkCommand, None),
 }
-OWN = {"--help", "--physics", "--output-dir", "--resume", "--preset", "--film-every"}
+OWN = {"--help", "--physics", "--output-dir", "--resume", "--preset", "--film-every", "--track"}
 """Flags of training that are no settings of the run."""
 
 

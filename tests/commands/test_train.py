@@ -32,6 +32,7 @@ from maml_rl.experiments.saved_config import to_dict
 from maml_rl.experiments.training import Prepared, complete, default_folder
 from maml_rl.pictures.backend import DrawingError
 from maml_rl.storage.run_folder import RunFolder
+from maml_rl.training.interrupts import ENDING
 from maml_rl.training.trainer import TrainingResult
 
 ROOT = Path(__file__).parents[2]
@@ -414,14 +415,15 @@ def test_sampling_that_fails_stops_the_run_and_keeps_the_checkpoint(tmp_path, ca
     assert (folder / "checkpoints" / "latest").read_text().strip() == "iteration-000000"
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("signum", "status", "flags"),
     [
         (signal.SIGINT, 130, []),
         (signal.SIGTERM, 143, []),
-        (signal.SIGHUP, 129, []),
+        (ENDING[-1], 128 + ENDING[-1], []),
         (signal.SIGINT, 130, ["--sampler", "processes"]),
-        (signal.SIGHUP, 129, ["--sampler", "processes"]),
+        (ENDING[-1], 128 + ENDING[-1], ["--sampler", "processes"]),
     ],
 )
 def test_a_signal_ends_the_run_with_a_checkpoint(signum, status, flags, tmp_path):

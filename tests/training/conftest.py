@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from maml_rl.core.contracts import Report
 from maml_rl.core.keys import Key
 from maml_rl.storage import checkpoint as checkpoints
 from maml_rl.storage.run_folder import RunFolder
+from maml_rl.training.callbacks import Callback
+from maml_rl.training.trackers import TensorBoard
 from maml_rl.training.trainer import Trainer, TrainingConfig, TrainingResult
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -53,8 +55,10 @@ def _normal(key: Key, *path: int) -> Tensor:
     return torch.from_numpy(key.rng(*path).normal(size=(3, 2)).astype("float32"))
 
 
-def run(path: Path, num_iterations: int, learner: Any = None, **settings: Any) -> TrainingResult:
-    """Begin the run in `path`, or go on with it if it is there."""
+def run(
+    path: Path, num_iterations: int, learner: Any = None, callbacks: Sequence[Callback] | None = None, **settings: Any
+) -> TrainingResult:
+    """Begin the run in `path`, or go on with it if it is there; by default with TensorBoard's events."""
     resume = (path / "config.json").exists()
     settings = {"num_tasks": 3, "evaluate_every": 3, "keep_checkpoints": 3, **settings}
     with RunFolder.open(path) if resume else RunFolder.create(path, {"seed": 7}) as folder:
@@ -68,6 +72,7 @@ def run(path: Path, num_iterations: int, learner: Any = None, **settings: Any) -
             higher_is_better=False,
             evaluate=lambda state, i: {"eval_w": float(state.params["w"].sum()), "eval_at": i},
             headline=("loss", "env_steps_total"),
+            callbacks=[TensorBoard()] if callbacks is None else callbacks,
         )
         return trainer.run(resume)
 
@@ -79,13 +84,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def events(path: Path) -> list[tuple[str, int, float]]:
-    """(tag, step, value) of all events in all files, clock apart, in the order of the steps."""
+    """(name, step, value) of all events in all files, clock apart, in the order of the steps."""
     found = []
     for file in (path / "tensorboard").iterdir():
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:
-                if value.tag not in CLOCK:
-                    found.append((value.tag, event.step, value.tensor.float_val[0]))
+                name = value.tag.rpartition("/")[2]
+                if name not in CLOCK and not value.tag.startswith("_hparams_/"):
+                    found.append((name, event.step, value.tensor.float_val[0]))
     return sorted(found, key=lambda entry: (entry[1], entry[0]))
 
 

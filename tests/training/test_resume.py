@@ -14,6 +14,9 @@ import pytest
 
 from maml_rl.storage.checkpoint import CheckpointError, load_latest
 from maml_rl.training import trainer as trainer_module
+from maml_rl.training.interrupts import ENDING
+
+pytestmark = pytest.mark.posix
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -121,7 +124,7 @@ def wait_for_rows(path: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", ENDING)
 @pytest.mark.parametrize("every", [1, 1000])
 def test_a_signal_writes_a_checkpoint_and_ends(tmp_path, tools, signum, every):
     def child() -> int:
