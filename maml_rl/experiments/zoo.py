@@ -117,7 +117,11 @@ def _fetched(of: Card, archive: Archive) -> Path:
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive to a folder that is there whole or not at all."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        shutil.unpack_archive(archive, place)
-        os.replace(place, folder)
-        Path(place).mkdir()  # for the clean-up
-    archive.unlink()
+        whole = Path(place) / "run"
+        shutil.unpack_archive(archive, whole)
+        try:
+            os.replace(whole, folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
+    archive.unlink(missing_ok=True)

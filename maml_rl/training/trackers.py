@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -125,7 +127,8 @@ class Trackio(Callback):
             self._run.log(_tagged(report.row) | film, step=report.iteration)  # copies the file
 
     def on_end(self, result: TrainingResult | None) -> None:
-        self._run.finish()
+        with contextlib.redirect_stdout(sys.stderr):
+            self._run.finish()
 
     def _is_resumed(self, name: str, start: Start) -> bool:
         try:
@@ -135,15 +138,16 @@ class Trackio(Callback):
         return True
 
     def _init(self, name: str, start: Start, resume: str) -> Any:
-        return self._trackio.init(
-            project=PROJECT,
-            name=name,
-            config=dict(start.settings),
-            resume=resume,
-            embed=False,
-            auto_log_cpu=False,
-            auto_log_gpu=False,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the run's result
+            return self._trackio.init(
+                project=PROJECT,
+                name=name,
+                config=dict(start.settings),
+                resume=resume,
+                embed=False,
+                auto_log_cpu=False,
+                auto_log_gpu=False,
+            )
 
 
 def _tagged(row: Mapping[str, float]) -> dict[str, Any]:

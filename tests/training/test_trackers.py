@@ -173,6 +173,7 @@ def test_trackio_on_this_machine(tmp_path, tools):
         [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | place, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0 and "warning: callback" not in done.stderr, done.stderr
+    assert done.stdout == ""
     (file,) = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(file) as database:
         steps = [step for (step,) in database.execute("select step from metrics order by step")]
