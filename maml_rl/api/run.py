@@ -42,7 +42,10 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of metrics.csv by name, one row for each iteration; nan where a column has no number."""
+        """The columns of metrics.csv by name, one row for each iteration; nan where a column has no number. Empty if the
+        run came without that file, as some of the zoo do."""
+        if not (self.path / "metrics.csv").exists():
+            return {}
         with open(self.path / "metrics.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         names = list(rows[0]) if rows else []

@@ -45,7 +45,8 @@ def test_a_run_of_the_package_is_that_of_its_card(name):
     run = maml_rl.load(f"zoo:{name}")
     assert run.config.learner == card(name).learner
     assert run.checkpoints == [load_checkpoint(run.path, "last").iteration]
-    assert 1 <= len(run.metrics.get("iteration", [0])) <= 60
+    assert (run.metrics == {}) == (run.config.kind == "pictures")  # those come from a leaderboard
+    assert len(run.metrics.get("iteration", [])) <= 60
     source = ROOT / card(name).source
     assert read_config(source) == run.config
     if (source / "checkpoints" / "latest").exists():
