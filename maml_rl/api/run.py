@@ -42,8 +42,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of metrics.csv by name, one row for each iteration; nan where a column has no number. Empty if the
-        run came without that file, as some of the zoo do."""
+        """The columns of metrics.csv by name, one row for each iteration; nan where a column has no number. Empty if
+        the run came without that file, as some of the zoo do."""
         if not (self.path / "metrics.csv").exists():
             return {}
         with open(self.path / "metrics.csv", encoding="utf-8", newline="") as file:

@@ -67,8 +67,8 @@ def card(name: str) -> Card:
     """
     known = cards()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else "maml-rl zoo lists all"
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "maml-rl zoo lists all"
         raise ZooError(f"the zoo has no run {name!r}: {hint}")
     return known[name]
 
