@@ -24,22 +24,23 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class ZooCommand:
-    """List the trained runs of the zoo, or show the card of one. Every command that takes RUN_DIR takes zoo:NAME."""
+    """List the trained runs of the zoo, or show the card of one."""
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
-    """Run whose card to show; by default all are listed."""
+    """Run whose card to show; by default all are listed. Every command that takes a run's folder takes zoo:NAME."""
 
 
 @lenient_streams()
 def zoo(arguments: Sequence[str] | None = None) -> int:
     """Run the zoo command; return the exit status: 0, or 2 if there is no run of that name."""
-    command = parse(ZooCommand, EXAMPLES, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    command = parse(ZooCommand, EXAMPLES, [each.removeprefix(PREFIX) for each in given])
     if command.name is None:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         console.print(_table(cards().values()))
         return 0
     try:
-        shown = card(command.name.removeprefix(PREFIX))
+        shown = card(command.name)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

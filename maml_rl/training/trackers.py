@@ -128,7 +128,7 @@ class Trackio(Callback):
 
     def on_end(self, result: TrainingResult | None) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            self._run.finish()
+            self._trackio.finish()  # its own `finish` forgets the run, which would be finished once more at exit
 
     def _is_resumed(self, name: str, start: Start) -> bool:
         try:

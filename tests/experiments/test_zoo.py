@@ -20,7 +20,7 @@ FETCHED = [name for name, each in cards().items() if each.archive is not None]
 
 @pytest.fixture(scope="module")
 def making():
-    spec = importlib.util.spec_from_file_location("make_zoo", ROOT / "scripts" / "make_zoo.py")
+    spec = importlib.util.spec_from_file_location("make_zoo", ROOT / "scripts" / "release" / "make_zoo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""Make the zoo's runs from the folders that their cards name as source: `python scripts/make_zoo.py dist/zoo`.
+"""Make the zoo's runs from the folders that their cards name as source: `python scripts/release/make_zoo.py dist/zoo`.
 
 Small runs are written into the package; any other becomes DIR/NAME.zip, to be uploaded to the release, and its size and
 hash are written into its card. The same sources give the same bytes.
@@ -16,7 +16,7 @@ from pathlib import Path
 from maml_rl.experiments.zoo import FOLDER, cards
 from maml_rl.training.interrupts import exit_on_signals
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NUM_ROWS = 50  # of metrics.csv, about
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of all files in an archive
 
