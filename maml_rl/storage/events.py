@@ -75,6 +75,7 @@ class EventFile:
         Raises:
             OSError: if they cannot be written.
         """
+        is_new = not folder.exists()  # the run had other trackers, or somebody deleted all
         folder.mkdir(exist_ok=True)
         remove_unfinished(folder)
         files, after = _files(folder), len(rows)
@@ -86,7 +87,7 @@ class EventFile:
         self._file = open(folder / f"events.out.tfevents.{origin}", "wb")  # noqa: SIM115 - closed by `close`
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if lost:
+        if lost and not is_new:
             _logger.warning(_loss(folder, lost))
         if unwritten:
             self._replace(kept, unwritten)

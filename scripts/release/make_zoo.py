@@ -49,7 +49,7 @@ def pack(folder: Path, archive: Path) -> None:
 def make(target: Path) -> None:
     """Make all runs; the archives go to `target`."""
     target.mkdir(parents=True, exist_ok=True)
-    saved = json.loads((FOLDER / "cards.json").read_text())
+    saved = json.loads((FOLDER / "cards.json").read_text(encoding="utf-8"))
     for name, card in cards().items():
         if card.archive is None:
             shutil.rmtree(FOLDER / name, ignore_errors=True)
@@ -60,7 +60,8 @@ def make(target: Path) -> None:
             pack(Path(place) / name, target / f"{name}.zip")
         data = (target / f"{name}.zip").read_bytes()
         saved[name]["archive"] = {"sha256": sha256(data).hexdigest(), "size": len(data)}
-    (FOLDER / "cards.json").write_text(f"{json.dumps(saved, indent=1, ensure_ascii=False)}\n")
+    text = f"{json.dumps(saved, indent=1, ensure_ascii=False)}\n"
+    (FOLDER / "cards.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,15 @@ def test_events_without_groups_get_them_when_the_run_goes_on(tmp_path, tools, mo
     assert "loss" not in found.Tags()["scalars"] and caplog.text == ""
 
 
+def test_a_run_that_goes_on_with_tensorboard_gets_all_its_numbers_without_a_warning(tmp_path, tools, caplog):
+    tools.run(tmp_path / "run", 3, callbacks=[])
+    assert not (tmp_path / "run/tensorboard").exists()
+    tools.run(tmp_path / "run", 5)
+    tools.run(tmp_path / "whole", 5)
+    tools.assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert caplog.text == ""
+
+
 def test_events_that_cannot_be_written_are_a_warning_and_are_written_when_the_run_goes_on(
     tmp_path, tools, monkeypatch, capsys
 ):
