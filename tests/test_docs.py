@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from printed import printed_by
 
 from maml_rl.commands.check_env import check_env
 from maml_rl.commands.compare import compare
@@ -32,21 +33,6 @@ TINY = [
 
 
 OWN = ["--env", "my_module:Valley"]
-
-
-def printed_by(*command, folder):
-    """The output of a Python script that is called in a folder."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -129,12 +115,6 @@ def test_adaptation_finds_the_guide_s_valley(guide):
     with open("run/metrics.csv", newline="") as file:
         row = list(csv.DictReader(file))[-1]
     assert float(row["eval_return_3"]) > 0.8 * float(row["eval_return_0"])  # negative: a fifth of the way is gone
-
-
-def test_links_lead_somewhere():
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 ADDING = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "docs" / "adding.md").read_text(), re.DOTALL))
