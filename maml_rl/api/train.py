@@ -49,7 +49,7 @@ def train(
         learner: a name in the table of learners.
         preset: default settings: "paper", "fast" or "warm", as on the command line.
         physics: of robots, "rllab" or "gym".
-        output_dir: the run's folder, which must not exist yet; by default runs/<task>-<time>.
+        output_dir: the run's folder, which must not exist yet; by default runs/TASK-TIME.
         resume: a run's folder to continue, with its environment, learner and settings. If the environment is a class
             of your own that is not imported yet, name it by env: a saved run has no code imported by itself.
         network: a torch.nn.Module class or factory, (observation_size, output_size) -> module, in place of the

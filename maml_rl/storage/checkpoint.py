@@ -1,8 +1,10 @@
 """The checkpoints folder of a run: which checkpoint is the latest, which the best, which are kept.
 
-iteration-000123.safetensors, .json   after 123 completed iterations; see checkpoint_file
-latest                                text: the name to resume from, replaced after both files are on disk
-best                                  text: the name whose parameters earned the best score
+    iteration-000123.safetensors, .json   after 123 completed iterations; see checkpoint_file
+    latest                                text: the name to resume from, replaced after both files are on disk
+    best                                  text: the name whose parameters earned the best score
+
+A kill at any time leaves a folder to resume from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The one folder that a run leaves: made once, never overwritten, written by one process at a time.
 
-config.json     the settings      metrics.csv    a row per iteration
-checkpoints/    see checkpoint    tensorboard/   the rows as events       lock    while a process writes
+    config.json     the settings      metrics.csv    a row per iteration
+    checkpoints/    see checkpoint    tensorboard/   the rows as events       lock    while a process writes
+
+config.json carries a format version; the settings of older ones are converted when they are read.
 """
 
 from __future__ import annotations
