@@ -2,7 +2,7 @@
 
     python examples/own_pictures.py [FOLDER]
 
-Without a folder it draws stars and polygons of its own.
+Without a folder it draws stars and polygons.
 """
 
 import sys

@@ -116,4 +116,4 @@ plt.show()
 # ## Other learners
 #
 # `learner="maml"`, `"matching"`, `"reptile"` and the others of the [table](../reference/learners.md) take the same
-# folder. What pictures may be, episode sheets and the leaderboard: [few-shot classification](../few_shot.md).
+# folder. Formats of pictures, episode sheets and the leaderboard are in [few-shot classification](../few_shot.md).
