@@ -55,7 +55,7 @@ def write_page(name: str, notebook: nbformat.NotebookNode) -> Path:
     titles = [title for cell, title in _with_titles(notebook) if _has_picture(cell)]
     for number, (place, title) in enumerate(zip(sorted(made["outputs"], key=_numbers), titles, strict=True), start=1):
         picture = f"images/{name}_{number}.png"
-        text = re.sub(rf"\s*!\[[^\]]*\]\({re.escape(place)}\)\s*", f"\n\n![{title}]({picture})\n\n", text)
+        text = re.sub(rf"\s*!\[[^\]]*\]\({re.escape(place)}\)(?:[ \t]*\n)*", f"\n\n![{title}]({picture})\n\n", text)
         (TUTORIALS / "images").mkdir(exist_ok=True)
         (TUTORIALS / picture).write_bytes(made["outputs"][place])
     page = TUTORIALS / f"{name}.md"

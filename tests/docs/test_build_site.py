@@ -1,6 +1,7 @@
 """The site's pages: complete, linked, and made from the code."""
 
 import re
+import shutil
 from pathlib import Path
 
 import build_site
@@ -87,8 +88,8 @@ def test_every_picture_is_in_the_gallery():
 @pytest.mark.slow
 def test_a_broken_link_stops_the_build(pages, tmp_path):
     folder, _ = pages
-    (tmp_path / "docs").symlink_to(folder)
+    shutil.copytree(folder, tmp_path / "docs")
     assert build_site.render(tmp_path) == 0
     assert (tmp_path / "site" / "index.html").stat().st_size > 10_000
-    (folder / "gallery.md").write_text("[nothing](nowhere.md)")
+    (tmp_path / "docs" / "gallery.md").write_text("[nothing](nowhere.md)")
     assert build_site.render(tmp_path) != 0
