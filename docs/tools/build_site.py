@@ -7,6 +7,7 @@ that another generator could.
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
@@ -58,7 +59,7 @@ def stage(folder: Path) -> None:
             continue
         text = path.read_text()
         sources |= set(filter(None, (_source(link[2], page) for link in LINK.finditer(text))))
-        text = LINK.sub(lambda link, page=page: _relinked(link, page), text)
+        text = LINK.sub(functools.partial(_relinked, page=page), text)
         (folder / page).write_text(MARK.sub(lambda mark: PAGES[mark[1]](), text))
     for kind, learner in reference.PAIRS:
         (folder / "reference" / reference.settings_page(kind, learner)).write_text(reference.settings(kind, learner))
@@ -71,17 +72,18 @@ def configured(folder: Path) -> dict[str, Any]:
     """The settings in mkdocs.yml, with every pattern in `nav` replaced by the pages in a folder that it fits and that
     are named nowhere else."""
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    named = {each for each in _leaves(config["nav"]) if "*" not in each}
+    named = {each for each in leaves(config["nav"]) if "*" not in each}
     config["nav"] = _expanded(config["nav"], folder, named)
     config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(ROOT)]
     return config
 
 
-def _leaves(nav: Any) -> list[str]:
+def leaves(nav: Any) -> list[str]:
+    """The pages and patterns in a navigation, in its order."""
     if isinstance(nav, str):
         return [nav]
     children = nav.values() if isinstance(nav, dict) else nav
-    return [leaf for child in children for leaf in _leaves(child)]
+    return [leaf for child in children for leaf in leaves(child)]
 
 
 def _expanded(nav: list[Any], folder: Path, named: set[str]) -> list[Any]:

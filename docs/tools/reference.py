@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import parsers
 from parsers import PAIRS, Flag
 from tables import code, table
@@ -138,7 +139,7 @@ def environments() -> str:
         if "/ML1" in name:
             continue
         env = gymnasium.make(name)
-        task = env.unwrapped.sample_tasks(1, _generator())[0]
+        task = env.unwrapped.sample_tasks(1, np.random.default_rng(0))[0]
         fields = ", ".join(each.name for each in dataclasses.fields(task))
         space = env.observation_space
         shape = " x ".join(map(str, space.shape)) if space.shape else str(space)
@@ -147,10 +148,6 @@ def environments() -> str:
     header = ["id", "task", "numbers of a task", "observation", "action", "horizon [steps]"]
     classes = f"Beside these, `maml/ML1-<class>-v0` for {len(envs.METAWORLD_CLASSES)} classes, and `maml/ML10-v0`: "
     return f"{table(header, rows)}\n{classes}[Meta-World](../metaworld.md).\n"
-
-
-def _generator():
-    return gymnasium.utils.seeding.np_random(0)[0]
 
 
 PAGES = {

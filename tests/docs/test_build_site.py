@@ -69,7 +69,7 @@ def test_links_lead_to_pages_and_pictures(pages):
 
 def test_every_page_is_in_the_navigation_once(pages):
     folder, texts = pages
-    named = build_site._leaves(build_site.configured(folder)["nav"])
+    named = build_site.leaves(build_site.configured(folder)["nav"])
     assert len(named) == len(set(named))
     assert set(named) == {name for name in texts if not name.startswith("sources/")}
 
