@@ -35,6 +35,11 @@ class SingleFromVector(TaskEnv):
         self.observation_space = vector.single_observation_space
         self.action_space = vector.single_action_space
 
+    @property
+    def vector(self) -> TaskVectorEnv:
+        """The batch of one."""
+        return self._vector
+
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         return self._vector.sample_tasks(num_tasks, rng)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..adapters import SingleFromVector
 from ..task_env import episode_length
 from ..tasks import GoalTasks, Motion, TaskDistribution
-from .mujoco_batch import STAGE_ACC, STAGE_NONE, MujocoTaskVectorEnv, Pay, SpeedToKeep, WayToRun, draw_post
+from .mujoco_batch import STAGE_ACC, STAGE_NONE, MujocoTaskVectorEnv, Pay, SpeedToKeep, WayToRun
 from .physics import AntPhysics, ant_physics
 
 XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
@@ -180,9 +180,10 @@ class AntGoalVectorEnv(AntVectorEnv):
     def position_columns(self) -> tuple[int, int] | None:  # type: ignore[override]
         return (0, 1) if self.physics.observes_place else None
 
-    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
+    def post(self, index: int) -> tuple[float, float]:
         """A post at the goal."""
-        draw_post(scene, *self._task_rows[index])
+        x, y = self._task_rows[index].tolist()
+        return x, y
 
 
 class AntVelEnv(SingleFromVector):

@@ -185,11 +185,19 @@ class MujocoTaskVectorEnv(TaskVectorEnv):
         self._batch.get_data(index, self._picture_data)
         mujoco.mj_forward(self.model, self._picture_data)
         self._renderer.update_scene(self._picture_data, camera=self.camera)
-        self.draw_task(self._renderer.scene, index)
+        place = self.post(index)
+        if place is not None:
+            draw_post(self._renderer.scene, *place)
         return self._renderer.render()
 
-    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
-        """Add to a picture what shows the task of simulation `index`; here nothing."""
+    @property
+    def coordinates(self) -> NDArray[np.float64]:
+        """MuJoCo's generalised positions of every robot [n, nq], a copy. [m, rad]"""
+        return self._qpos.copy()
+
+    def post(self, index: int) -> tuple[float, float] | None:
+        """The place (x, y) of the post that shows the task of simulation `index` now, [m]; here there is none."""
+        return None
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the drawing context."""
@@ -217,10 +225,10 @@ class SpeedToKeep(MujocoTaskVectorEnv):
     def distribution(physics: Physics) -> TaskDistribution:
         return VelocityTasks(physics.min_speed, physics.max_speed)
 
-    def draw_task(self, scene: mujoco.MjvScene, index: int) -> None:
+    def post(self, index: int) -> tuple[float, float]:
         """A post that moves along x at the target speed."""
         seconds = self._elapsed[index] * self.physics.step_duration
-        draw_post(scene, x=self._task_rows[index, 0] * seconds, y=self.post_y)
+        return float(self._task_rows[index, 0] * seconds), self.post_y
 
 
 class WayToRun(MujocoTaskVectorEnv):
