@@ -22,6 +22,7 @@ from maml_rl.experiments.environments import (
     MujocoTaskVectorEnv,
     make_environment,
     make_film_environment,
+    needs_backend,
     require_film,
 )
 from maml_rl.experiments.task_lists import fields_of
@@ -42,8 +43,8 @@ def make_live(config: RunConfig, render_mode: str | None = None) -> gymnasium.En
 
 def robot_of(env: gymnasium.Env) -> MujocoTaskVectorEnv | None:
     """The batch of one robot behind an environment, if it is one of this project's robots."""
-    inner = env.unwrapped
-    return inner.vector if isinstance(inner, SingleFromVector) and _is_robot(inner.vector) else None
+    vector = getattr(env.unwrapped, "vector", None)
+    return vector if isinstance(vector, MujocoTaskVectorEnv) else None
 
 
 def picture_of(env: gymnasium.Env) -> NDArray[np.uint8]:
@@ -57,10 +58,6 @@ def note_of(env: gymnasium.Env) -> str:
     return inner.vector.picture_note if isinstance(inner, SingleFromVector) else ""
 
 
-def _is_robot(env: Any) -> bool:
-    return isinstance(env, MujocoTaskVectorEnv)
-
-
 def render_mode_of(config: RunConfig, seed: int) -> str | None:
     """The render mode in which a live view makes the environment: None for robots, which the browser draws.
 
@@ -68,7 +65,7 @@ def render_mode_of(config: RunConfig, seed: int) -> str | None:
         ValueError: if the environment is no robot and draws no pictures.
     """
     with contextlib.closing(make_environment(config, 1)) as env:
-        if _is_robot(getattr(env, "world", env)):
+        if needs_backend(env):
             return None
         (task,) = EnvironmentSource(env).sample_tasks(1, np.random.default_rng(seed))
     with contextlib.closing(make_film_environment(config, 1, 240, 320)) as drawn:
@@ -79,8 +76,9 @@ def render_mode_of(config: RunConfig, seed: int) -> str | None:
 def steps_per_second(env: gymnasium.Env) -> float:
     """The speed of life: steps a second, as the environment states them."""
     stated = env.metadata.get("render_fps")
-    is_given = isinstance(stated, int | float) and 0 < stated < np.inf
-    return float(stated) if is_given else STEPS_PER_SECOND
+    if isinstance(stated, int | float) and 0 < stated < np.inf:
+        return float(stated)
+    return STEPS_PER_SECOND
 
 
 def live_tasks(config: RunConfig, seed: int) -> Tasks:

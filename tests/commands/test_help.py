@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from maml_rl.api.settings import with_settings
-from maml_rl.commands import benchmark, check_env, compare, evaluate, leaderboard, main, train, visualize, zoo
+from maml_rl.commands import benchmark, check_env, compare, evaluate, leaderboard, main, play, train, visualize, zoo
 from maml_rl.commands.command_line import parse
 from maml_rl.experiments.config import DISTRIBUTIONS, OMNIGLOT, SINUSOID
 from maml_rl.experiments.flags import flags_of
@@ -38,6 +38,7 @@ COMMANDS = {
     "train_omniglot": training(OMNIGLOT, "maml"),
     "evaluate": (evaluate, evaluate.EvaluateCommand, None),
     "visualize": (visualize, visualize.VisualizeCommand, None),
+    "play": (play, play.PlayCommand, None),
     "compare": (compare, compare.CompareCommand, None),
     "leaderboard": (leaderboard, leaderboard.LeaderboardCommand, None),
     "zoo": (zoo, zoo.ZooCommand, None),

@@ -89,7 +89,7 @@ class Session:
         self.task = show.tasks.sample()
         self.num_adaptations = 0
         self.finished: list[Finished] = []
-        self._rng = np.random.default_rng(seed)
+        self._acting, self._adapting = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
         self._adaptation: _Adaptation | None = None
         self._rest = 0
         self.adapted, self.before = (
@@ -113,7 +113,7 @@ class Session:
 
     def restart(self) -> None:
         """Begin another pair of episodes."""
-        seed = int(self._rng.integers(2**31))
+        seed = int(self._acting.integers(2**31))
         for each in (self.adapted, self.before):
             each.begin(self.task, seed)
         self._rest = round(REST * self.show.steps_per_second)
@@ -121,7 +121,9 @@ class Session:
     def adapt(self) -> None:
         """Start to collect episodes and adapt to them, unless that is going on."""
         if self._adaptation is None:
-            self._adaptation = _Adaptation(self.show, self.adapted.player, self.task, int(self._rng.integers(2**31)))
+            self._adaptation = _Adaptation(
+                self.show, self.adapted.player, self.task, int(self._adapting.integers(2**31))
+            )
 
     @property
     def episodes_collected(self) -> int | None:
@@ -145,7 +147,7 @@ class Session:
     def step(self) -> None:
         """One step of both episodes; when both have ended, after a rest, the next pair."""
         if not (self.adapted.is_over and self.before.is_over):
-            seed = int(self._rng.integers(2**31))
+            seed = int(self._acting.integers(2**31))
             for each in (self.adapted, self.before):
                 each.step(self.is_deterministic, seed)
             if self.adapted.is_over and self.before.is_over:

@@ -1,0 +1,26 @@
+"""A real browser without a window, for tests of pages."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+WITHOUT_GRAPHICS_CARD = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+
+
+@contextmanager
+def open_browser() -> Iterator:
+    """Chromium: Playwright's own or the machine's. The test is skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=WITHOUT_GRAPHICS_CARD, timeout=60_000
+            )
+        except sync_api.Error as error:
+            pytest.skip(f"no Chromium: playwright install chromium ({str(error).splitlines()[0]})")
+        try:
+            yield browser
+        finally:
+            browser.close()
