@@ -27,7 +27,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class PlayCommand:
-    """Watch a run act and adapt, on a page in the browser; few-shot runs are asked about drawings."""
+    """Watch a run act and adapt, in the browser; ask a few-shot run about drawings."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a training run."""

@@ -117,3 +117,12 @@ def test_a_scene_takes_the_place_of_pictures():
     stage.advance(0.0)
     assert seen == [session] and "pictures" not in state(stage)
     assert b'"scene": "http://elsewhere"' in stage.page
+
+
+def test_the_button_says_how_the_learner_adapts():
+    for changes, button in (
+        ({}, b"Adapt one step"),
+        ({"takes_gradient_steps": False, "episodes_per_adaptation": 1}, b"Adapt one episode"),
+    ):
+        session, _ = make_session(**changes)
+        assert button in Stage(session, None).page
