@@ -1,13 +1,16 @@
 """The loop between a session and its page."""
 
+import base64
+import io
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from live_session import Place, make_session
+from PIL import Image
 
-from maml_rl.pictures.live.stage import MAX_LAG, Pace, Stage
+from maml_rl.pictures.live.stage import MAX_LAG, Pace, Stage, _as_url
 
 
 def make_stage():
@@ -107,6 +110,14 @@ def test_the_page_is_told_the_task_the_returns_and_pictures():
         "before": session.finished[0].before,
     }
     assert [each.split(";")[0] for each in told["pictures"]] == ["data:image/png"] * 2
+
+
+def test_large_pictures_are_sent_in_a_form_that_takes_less_time():
+    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    url = _as_url(picture)
+    assert url.startswith("data:image/jpeg;base64,")
+    sent = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    assert sent.size == (640, 480)
 
 
 def test_a_scene_takes_the_place_of_pictures():
