@@ -19,6 +19,7 @@ from maml_rl.api.play import pupil_of, show_of
 from maml_rl.api.run import load
 from maml_rl.commands.train import train, train_omniglot
 from maml_rl.experiments.table import LEARNERS
+from maml_rl.experiments.zoo import resolved
 from maml_rl.pictures.live.drawing import Examiner
 from maml_rl.pictures.live.needs import PACKAGES
 from maml_rl.pictures.live.page import News, page_of, served
@@ -28,8 +29,7 @@ from maml_rl.pictures.live.stage import Stage
 sys.path.insert(0, str(Path(__file__).parents[1] / "learners"))
 import proof
 
-ROOT = Path(__file__).parents[2]
-CHEETAH = ROOT / "docs" / "results" / "halfcheetah_vel_fast"
+CHEETAH = resolved("zoo:halfcheetah-vel")
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +203,6 @@ def test_what_is_drawn_with_the_mouse_is_told_by_what_was_taught(opened, port, t
 def test_a_half_cheetah_adapts_beside_its_ghost(opened, port):
     for package in PACKAGES:
         pytest.importorskip(package)
-    if not CHEETAH.is_dir():
-        pytest.skip("the shipped run of the half cheetah is not there")
     from maml_rl.pictures.live.robots import make_scene
 
     with staged(CHEETAH, port, make_scene):
