@@ -7,4 +7,4 @@ RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/wh
 WORKDIR /work
 ENTRYPOINT ["maml-rl"]
 # the first command of README.md
-CMD ["train", "--env", "Navigation2D", "--num-iterations", "15"]
+CMD ["train", "--env", "HalfCheetahVel", "--preset", "fast"]

@@ -22,8 +22,6 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
 NAMES = sorted(path.stem for path in TUTORIALS.glob("*.py"))
-SHIPPED = {"cheetah": {"RUN": str(ROOT / "docs" / "results" / "halfcheetah_vel_fast")}}
-"""Values for parameters that say where something lies in a clone: notebooks run in a folder of their own."""
 
 
 def executed(name: str, folder: Path, parameters: Mapping[str, Any] | None = None) -> nbformat.NotebookNode:
@@ -35,9 +33,8 @@ def executed(name: str, folder: Path, parameters: Mapping[str, Any] | None = Non
         nbclient.exceptions.CellExecutionError: if a cell fails.
     """
     notebook = jupytext.read(TUTORIALS / f"{name}.py")
-    values = SHIPPED.get(name, {}) | dict(parameters or {})
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
-    hidden = "\n".join(f"{key} = {value!r}" for key, value in values.items())
+    hidden = "\n".join(f"{key} = {value!r}" for key, value in (parameters or {}).items())
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(hidden, metadata={"tags": ["hidden"]}))
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before)))  # of the kernel

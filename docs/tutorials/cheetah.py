@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Adapt a trained cheetah with your own loop
 #
-# A half cheetah was meta-trained to run at a speed that it is not told; its run comes with the repository. We take
-# its policy into a loop of our own, as a program around a real robot would, record episodes, and hand them over.
+# A half cheetah was meta-trained to run at a speed that it is not told; its run comes with the package, in the
+# [zoo](../zoo.md). We take its policy into a loop of our own, as a program around a real robot would, record
+# episodes, and hand them over.
 
 # %%
 import gymnasium
@@ -13,12 +14,11 @@ import maml_rl
 from envs.tasks import TargetVelocity
 
 # %% tags=["parameters"]
-RUN = "docs/results/halfcheetah_vel_fast"  # in a clone of the repository
 NUM_EPISODES = 20
 SPEEDS = (0.4, 1.0, 1.8)  # [m/s]
 
 # %%
-run = maml_rl.load(RUN)
+run = maml_rl.load("zoo:halfcheetah-vel")
 agent = run.agent()
 print(run.config.env, "after", run.checkpoints[-1], "iterations")
 
@@ -79,9 +79,9 @@ plots[0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Before adaptation the cheetah runs at 1 m/s whatever is wanted. The step makes it slower or faster, as the rewards of
-# its own episodes have asked. Where 1 m/s *is* wanted there is nothing to gain, and the step, which is made of noise
-# then, loses something: a fifth of all tasks are served worse by the first step
+# Before adaptation the cheetah runs at 1 m/s whatever is wanted. The step makes it slower or faster, as the rewards
+# of its own episodes have asked. Where 1 m/s *is* wanted there is nothing to gain, and the step, which is made of
+# noise then, loses something: a fifth of all tasks are served worse by the first step
 # ([results](../results.md#halfcheetah-vel-in-minutes)).
 #
 # ## Keep it
@@ -94,5 +94,5 @@ assert np.array_equal(again.act(observation), stages[-1].act(observation))
 print("adapted", again.num_steps, "steps, on", again.num_episodes, "episodes")
 
 # %% [markdown]
-# `agent.adapt(env)` is this loop written once. Films of the cheetah are `maml-rl visualize --output-dir pictures`; a
-# plain torch module for another program is [`export_torch`](../howto/export.md).
+# `agent.adapt(env)` is this loop written once. Films of the cheetah are `maml-rl visualize zoo:halfcheetah-vel
+# --output-dir pictures`; a plain torch module for another program is [`export_torch`](../howto/export.md).

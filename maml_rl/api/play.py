@@ -66,7 +66,6 @@ def play(
         show = show_of(run, checkpoint, seed)
         make_scene = None
         if show.is_robot:
-            require_viewer()
             make_scene = importlib.import_module("maml_rl.pictures.live.robots").make_scene
         show_stage(show, port, seed, ready, make_scene)
 
@@ -85,10 +84,12 @@ def show_of(run: Run, checkpoint: WhichCheckpoint = "last", seed: int = 1) -> Sh
     """The run's agent and environment for a live view.
 
     Raises:
-        ValueError: if the environment draws nothing.
+        ValueError: if the environment draws nothing, or is a robot and a package for it is missing.
     """
     config = run.config
     render_mode = render_mode_of(config, seed)
+    if render_mode is None:
+        require_viewer()
     agent = run.agent(checkpoint)
     takes_gradient_steps = learner_entry(config.learner, "reinforcement").gradient_steps
     probe = make_live(config, render_mode)

@@ -20,17 +20,17 @@ from maml_rl.experiments.trust import by_trust, require_trust, trusted_names
 from maml_rl.training.interrupts import Interrupted, Interrupts
 
 EXAMPLES = (
-    "python scripts/play.py docs/results/halfcheetah_vel_fast",
+    "python scripts/play.py zoo:halfcheetah-vel",
     "python scripts/play.py runs/mine --port 9000",
 )
 
 
 @dataclass(frozen=True)
 class PlayCommand:
-    """Watch a run act and adapt, on a page in the browser; few-shot runs are asked about drawings."""
+    """Watch a run act and adapt, in the browser; ask a few-shot run about drawings."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a training run."""
+    """Folder of a training run, or zoo:NAME."""
     port: int = PORT
     """Port of the page, which this machine alone can open."""
     env: str | None = None

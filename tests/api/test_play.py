@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,18 +12,24 @@ from pathlib import Path
 import pytest
 from browser import open_browser
 from pictures import write_folders
+from two_arms import TwoArms
 
+import maml_rl
 from maml_rl.api.play import pupil_of, show_of
 from maml_rl.api.run import load
 from maml_rl.commands.train import train, train_omniglot
+from maml_rl.experiments.table import LEARNERS
+from maml_rl.experiments.zoo import resolved
 from maml_rl.pictures.live.drawing import Examiner
 from maml_rl.pictures.live.needs import PACKAGES
 from maml_rl.pictures.live.page import News, page_of, served
 from maml_rl.pictures.live.session import Session
 from maml_rl.pictures.live.stage import Stage
 
-ROOT = Path(__file__).parents[2]
-CHEETAH = ROOT / "docs" / "results" / "halfcheetah_vel_fast"
+sys.path.insert(0, str(Path(__file__).parents[1] / "learners"))
+import proof
+
+CHEETAH = resolved("zoo:halfcheetah-vel")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,21 @@ def test_the_task_is_set_by_a_slider_and_the_return_rises_with_adaptation(opened
         assert page.locator("#step").inner_text() == step
 
 
+def test_a_learner_without_gradient_steps_adapts_to_one_episode_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setitem(LEARNERS, "recurrent", proof.RECURRENT)
+    small = {"num_iterations": 1, "num_tasks": 2, "episodes_per_task": 4, "evaluate_every": 0, "quiet": True}
+    run = maml_rl.train(TwoArms, learner="recurrent", output_dir=tmp_path / "run", **small)
+    with contextlib.closing(Session(show_of(run), seed=1)) as session:
+        for count in (1, 2):
+            session.adapt()
+            while session.episodes_collected is not None:
+                session.look()
+            assert (session.adapted.player.num_episodes, session.adapted.player.num_steps) == (count, 0)
+            while session.finished[-1:] == [] or session.finished[-1].num_adaptations < count:
+                session.step()
+        assert session.before.player.num_episodes == 0
+
+
 def stroke(page, *points):
     """A line on the paper, through points in shares of its size."""
     box = page.locator("canvas").bounding_box()
@@ -181,8 +203,6 @@ def test_what_is_drawn_with_the_mouse_is_told_by_what_was_taught(opened, port, t
 def test_a_half_cheetah_adapts_beside_its_ghost(opened, port):
     for package in PACKAGES:
         pytest.importorskip(package)
-    if not CHEETAH.is_dir():
-        pytest.skip("the shipped run of the half cheetah is not there")
     from maml_rl.pictures.live.robots import make_scene
 
     with staged(CHEETAH, port, make_scene):

@@ -188,8 +188,8 @@ def test_the_command_lists_its_subcommands(capsys):
     capsys.readouterr()
     assert main.main(["trian"]) == 2
     assert capsys.readouterr().err == (
-        "error: subcommand must be one of train, evaluate, visualize, compare, leaderboard, zoo, check-env, benchmark, "
-        "got 'trian'\n"
+        "error: subcommand must be one of train, evaluate, visualize, play, compare, leaderboard, zoo, check-env, "
+        "benchmark, got 'trian'\n"
     )
 
 

@@ -25,11 +25,16 @@ DISTANCE = 3.4  # of the camera, in sizes of the robot
 POST_RADIUS, POST_HEIGHT = 0.03, 1.0  # [m]
 
 
+def _silence() -> contextlib.redirect_stdout[io.StringIO]:
+    """A block in which viser prints nothing."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
 class RobotScene:
     """The scene of a session of robots, at an address of its own; it moves along with the adapted robot."""
 
     def __init__(self, session: Session, adapted: Robot, before: Robot):
-        with contextlib.redirect_stdout(io.StringIO()):  # its address is not the one to open
+        with _silence():  # its address is not the one to open
             self._server = viser.ViserServer(host=HOST, port=0, label=session.show.title, verbose=False)
         self.url = f"http://{HOST}:{self._server.get_port()}"
         self._robots, model = (adapted, before), adapted.model
@@ -78,7 +83,8 @@ class RobotScene:
 
     def close(self) -> None:
         """End the server."""
-        self._server.stop()
+        with _silence():
+            self._server.stop()
 
 
 class _Figure:

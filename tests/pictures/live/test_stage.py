@@ -1,13 +1,16 @@
 """The loop between a session and its page."""
 
+import base64
+import io
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from live_session import Place, make_session
+from PIL import Image
 
-from maml_rl.pictures.live.stage import MAX_LAG, Pace, Stage
+from maml_rl.pictures.live.stage import MAX_LAG, Pace, Stage, _as_url
 
 
 def make_stage():
@@ -109,6 +112,14 @@ def test_the_page_is_told_the_task_the_returns_and_pictures():
     assert [each.split(";")[0] for each in told["pictures"]] == ["data:image/png"] * 2
 
 
+def test_large_pictures_are_sent_in_a_form_that_takes_less_time():
+    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    url = _as_url(picture)
+    assert url.startswith("data:image/jpeg;base64,")
+    sent = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    assert sent.size == (640, 480)
+
+
 def test_a_scene_takes_the_place_of_pictures():
     session, _ = make_session()
     seen = []
@@ -117,3 +128,12 @@ def test_a_scene_takes_the_place_of_pictures():
     stage.advance(0.0)
     assert seen == [session] and "pictures" not in state(stage)
     assert b'"scene": "http://elsewhere"' in stage.page
+
+
+def test_the_button_says_how_the_learner_adapts():
+    for changes, button in (
+        ({}, b"Adapt one step"),
+        ({"takes_gradient_steps": False, "episodes_per_adaptation": 1}, b"Adapt one episode"),
+    ):
+        session, _ = make_session(**changes)
+        assert button in Stage(session, None).page
