@@ -16,8 +16,9 @@ from maml_rl.version import __version__
 if TYPE_CHECKING:
     from maml_rl.api.agent import Agent, AgentError, load_agent
     from maml_rl.api.classifier import FewShotClassifier
+    from maml_rl.api.experiment import Experiment, load_experiment
     from maml_rl.api.run import Run, load
-    from maml_rl.api.train import train
+    from maml_rl.api.train import train, train_seeds
     from maml_rl.experiments.table import register
     from maml_rl.training.callbacks import Callback, StopTraining
 
@@ -28,9 +29,12 @@ _HOMES = {
     "AgentError": "maml_rl.api.agent",
     "load_agent": "maml_rl.api.agent",
     "FewShotClassifier": "maml_rl.api.classifier",
+    "Experiment": "maml_rl.api.experiment",
+    "load_experiment": "maml_rl.api.experiment",
     "Run": "maml_rl.api.run",
     "load": "maml_rl.api.run",
     "train": "maml_rl.api.train",
+    "train_seeds": "maml_rl.api.train",
     "register": "maml_rl.experiments.table",
     "Callback": "maml_rl.training.callbacks",
     "StopTraining": "maml_rl.training.callbacks",
@@ -41,14 +45,17 @@ __all__ = [
     "Agent",
     "AgentError",
     "Callback",
+    "Experiment",
     "FewShotClassifier",
     "Run",
     "StopTraining",
     "__version__",
     "load",
     "load_agent",
+    "load_experiment",
     "register",
     "train",
+    "train_seeds",
 ]
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from two_arms import TwoArms
 
 import maml_rl
+from maml_rl.commands.report import report
 from maml_rl.experiments.flags import require_own_flags
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.saved_config import to_dict
@@ -121,6 +122,11 @@ def test_it_trains_is_evaluated_drawn_and_gives_an_agent(name, kind, settings, t
     assert {path.name for path in files} >= {"learning_curve.png"} and all(path.stat().st_size for path in files)
     if kind == "reinforcement":
         assert {"adaptation.gif", "tasks.mp4"} <= {path.name for path in files}
+
+    written = tmp_path / "report.html"
+    assert report([str(run.path), "--num-tasks", "3", "--output", str(written)]) == 0
+    drawn = "Adaptation curve" if len(curve.steps) > 1 else "Scores of the tasks"
+    assert name in written.read_text() and f"<h3>{drawn}</h3>" in written.read_text()
 
     if kind == "reinforcement":
         agent = run.agent().adapt(TwoArms(), num_episodes=4)

@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from maml_rl.api.experiment import Experiment, load_experiment
 from maml_rl.api.run import Run, load
 from maml_rl.api.settings import with_settings
+from maml_rl.experiments import experiment
 from maml_rl.experiments.build import require_learner
 from maml_rl.experiments.config import Physics, RunConfig, forbidden_changes
 from maml_rl.experiments.environments import full_id, remember
 from maml_rl.experiments.flags import Setting, changes, require_read
 from maml_rl.experiments.presets import Preset, default_config, require_beginning
 from maml_rl.experiments.runs import read_config
-from maml_rl.experiments.training import Job, Prepared, note_cluster, prepare, without_cluster
+from maml_rl.experiments.training import Job, Prepared, default_folder, note_cluster, prepare, without_cluster
+from maml_rl.experiments.training_seeds import Shown, begin_experiment, train_in_turn
 from maml_rl.experiments.trust import Import, require_trust
 from maml_rl.policies.module import module_name
 from maml_rl.training.callbacks import Callback
 from maml_rl.training.trackers import Tracker, make_trackers
-from maml_rl.training.trainer import TrainingResult
+from maml_rl.training.trainer import TrainingError, TrainingResult
 
 
 def train(
@@ -83,6 +87,49 @@ def train(
         prepared = prepare(Job(config, folder, None if resume is None else Path(resume), film_every, told))
         finish(prepared)
     return load(prepared.folder.path, trust_env=True)
+
+
+def train_seeds(
+    env: str | type[Any] | Callable[[], Any] | None = None,
+    *,
+    seeds: Sequence[int] = (1, 2, 3),
+    learner: str = "maml",
+    preset: Preset = "paper",
+    physics: Physics | None = None,
+    output_dir: str | Path | None = None,
+    network: type[nn.Module] | Callable[..., nn.Module] | str | None = None,
+    film_every: int = 0,
+    track: Tracker | Sequence[Tracker] = "tensorboard",
+    quiet: bool = False,
+    **settings: Any,
+) -> Experiment:
+    """Meta-train several seeds one after the other, a run each, in the folder of one experiment.
+
+    Args:
+        seeds: of training, in place of the setting `seed`.
+        output_dir: the experiment's folder. If there is one with these settings, it goes on, and new seeds are added;
+            by default a new one, runs/<task>-<time>.
+        settings: and all other arguments as for `train`.
+    Returns:
+        The experiment, trained; or stopped by Ctrl-C, with each run's last checkpoint.
+    Raises:
+        ValueError: if settings are refused, before anything is made.
+        TrainingError: if a seed cannot go on; the other ones have been trained.
+    """
+    if "seed" in settings or not seeds:
+        raise ValueError(f"seeds must name at least one seed, in place of the setting seed, got {list(seeds)}")
+    with _silence() if quiet else contextlib.nullcontext():
+        default, config = _new_config(env or "HalfCheetahVel", learner, preset, physics, network, settings)
+        config = with_settings(config, {"seed": seeds[0]})
+        require_new(default, config, preset, _dotted)
+        folder = default_folder(config, datetime.now()) if output_dir is None else Path(output_dir)
+        planned = experiment.Experiment(folder, config, experiment.distinct(seeds))
+        shown = Shown(film_every, (track,) if isinstance(track, str) else tuple(track))
+        begun = begin_experiment(planned, shown, or_beside=output_dir is None)
+        ended = train_in_turn(begun, shown)
+    if ended.failed:
+        raise TrainingError(f"seeds {', '.join(map(str, ended.failed))} of {begun.path} cannot go on, as said above")
+    return load_experiment(begun.path, trust_env=True)
 
 
 def require_new(

@@ -32,6 +32,7 @@ from maml_rl.evaluation.seeds import over_seeds
 from maml_rl.experiments.build import by_showings, require_showings
 from maml_rl.experiments.config import OMNIGLOT, RunConfig
 from maml_rl.experiments.environments import full_id
+from maml_rl.experiments.experiment import runs_of
 from maml_rl.experiments.flags import Setting, learners_in_words, require_read
 from maml_rl.experiments.runs import (
     Trained,
@@ -70,7 +71,7 @@ class EvaluateCommand:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folder of a training run; or several, of runs that differ in their seed alone, which are scored on the same tasks
-    and taken together."""
+    and taken together; or that of an experiment, which stands for all its runs."""
     env: str | None = None
     """The run's environment, if it is one of your own, module:Class: naming it here allows the import of its module."""
     trust_env: bool = False
@@ -153,6 +154,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation command; return the exit status: 0, 1 if an episode fails, or 2 if refused."""
     command = parse(EvaluateCommand, EXAMPLES, arguments)
     try:
+        command = dataclasses.replace(command, runs=tuple(runs_of(command.runs)))
         output = command.output or _home(command.runs) / "evaluation"
         tasks = None if command.tasks is None else task_list(command.tasks, read_config(command.run))
         each = [dataclasses.replace(command, runs=(run,)) for run in command.runs]

@@ -13,6 +13,7 @@ COMMANDS = {
     "train": ("maml_rl.commands.train", "train", "Meta-train on a distribution of tasks."),
     "evaluate": ("maml_rl.commands.evaluate", "evaluate", "Score a trained learner on fresh tasks."),
     "visualize": ("maml_rl.commands.visualize", "visualize", "Make films and plots of a trained learner."),
+    "report": ("maml_rl.commands.report", "report", "Write a report to send: one HTML file."),
     "play": ("maml_rl.commands.play", "play_run", "Watch a run act and adapt in the browser."),
     "compare": (
         "maml_rl.commands.compare",

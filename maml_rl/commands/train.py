@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ import tyro
 from maml_rl.api.train import finish, require_continuation, require_new
 from maml_rl.commands.command_line import parse, without_zoo
 from maml_rl.commands.streams import lenient_streams, program
+from maml_rl.commands.train_seeds import train_seeds
 from maml_rl.experiments.config import (
     IMAGES,
     OMNIGLOT,
@@ -26,6 +28,7 @@ from maml_rl.experiments.config import (
     with_outer_step,
 )
 from maml_rl.experiments.environments import full_id
+from maml_rl.experiments.experiment import Experiment, distinct, is_experiment, read_experiment
 from maml_rl.experiments.flags import require_own_flags
 from maml_rl.experiments.presets import (
     Preset,
@@ -36,7 +39,8 @@ from maml_rl.experiments.presets import (
 )
 from maml_rl.experiments.runs import read_config
 from maml_rl.experiments.table import names_for
-from maml_rl.experiments.training import Job, prepare, without_cluster
+from maml_rl.experiments.training import Job, default_folder, prepare, without_cluster
+from maml_rl.experiments.training_seeds import Shown, begin_experiment
 from maml_rl.experiments.trust import by_flag, imports_of
 from maml_rl.storage.checkpoint import CheckpointError
 from maml_rl.storage.log import LogError
@@ -75,6 +79,17 @@ class TrainCommand:
     """Iterations between films in the trackers, of one fresh task before and after adaptation; 0 for none."""
     track: tuple[Tracker, ...] = ("tensorboard",)
     """Trackers that show the numbers of metrics.csv: tensorboard (files in the run's folder), wandb, trackio."""
+    seeds: tuple[int, ...] | None = None
+    """Several training seeds in place of --seed: an experiment, whose folder --output-dir has a run folder for each,
+    seed-1, seed-2, ... Give the same command, or --resume that folder, to continue; other seeds are added."""
+    jobs: int = 1
+    """Seeds to train at once, each in its own process; 1 trains one after the other, and every core serves it."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {self.jobs}")
+        if self.seeds is not None and (not self.seeds or min(self.seeds) < 0 or len({*self.seeds}) < len(self.seeds)):
+            raise ValueError(f"seeds must be different whole numbers of at least 0, got {list(self.seeds)}")
 
     @property
     def job(self) -> Job:
@@ -97,6 +112,12 @@ def train(env: str = MAIN_ENV, arguments: Sequence[str] | None = None, preset: P
     """
     try:
         command = parse_command(env, sys.argv[1:] if arguments is None else list(arguments), preset)
+        experiment = experiment_of(command)
+        if experiment is not None:
+            is_named = command.output_dir is not None or command.resume is not None
+            shown = Shown(command.film_every, command.track)
+            started = begin_experiment(experiment, shown, or_beside=not is_named)
+            return train_seeds(started, command.jobs, shown, flags_to_continue(command))
         prepared = prepare(command.job)
     except (ValueError, OSError) as error:
         return _fail(error, 2)  # nothing has been made
@@ -106,7 +127,7 @@ def train(env: str = MAIN_ENV, arguments: Sequence[str] | None = None, preset: P
         return _fail(error, 1)
     folder = prepared.folder
     if result.interrupted_by is not None:
-        print(f"to continue: {_continuation(command, folder)}", file=sys.stderr)
+        print(f"to continue: {program('--resume', folder.path, *flags_to_continue(command))}", file=sys.stderr)
     print(_in_words(folder, result) if sys.stdout.isatty() else json.dumps(_summary(folder, result)))
     return 0 if result.interrupted_by is None else 128 + result.interrupted_by
 
@@ -126,6 +147,8 @@ def parse_command(env: str, arguments: list[str], preset: Preset = "paper") -> T
     """
     arguments = without_zoo(arguments)
     first = _first_flags(arguments)
+    if first.seed is not None and first.seeds is not None:
+        raise ValueError(f"--seed {first.seed} must be left out with --seeds, which take its place")
     if first.resume is not None:
         return _resumed(first, arguments)
     name = full_id(first.env or env, first.physics)
@@ -148,6 +171,8 @@ def _first_flags(arguments: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}")
     parser.add_argument("--outer.step", dest="outer_step")
     parser.add_argument("--policy.network", dest="network")
+    parser.add_argument("--seed")
+    parser.add_argument("--seeds", nargs="*")
     for name in ("ways", "shots"):
         parser.add_argument(f"--{name}")
     known = parser.parse_known_args(arguments)[0]
@@ -173,11 +198,12 @@ def _resumed(first: argparse.Namespace, arguments: list[str]) -> TrainCommand:
     """The command that continues a run: the run's settings are the defaults, and most must stay."""
     if first.preset not in (None, "paper"):
         raise ValueError(f"preset {first.preset} must be left out with resume: a resumed run keeps its settings")
-    saved = read_config(Path(first.resume))
+    folder = Path(first.resume)
+    saved = read_experiment(folder).config if is_experiment(folder) else read_config(folder)
     env = full_id(first.env, first.physics) if first.env else saved.env
     command = _parsed(without_cluster(saved), arguments, env, "paper")
     named = tuple(filter(None, (first.env and env, first.network)))
-    require_continuation(Path(first.resume), saved, command.run, named, by_flag)
+    require_continuation(folder, saved, command.run, named, by_flag)
     return command
 
 
@@ -195,14 +221,35 @@ def _fitted(command: TrainCommand, parsed: Callable[[RunConfig], TrainCommand]) 
     return default, command
 
 
-def _continuation(command: TrainCommand, folder: RunFolder) -> str:
-    """The shell command that continues a run; all settings but films, trackers, trusted code and a cluster are in the
-    folder."""
+def experiment_of(command: TrainCommand) -> Experiment | None:
+    """The experiment that a command trains, if it is one.
+
+    Raises:
+        ValueError: if flags do not go together.
+    """
+    config, resumed, seeds = command.run, command.resume, command.seeds or ()
+    if resumed is not None and is_experiment(resumed):
+        if command.output_dir not in (None, resumed):
+            raise ValueError("--output-dir must be left out with --resume of an experiment: copy its folder yourself")
+        return Experiment(resumed, config, distinct([*read_experiment(resumed).seeds, *seeds]))
+    if not seeds:
+        if command.jobs > 1:
+            raise ValueError(f"--jobs {command.jobs} applies to several --seeds: leave it out")
+        return None
+    if resumed is not None:
+        raise ValueError(f"--seeds must be left out with --resume {resumed}, which is a run of one seed")
+    folder = command.output_dir or default_folder(config, datetime.now())
+    return Experiment(folder, dataclasses.replace(config, seed=seeds[0]), seeds)
+
+
+def flags_to_continue(command: TrainCommand) -> list[object]:
+    """The flags that continuing takes beside --resume; all settings but films, trackers, trusted code and a cluster are
+    in the folder."""
     films = ["--film-every", command.film_every] if command.film_every else []
     films += [] if command.track == ("tensorboard",) else ["--track", *command.track]
     own = [part for each in imports_of(command.run) for part in (each.flag, each.name)]
     cluster = getattr(getattr(command.run.task, "sampling", None), "ray_address", None)
-    return program("--resume", folder.path, *own, *(["--ray-address", cluster] if cluster else []), *films)
+    return [*own, *(["--ray-address", cluster] if cluster else []), *films]
 
 
 def _in_words(folder: RunFolder, result: TrainingResult) -> str:

@@ -63,10 +63,12 @@ def _flag_name(hint: Any, name: str) -> str:
 def changes(old: RunConfig, new: RunConfig) -> dict[Setting, tuple[Any, Any]]:
     """The settings that differ, each with both values."""
     places = flags_of(new).values()
-    return {path: (_at(old, path), _at(new, path)) for path in places if _at(old, path) != _at(new, path)}
+    pairs = {path: (setting_at(old, path), setting_at(new, path)) for path in places}
+    return {path: (before, after) for path, (before, after) in pairs.items() if before != after}
 
 
-def _at(config: Any, path: Setting) -> Any:
+def setting_at(config: Any, path: Setting) -> Any:
+    """The setting in a place; None where the config has no such place."""
     for name in path:
         config = getattr(config, name, None)
     return config

@@ -109,9 +109,11 @@ def draw_all(shown: Shown, run: Path, folder: Path, options: Options) -> list[Pa
         ValueError: if films are wanted, but the environment or this machine cannot draw them.
     """
     made: list[Path] = []
-    _say(made, learning_curve(run, shown.curve, shown.subject, folder / "learning_curve.png"))
+    if options.curves:
+        _say(made, learning_curve(run, shown.curve, shown.subject, folder / "learning_curve.png"))
     kind = shown.trained.config.kind
-    if kind != "pictures" or len(shown.curve.steps) > 1:  # learners that take no steps on pictures have one score
+    has_steps = kind != "pictures" or len(shown.curve.steps) > 1  # others have one score
+    if options.curves and has_steps:
         _say(made, adaptation_curve(shown.curve, shown.subject, options.task_range, folder / "adaptation_curve.png"))
     for path in draw_forecasts(shown.trained, shown.curve, shown.subject, folder):
         _say(made, path)
@@ -145,6 +147,7 @@ class Options(NamedTuple):
     film: bool
     backend: str | None  # that MuJoCo draws with, None if none does
     task_range: tuple[float, float] | None  # that tasks were drawn from, if not training's
+    curves: bool = True  # of learning and adaptation
 
 
 def _spread(values: Tensor, count: int) -> list[int]:

@@ -19,8 +19,7 @@ def require_one_experiment(saved: Sequence[tuple[Path, RunConfig]]) -> None:
     (first, own), *others = saved
     seeds = {own.seed: first}
     for path, config in others:
-        differences = [each for each in forbidden_changes(own, config) if not each.startswith("seed ")]
-        if differences:
+        if differences := differences_but_seed(own, config):
             raise ValueError(
                 f"runs must be of one experiment and differ in their seed alone, but from {first} to {path} "
                 f"{differences[0]}: evaluate each by itself"
@@ -31,6 +30,11 @@ def require_one_experiment(saved: Sequence[tuple[Path, RunConfig]]) -> None:
                 "leave one out"
             )
         seeds[config.seed] = path
+
+
+def differences_but_seed(own: RunConfig, other: RunConfig) -> list[str]:
+    """Sentences about the settings, except the seed and what a resumed run may change, in which two runs differ."""
+    return [each for each in forbidden_changes(own, other) if not each.startswith("seed ")]
 
 
 def require_equal_progress(iterations: Sequence[tuple[Path, int]]) -> None:

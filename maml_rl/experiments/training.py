@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from maml_rl.experiments.warm_start import begun_anew, warm_start, with_scale_of
 from maml_rl.storage.checkpoint import Checkpoint, load_latest
 from maml_rl.storage.run_folder import RunFolder
 from maml_rl.training.callbacks import Callback, require_callbacks
-from maml_rl.training.trackers import make_trackers
+from maml_rl.training.trackers import Tracker, make_trackers
 from maml_rl.training.trainer import (
     Filming,
     Trainer,
@@ -218,9 +219,13 @@ def require_completable(config: RunConfig, folder: Path) -> Checkpoint | None:
     return load_latest(folder / "checkpoints") if has_begun(folder) else None
 
 
-def complete(config: RunConfig, folder: Path) -> int | None:
+def complete(
+    config: RunConfig, folder: Path, film_every: int = 0, track: Sequence[Tracker] = ("tensorboard",)
+) -> int | None:
     """Train the run in `folder`, which may not have begun, to its end; return the signal's number if one stopped it.
 
+    Args:
+        film_every: iterations from film to film in the trackers; 0 for none.
     Raises:
         ValueError: if the folder holds a run with other settings.
     """
@@ -235,7 +240,7 @@ def complete(config: RunConfig, folder: Path) -> int | None:
             task = dataclasses.replace(config.task, observation_scale=saved.task.observation_scale)
             config = dataclasses.replace(config, task=task)
     print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
-    prepared = prepare(Job(config, output_dir=folder, resume=resume))
+    prepared = prepare(Job(config, folder, resume, film_every, make_trackers(track)))
     try:
         return prepared.train().interrupted_by
     finally:

@@ -243,7 +243,7 @@ def _serve(connection: Connection, recipe: bytes, has_lasting_parent: bool) -> N
     for signum in OF_THE_TERMINAL:
         signal.signal(signum, signal.SIG_IGN)
     _block_terminal(False)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         bench = Workbench(cloudpickle.loads(recipe))
     except (Exception, SystemExit) as error:
@@ -267,7 +267,7 @@ def _be_killed_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Wait until the parent is gone, then end at once, whatever the environment is doing."""
     parent = multiprocessing.parent_process()
     assert parent is not None

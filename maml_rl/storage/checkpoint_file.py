@@ -1,7 +1,7 @@
 """One checkpoint: tensors in a safetensors file, all else in a JSON file beside it, with the former's hash.
 
     NAME.safetensors   the learner's state
-    NAME.json          format version, iteration, counters, hash, tensor names, versions, commit, time, own hash
+    NAME.json          format version, iteration, counters, hash, tensors, versions, commit, machine, time, own hash
 
 Nothing is ever unpickled: loading runs no code from the file.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.storage.atomic import write_atomically
-from maml_rl.storage.provenance import git_commit, versions
+from maml_rl.storage.provenance import git_commit, machine, versions
 
 FORMAT_VERSION = 2  # version 1 had no hash of the JSON itself; it is still read
 
@@ -85,6 +85,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "tensors": _describe(state),  # in the order of the state, which safetensors does not keep
         "versions": versions(),
         "git_commit": git_commit(),
+        "machine": machine(),
         "saved_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     about["sha256_of_json"] = hash_of_json(about)

@@ -1,9 +1,10 @@
-"""The software that made a run's numbers: versions of packages and the commit of the code."""
+"""The software and the machine that made a run's numbers: versions of packages, the commit of the code, processor."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -21,6 +22,18 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+@functools.cache
+def machine() -> dict[str, str | int | None]:
+    """The kind of machine this is: its system, processor and number of cores; not its name."""
+    processor = platform.processor() or None
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    except OSError:  # not Linux
+        pass
+    return {"system": f"{platform.system()} {platform.machine()}", "processor": processor, "cores": os.cpu_count()}
 
 
 @functools.cache

@@ -65,7 +65,7 @@ class RunFolder:
         data = _encode(config)
         try:
             if or_beside:
-                path = _claim(path)
+                path = claimed(path)
             path.mkdir(parents=True, exist_ok=True)
             _require_empty(path)
             return cls._fill(path, data)
@@ -157,20 +157,7 @@ class RunFolder:
         Raises:
             ConfigError: if it is missing, cut, of another format version, or not an object.
         """
-        file = path / "config.json"
-        try:
-            saved = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"{file} cannot be read, so {path} is no run folder: {reason}") from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{file} is cut or not JSON ({error})") from error
-        if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
-            raise ConfigError(f"{file} must hold an object with an object 'config'")
-        version = saved.get("format_version")
-        if type(version) is not int or version not in KNOWN_VERSIONS:
-            found = reprlib.repr(version)
-            raise ConfigError(f"{file} must have format_version {FORMAT_VERSION} or an earlier one, got {found}")
+        version, saved = read_settings(path / "config.json", f"{path} is no run folder")
         return version, saved["config"]
 
     def close(self) -> None:
@@ -186,6 +173,29 @@ class RunFolder:
         self.close()
 
 
+def read_settings(file: Path, otherwise: str) -> tuple[int, dict[str, Any]]:
+    """The format version of a file with settings and all that it holds, "config" among it.
+
+    Args:
+        otherwise: a phrase for the case that there is no such file.
+    Raises:
+        ConfigError: if it is missing, cut, of another format version, or not an object.
+    """
+    try:
+        saved = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read, so {otherwise}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is cut or not JSON ({error})") from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise ConfigError(f"{file} must hold an object with an object 'config'")
+    version = saved.get("format_version")
+    if type(version) is not int or version not in KNOWN_VERSIONS:
+        found = reprlib.repr(version)
+        raise ConfigError(f"{file} must have format_version {FORMAT_VERSION} or an earlier one, got {found}")
+    return version, saved
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number in JSON")
 
@@ -198,7 +208,7 @@ def _encode(config: dict[str, Any]) -> bytes:
     return f"{text}\n".encode()
 
 
-def _claim(path: Path) -> Path:
+def claimed(path: Path) -> Path:
     """Make `path`, or path-2, path-3, ..., as a folder that nobody else has made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = itertools.chain([path.name], (f"{path.name}-{number}" for number in itertools.count(2)))

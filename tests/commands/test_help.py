@@ -13,7 +13,19 @@ from unittest import mock
 import pytest
 
 from maml_rl.api.settings import with_settings
-from maml_rl.commands import benchmark, check_env, compare, evaluate, leaderboard, main, play, train, visualize, zoo
+from maml_rl.commands import (
+    benchmark,
+    check_env,
+    compare,
+    evaluate,
+    leaderboard,
+    main,
+    play,
+    report,
+    train,
+    visualize,
+    zoo,
+)
 from maml_rl.commands.command_line import parse
 from maml_rl.experiments.config import DISTRIBUTIONS, OMNIGLOT, SINUSOID
 from maml_rl.experiments.flags import flags_of
@@ -38,6 +50,7 @@ COMMANDS = {
     "train_omniglot": training(OMNIGLOT, "maml"),
     "evaluate": (evaluate, evaluate.EvaluateCommand, None),
     "visualize": (visualize, visualize.VisualizeCommand, None),
+    "report": (report, report.ReportCommand, None),
     "play": (play, play.PlayCommand, None),
     "compare": (compare, compare.CompareCommand, None),
     "leaderboard": (leaderboard, leaderboard.LeaderboardCommand, None),
@@ -45,7 +58,7 @@ COMMANDS = {
     "check_env": (check_env, check_env.CheckEnvCommand, None),
     "benchmark": (benchmark, benchmark.BenchmarkCommand, None),
 }
-OWN = {"--help", "--physics", "--output-dir", "--resume", "--preset", "--film-every", "--track"}
+OWN = {"--help", "--physics", "--output-dir", "--resume", "--preset", "--film-every", "--track", "--seeds", "--jobs"}
 """Flags of training that are no settings of the run."""
 
 
@@ -188,8 +201,8 @@ def test_the_command_lists_its_subcommands(capsys):
     capsys.readouterr()
     assert main.main(["trian"]) == 2
     assert capsys.readouterr().err == (
-        "error: subcommand must be one of train, evaluate, visualize, play, compare, leaderboard, zoo, check-env, "
-        "benchmark, got 'trian'\n"
+        "error: subcommand must be one of train, evaluate, visualize, report, play, compare, leaderboard, zoo, "
+        "check-env, benchmark, got 'trian'\n"
     )
 
 
