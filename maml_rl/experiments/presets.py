@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from maml_rl.core.outer.choice import TrustRegionOuter
+from maml_rl.core.outer.choice import ProximalOuter, TrustRegionOuter
 from maml_rl.core.outer.trust_region import TrustRegionConfig
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.experiments.config import (
@@ -222,16 +222,10 @@ def _require_known(preset: Preset, is_known: bool, known: object, name: str) -> 
 
 def _longer_steps_on_half_the_data(config: RunConfig) -> RunConfig:
     """Normalised observations, a policy before adaptation that serves most tasks, advantages of less variance, and
-    steps of ten times the length on half of the episodes. docs/findings.md has the effect of each."""
-    outer = getattr(config.method, "outer", None)
-    if not isinstance(outer, TrustRegionOuter):
-        raise ValueError(
-            f"preset fast lengthens the steps of the trust region, which learner {config.learner} does not take: leave "
-            "it out"
-        )
+    longer steps on half of the episodes. docs/findings.md has the effect of each."""
     method = replace(
         config.method,
-        outer=replace(outer, trust_region=replace(outer.trust_region, max_kl=0.1)),
+        outer=_longer(getattr(config.method, "outer", None), config.learner),
         advantage=replace(config.method.advantage, gae_lambda=0.95),
         inner=replace(config.method.inner, before_weight=1.0),
     )
@@ -243,6 +237,21 @@ def _longer_steps_on_half_the_data(config: RunConfig) -> RunConfig:
         task=replace(config.task, sampling=sampling, observations="normalised"),
         training=replace(config.training, num_iterations=100),
         evaluation=replace(config.evaluation, episodes_per_task=number),  # as the paper's protocol
+    )
+
+
+def _longer(outer: object, learner: str) -> TrustRegionOuter | ProximalOuter:
+    """The outer step with ten times the KL, or with twice ProMP's epochs.
+
+    Raises:
+        ValueError: for an outer step whose length is not a matter of KL.
+    """
+    if isinstance(outer, TrustRegionOuter):
+        return replace(outer, trust_region=replace(outer.trust_region, max_kl=0.1))
+    if isinstance(outer, ProximalOuter):
+        return replace(outer, proximal=replace(outer.proximal, epochs=10, clip=0.5, max_kl=0.1))
+    raise ValueError(
+        f"preset fast lengthens trust_region and proximal outer steps, which learner {learner} does not take: leave it out"
     )
 
 

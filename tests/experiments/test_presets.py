@@ -90,18 +90,21 @@ def test_the_sinusoid_s_step_is_that_of_the_published_command():
 
 @pytest.mark.parametrize("env", sorted(FASTER))
 def test_fast_takes_longer_steps_on_half_the_data_and_evaluates_as_the_paper(env):
-    for learner in ("maml", "fomaml", "anil"):
+    for learner in ("maml", "fomaml", "anil", "promp", "e-maml"):
         paper, fast = default_config(env, learner), default_config(env, learner, "fast")
         number = paper.task.sampling.episodes_per_task
         assert fast.task.sampling.episodes_per_task == number // 2
         assert fast.as_evaluated.task.sampling.episodes_per_task == number
-        assert fast.method.outer.trust_region.max_kl == 0.1 and paper.method.outer.trust_region.max_kl < 0.1
+        if learner in ("promp", "e-maml"):
+            assert fast.method.outer.proximal.epochs == 2 * paper.method.outer.proximal.epochs
+        else:
+            assert fast.method.outer.trust_region.max_kl == 0.1 and paper.method.outer.trust_region.max_kl < 0.1
         assert (fast.task.observations, paper.task.observations) == ("normalised", "raw")
         assert (fast.method.inner.before_weight, paper.method.inner.before_weight) == (1.0, 0.0)
         assert (fast.method.advantage.gae_lambda, paper.method.advantage.gae_lambda) == (0.95, 1.0)
         inner = dataclasses.replace(fast.method.inner, before_weight=0.0)
         assert inner == paper.method.inner and fast.method.policy == paper.method.policy
-    with pytest.raises(ValueError, match="preset fast lengthens the steps of the trust region, which learner meta-sgd"):
+    with pytest.raises(ValueError, match="preset fast lengthens trust_region and proximal outer steps, which learner meta-sgd"):
         default_config(env, "meta-sgd", "fast")
 
 
