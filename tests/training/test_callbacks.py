@@ -121,7 +121,7 @@ def test_a_signal_ends_a_run_while_a_callback_is_slow(tmp_path, tools):
         def on_iteration(self, report):
             if report.iteration == 3:
                 threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
-                threading.Event().wait(60)
+                threading.Event().wait(1.0)
 
     result = tools.run(tmp_path / "run", 10, callbacks=[Slow()])
     assert (result.iteration, result.interrupted_by) == (3, signal.SIGINT)
