@@ -1,7 +1,7 @@
-"""Draw the return of HalfCheetah-Vel after one gradient step against steps and minutes: `python docs/tools/learning_figure.py`.
+"""Draw the return of HalfCheetah-Vel after one gradient step against steps and minutes.
 
-curves.csv has a row for each checkpoint that was scored on the published tasks; its minutes are the iteration times the
-seconds of one iteration alone on two cores.
+`python docs/tools/learning_figure.py` draws it. curves.csv has a row for each checkpoint that was scored on the
+published tasks; its minutes are the iteration times the seconds of one iteration alone on two cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from maml_rl.pictures.plots import COLOURS, GREY, clean, save_figure
 DOCS = Path(__file__).parents[1]
 CURVES = DOCS / "results" / "halfcheetah_vel_fast" / "curves.csv"
 PUBLISHED = -78.6
-"""Return after one step of the published run, after 76 million environment steps (Finn et al. 2017, their result files)."""
+"""Return after one step of the published run, 76 million environment steps long (Finn et al. 2017, result files)."""
 NAMES = {"maml": "MAML, --preset fast: mean and range of three seeds", "promp": "ProMP, one seed"}
 
 

@@ -251,7 +251,8 @@ def _longer(outer: object, learner: str) -> TrustRegionOuter | ProximalOuter:
     if isinstance(outer, ProximalOuter):
         return replace(outer, proximal=replace(outer.proximal, epochs=10, clip=0.5, max_kl=0.1))
     raise ValueError(
-        f"preset fast lengthens trust_region and proximal outer steps, which learner {learner} does not take: leave it out"
+        f"preset fast lengthens trust_region and proximal outer steps, which learner {learner} does not take: leave it "
+        "out"
     )
 
 
