@@ -1,10 +1,9 @@
-# docker build -t maml_rl . && docker run --rm -v "$PWD/runs:/work/runs" maml_rl
+# docker build -t maml_rl . && docker run --rm -v "$PWD/runs:/home/runs" maml_rl
 FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri && rm -rf /var/lib/apt/lists/*
 COPY . /source
-RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu \
- && pip install --no-cache-dir /source && rm -r /source
-WORKDIR /work
+RUN pip install --no-cache-dir /source && rm -r /source
+WORKDIR /home
 ENTRYPOINT ["maml-rl"]
 # the first command of README.md
 CMD ["train", "--env", "HalfCheetahVel", "--preset", "fast"]
