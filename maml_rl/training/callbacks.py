@@ -1,7 +1,7 @@
-"""Callbacks: whoever is told how a run gets on while it trains, and may end it.
+"""Callbacks: objects that follow a run while it trains, and may end it.
 
-metrics.csv and the checkpoints are the trainer's own: they are written before callbacks are told, so no callback can
-change what is learned, what is saved, or what a resumed run computes.
+The trainer itself writes metrics.csv and the checkpoints, before it calls anything here, so no callback can change what
+is learned, what is saved, or what a resumed run computes.
 """
 
 from __future__ import annotations
