@@ -29,7 +29,7 @@ from maml_rl.core.contracts import TaskFamily
 from maml_rl.core.keys import EVALUATION, Key
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
 from maml_rl.evaluation.seeds import over_seeds
-from maml_rl.experiments.build import by_showings, require_showings
+from maml_rl.experiments.build import by_showings, normalised_by, require_showings
 from maml_rl.experiments.config import OMNIGLOT, RunConfig
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.experiment import runs_of
@@ -299,18 +299,12 @@ def _with_step_sizes(command: EvaluateCommand, saved: RunConfig, method: Any) ->
 
 def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> tuple[Any, Any]:
     """Task and learner of few-shot classification with the settings that the command overrides."""
-    network = getattr(saved.method, "network", None)
-    if command.norm is not None and (network is None or network.norm not in ("batch", "support")):
-        found = "none" if network is None else network.norm
-        raise ValueError(f"norm must stay {found}, with which the run was trained, got {command.norm}")
+    method = saved.method if command.norm is None else normalised_by(saved.method, command.norm)
     if command.one_shot_runs:
         _require_one_shot(command, saved)
     if command.protocol == "showings":
         require_showings(saved)
     episodes = saved.task.asking(command.ways, command.shots, command.test_queries)
-    method = saved.method
-    if command.norm is not None and network is not None:
-        method = dataclasses.replace(method, network=dataclasses.replace(network, norm=command.norm))
     return dataclasses.replace(episodes.found_in(command.data_root), evaluate_on=command.part), method
 
 

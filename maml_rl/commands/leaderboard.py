@@ -23,7 +23,14 @@ from maml_rl.commands.leaderboard_table import COLUMNS, Row, print_table, ranked
 from maml_rl.commands.streams import lenient_streams, program
 from maml_rl.core.outer.choice import GradientOuter, OuterConfig, ReptileOuter
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
-from maml_rl.experiments.build import build, by_showings, require_showings, with_pictures
+from maml_rl.experiments.build import (
+    build,
+    by_showings,
+    normalised_by,
+    normalises_by_episode,
+    require_showings,
+    with_pictures,
+)
 from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig, forbidden_changes
 from maml_rl.experiments.flags import require_read
 from maml_rl.experiments.presets import Preset, default_config, fitted, fitting_in_words, require_beginning
@@ -44,10 +51,11 @@ from maml_rl.supervised.showings import AskedBy
 from maml_rl.training.trainer import TrainingError
 
 MAX_SHIPPED_BYTES = 1_000_000
-ASKED = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed", "protocol")
+ASKED: tuple[str, ...] = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
+ASKED += ("protocol", "norm")
 
 
-ASKED_BEFORE = {"split": "vinyals", "test_rotations": "classes", "protocol": "support-query"}
+ASKED_BEFORE = {"split": "vinyals", "test_rotations": "classes", "protocol": "support-query", "norm": None}
 """Earlier versions, which did not save these, asked nothing else."""
 
 EXAMPLES = (
@@ -103,6 +111,9 @@ class LeaderboardCommand:
     """Way of asking. support-query: all shots are shown, then the queries are asked. showings: every picture is asked
     about and then shown, as in the memory module's paper; the score is the accuracy after `shots` showings of every
     class. For learners that take no gradient steps."""
+    norm: Literal["batch", "support"] | None = None
+    """Normalisation of the queries at test by learners that normalise by the episode, in place of that in training.
+    batch: all queries together (transductive). support: each by the support alone."""
     seed: int = 1
     """Seed of training and evaluation."""
     data_root: str | None = None
@@ -141,6 +152,10 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
         configs = {learner: learner_config(learner, command) for learner in command.learners}
         if command.split != EpisodeConfig.split:
             require_read(configs[command.learners[0]], {("task", "split"): command.split})
+        if command.norm and not any(normalises_by_episode(config.method) for config in configs.values()):
+            raise ValueError(
+                f"norm {command.norm} needs a learner that normalises by the episode, got {list(configs)}: leave it out"
+            )
         configs = {learner: _fitted(config) for learner, config in configs.items()}
         for learner, config in configs.items():
             configs[learner] = _require_possible(learner, config, command)
@@ -333,7 +348,8 @@ def _row(learner: str, config: RunConfig, run_dir: Path, command: LeaderboardCom
         "minutes": checkpoint.counters["wall_seconds"] / 60.0,
         "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "
         f"--ways {command.ways} --shots {command.shots} --test-queries {command.test_queries} --seed {command.seed}"
-        + (f" --protocol {command.protocol}" if command.protocol != "support-query" else ""),
+        + (f" --protocol {command.protocol}" if command.protocol != "support-query" else "")
+        + (f" --norm {command.norm}" if command.norm and normalises_by_episode(scored.method) else ""),
         **_history(run_dir, checkpoint, curve, known, command),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -356,8 +372,12 @@ def _known(file: Path) -> Row:
 def _scored(saved: RunConfig, command: LeaderboardCommand) -> RunConfig:
     """The settings of a run with those of the leaderboard's evaluation in their place."""
     asked = saved.task.asking(command.ways, command.shots, command.test_queries)
+    method = saved.method
+    if command.norm is not None and normalises_by_episode(method):
+        method = normalised_by(method, command.norm)
     return dataclasses.replace(
         saved,
+        method=method,
         device=_device(saved.learner, command),
         num_threads=command.num_threads,
         evaluation=dataclasses.replace(saved.evaluation, num_tasks=command.num_episodes, seed=command.seed),

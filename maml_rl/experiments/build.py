@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig
 from maml_rl.experiments.environments import make_sampling
 from maml_rl.experiments.table import learner_entry, names_for
 from maml_rl.learners.entry import Context, Entry
+from maml_rl.networks.convnet import NormPolicy
 from maml_rl.policies.distribution import MeanActions
 from maml_rl.rl.experience import EpisodeSampler, Return
 from maml_rl.runtime import product_threads
@@ -170,6 +172,24 @@ def require_showings(config: RunConfig) -> None:
             f"protocol showings needs a learner among {fitting}, which take one picture after another, got {name}: "
             "take protocol support-query"
         )
+
+
+def normalised_by(method: Any, norm: NormPolicy) -> Any:
+    """The learner's settings with queries normalised in another way at test: "batch" in place of "support", or the
+    other way round.
+
+    Raises:
+        ValueError: if the learner was trained without normalisation, or with running averages, which stay as they are.
+    """
+    if not normalises_by_episode(method):
+        found = getattr(getattr(method, "network", None), "norm", "none")
+        raise ValueError(f"norm must stay {found}, with which the run was trained, got {norm}")
+    return dataclasses.replace(method, network=dataclasses.replace(method.network, norm=norm))
+
+
+def normalises_by_episode(method: Any) -> bool:
+    """Whether pictures are normalised by the episode in hand, in a way that another may replace at test."""
+    return getattr(getattr(method, "network", None), "norm", "none") in ("batch", "support")
 
 
 def require_learner(config: RunConfig) -> Entry:

@@ -239,6 +239,21 @@ def test_the_fast_preset_decays_with_the_budget_and_leaves_other_learners_alone(
             assert config == learner_config(learner, paper)
 
 
+def test_queries_may_be_normalised_otherwise_than_in_training(data, ranked, tmp_path, capfd):
+    runs = [word for name in ("fomaml", "pixels") for word in (name, str(ranked / "checkpoints" / name))]
+    flags = ["--num-episodes", "40", "--test-queries", "1", "--load", *runs]
+    for norm in ("batch", "support"):
+        assert leaderboard(arguments(data, tmp_path / norm, *flags, "--norm", norm)) == 0
+    rows = {norm: {row["learner"]: row for row in table(tmp_path / norm)} for norm in ("batch", "support")}
+    assert {rows[norm]["fomaml"]["norm"] for norm in rows} == {"batch", "support"}
+    capfd.readouterr()
+    again = rows["support"]["fomaml"]["evaluate"].split()[2:]
+    assert evaluate([*again, "--data-root", str(data), "--json", "--output", str(tmp_path / "again")]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["norm"], found["mean"][-1]) == ("support", rows["support"]["fomaml"]["accuracy"])
+    assert "--norm" not in rows["support"]["pixels"]["evaluate"]
+
+
 def test_another_run_in_the_last_folder_is_refused_before_the_first_is_trained(data, tmp_path, capfd):
     flags = arguments(data, tmp_path, "--num-iterations", "1", "--learners")
     assert leaderboard([*flags, "maml"]) == 0
@@ -256,6 +271,7 @@ def test_another_run_in_the_last_folder_is_refused_before_the_first_is_trained(d
         (["--load", "maml", "runs/x"], "load must name learners among"),
         (["--init-from", "maml", "runs/x"], "init_from must name learners among"),
         (["--preset", "warm"], "preset warm must have init_from, got none"),
+        (["--learners", "pixels", "--norm", "batch"], "norm batch needs a learner that normalises by the episode"),
         (["--num-episodes", "0"], "num_episodes must be at least 1, got 0"),
         (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
         (["--ways", "1"], "ways must be at least 2, got 1"),
