@@ -1,0 +1,59 @@
+"""The table and the figure of all rows of the few-shot leaderboard."""
+
+import csv
+import json
+
+import leaderboard
+
+from maml_rl.experiments.published import FEW_SHOT_PUBLISHED, REPTILE_TRANSDUCTIVE
+
+ROW = {
+    "learner": "reptile",
+    "accuracy": 0.95,
+    "ci95": 0.002,
+    "published": None,
+    "norm": "support",
+    "gradient_steps": 50,
+    "split": "vinyals",
+    "trained_on": "trainval",
+    "train_ways": 5,
+    "train_shots": 10,
+    "iterations": 10,
+    "minutes": 3.0,
+    "commit": "abc",
+    "evaluate": "python scripts/evaluate.py",
+    "progress": [[1.0, 0.8], [3.0, 0.94]],
+    "asked": {"ways": 5, "shots": 1, "num_episodes": 100, "test_queries": 1, "seed": 1},
+}
+
+
+def store(results, name, **changes):
+    folder = results / name / "rows"
+    folder.mkdir(parents=True)
+    (folder / "reptile.json").write_text(json.dumps(ROW | changes))
+
+
+def test_rows_of_all_folders_are_one_table_each_beside_its_own_published_number(tmp_path):
+    store(tmp_path, "omniglot_5w1s_random", split="random-1200", accuracy=0.99)
+    store(tmp_path, "omniglot_5w1s")
+    store(tmp_path, "omniglot_5w1s_together", norm="batch", accuracy=0.97)
+    found = leaderboard.rows(tmp_path)
+    assert [row["folder"] for row in found] == ["omniglot_5w1s_together", "omniglot_5w1s", "omniglot_5w1s_random"]
+    assert [row["published"] for row in found] == [
+        REPTILE_TRANSDUCTIVE[5, 1],
+        FEW_SHOT_PUBLISHED["reptile", 5, 1],
+        FEW_SHOT_PUBLISHED["reptile", 5, 1],
+    ]
+    leaderboard.write_csv(found, tmp_path / "all.csv")
+    with open(tmp_path / "all.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["accuracy"] for row in written] == ["0.97", "0.95", "0.99"]
+    assert {row["protocol"] for row in written} == {"support-query"}
+
+
+def test_the_figure_has_a_dot_for_each_row_in_the_panel_of_its_size(tmp_path):
+    store(tmp_path, "omniglot_5w1s")
+    store(tmp_path, "omniglot_20w5s", asked=ROW["asked"] | {"ways": 20, "shots": 5}, progress=[])
+    panels = {panel.get_title(): panel for panel in leaderboard.figure(leaderboard.rows(tmp_path)).axes}
+    dots = {title: len(panel.containers) for title, panel in panels.items()}
+    assert dots == {"5-way 1-shot": 1, "5-way 5-shot": 0, "20-way 1-shot": 0, "20-way 5-shot": 1}
