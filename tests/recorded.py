@@ -45,6 +45,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "halfcheetah_vel oracle": ("train_halfcheetah_vel.py", [*SHORT, "--oracle", "--inner.num-steps", "0"]),
     "halfcheetah_vel fisher share": ("train_halfcheetah_vel.py", [*SHORT, "--outer.trust-region.fisher-share", "0.4"]),
     "navigation": ("train_navigation.py", SMALL_RL),
+    "navigation fast": ("train_navigation.py", [*SMALL_RL, "--preset", "fast"]),
     "navigation processes": ("train_navigation.py", [*SMALL_RL, "--sampler", "processes", "--num-workers", "2"]),
     "navigation gradient": ("train_navigation.py", [*SMALL_RL, "--outer.step", "gradient"]),
     "navigation reptile": ("train_navigation.py", [*SMALL_RL, "--learner", "reptile", "--inner.num-steps", "2"]),
