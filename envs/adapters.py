@@ -220,6 +220,7 @@ class TaskVectorWrapper(TaskVectorEnv):
         self._env = env
         self.metadata, self.picture_note = env.metadata, env.picture_note
         self.task_type, self.reports_success, self.is_copied = env.task_type, env.reports_success, env.is_copied
+        self.steps_unlocked = env.steps_unlocked
         super().__init__(
             num_envs=env.num_envs,
             horizon=env.horizon,

@@ -88,6 +88,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
     """See `TaskEnv`."""
     is_copied: bool = False
     """Whether each sub-environment is a separate environment object, so that many are costly and gain nothing."""
+    steps_unlocked: bool = False
+    """Whether most of a step is computed without Python's lock, so that other threads can go on meanwhile."""
     position_columns: tuple[int, int] | None = None
     """Columns of the observation with the position in the plane where goals (task.x, task.y) lie [m]; to plot paths."""
     picture_note: str = ""
@@ -307,7 +309,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
 
     def _check_choices(self, actions: NDArray, alive: NDArray[np.bool_]) -> None:
         """Refuse actions outside the space: numpy would take -1 for the last one."""
-        space, chosen = self.single_action_space, actions[alive]
+        space = self.single_action_space
         start: Any
         number: Any
         match space:
@@ -319,6 +321,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv, ABC):
                 start, number = 0, 2
             case _:
                 return
+        chosen = actions[alive]
         if actions.dtype.kind not in "iu" or not ((chosen >= start) & (chosen < start + number)).all():
             raise ValueError(f"actions must be whole numbers in {space}, got {actions.dtype} {chosen.tolist()}")
 

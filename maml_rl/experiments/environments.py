@@ -31,6 +31,7 @@ from envs.plug_in import is_live as is_live
 from envs.plug_in import remember as remember
 from envs.robots.mujoco_batch import STAGE_NONE as STAGE_NONE
 from envs.robots.mujoco_batch import MujocoTaskVectorEnv as MujocoTaskVectorEnv
+from envs.robots.mujoco_batch import with_timers as with_timers
 from envs.scaling import ScaledVector, byte_scale
 from envs.task_env import SimulationError, Task, TaskVectorEnv
 from envs.tracebacks import located

@@ -78,6 +78,8 @@ class LocalSampler:
             if max_envs < threads.num_threads * recipe.at_once:
                 self._threads = self._own_threads = Threads(max(1, max_envs // recipe.at_once))
             self._max_tasks = max(1, max_envs // (self._threads.num_threads * recipe.at_once))
+        # half of the threads compute actions while the environments of the others step
+        self._turn = threading.Semaphore(max(1, self._threads.num_threads // 2))
         self._own = threading.local()  # environments of the present thread, by size
         self._all_envs: list[VectorEnvironment] = []
         self._adding = threading.Lock()
@@ -96,7 +98,10 @@ class LocalSampler:
             own = tasks[start:stop]
             out = trajectory._replace(**{name: getattr(trajectory, name)[start:stop] for name in BY_EPISODE})
             try:
-                stage = recipe.stage(self._env((stop - start) * recipe.at_once))
+                env = self._env((stop - start) * recipe.at_once)
+                stage = recipe.stage(env)
+                if steps_unlocked(env):
+                    stage = stage._replace(turn=self._turn)
                 return rollout(stage, actor.take_tasks(start, stop), own, noise, out, start)
             except Exception as error:
                 self._discard()  # it failed in the midst of an episode
@@ -181,6 +186,15 @@ class LocalSampler:
             with contextlib.suppress(Exception):  # it may be what has failed
                 env.close()
         envs.clear()
+
+
+def steps_unlocked(env: VectorEnvironment) -> bool:
+    """Whether an environment says that it steps outside of Python's lock.
+
+    Where it does, threads take turns at the rest. Else each of a step's some eighty short operations that let go of the
+    lock would pass it to another thread, which waits for a core to wake up every time.
+    """
+    return bool(getattr(env, "steps_unlocked", False))
 
 
 class _FirstRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
@@ -52,6 +53,7 @@ class Stage(NamedTuple):
     env: VectorEnvironment  # of N * E sub-environments, task-major; of N where episodes are played in a row
     actions: ActionSource  # how an actor's outputs become actions
     see: Callable[[Tensor], Tensor]  # the environment's observations, on the CPU, as the actor takes them
+    turn: AbstractContextManager = nullcontext()  # held while anything but the environment is computed
 
 
 def rollout(
@@ -126,28 +128,28 @@ def _play(
             everyone = bool(alive.all())
             if not everyone and not alive.any():
                 break
-            seen = seen_by_actor(observations)
-            previous = last.before(t, device) if is_recurrent else None
-            outputs, after = actor.step(memory, seen.to(device), previous)
-            memory = after if everyone else kept(memory, after, torch.from_numpy(alive).view(episodes))
-            actions = stage.actions.sample(outputs, noise[t]).cpu()
-            _require_finite_step(outputs, actions, seen, t, place)
-            flat = actions.view(env.num_envs, -1)
+            with stage.turn:
+                seen = seen_by_actor(observations)
+                previous = last.before(t, device) if is_recurrent else None
+                outputs, after = actor.step(memory, seen.to(device), previous)
+                memory = after if everyone else kept(memory, after, torch.from_numpy(alive).view(episodes))
+                actions = stage.actions.sample(outputs, noise[t]).cpu()
+                _require_finite_step(outputs, actions, seen, t, place)
+                to_take = to_env(actions.view(env.num_envs, -1))
             try:
-                observations, rewards, terminated, truncated, infos = env.step(
-                    to_env(flat), None if everyone else alive
-                )
+                observations, rewards, terminated, truncated, infos = env.step(to_take, None if everyone else alive)
             except RuntimeError as error:
                 _raise_located(error, f"step {t}", place)
-            if not everyone:
-                living = torch.from_numpy(alive).view(*episodes, 1)
-                seen, actions = seen * living, actions * living
-            out.observations[:, :, t] = seen
-            out.actions[:, :, t] = actions
-            out.rewards[:, :, t] = torch.from_numpy(rewards * alive).view(episodes)
-            out.mask[:, :, t] = torch.from_numpy(alive).view(episodes)
-            if is_recurrent:
-                last.update(actions, out.rewards[:, :, t], torch.from_numpy(alive).view(episodes))
+            with stage.turn:
+                if not everyone:
+                    living = torch.from_numpy(alive).view(*episodes, 1)
+                    seen, actions = seen * living, actions * living
+                out.observations[:, :, t] = seen
+                out.actions[:, :, t] = actions
+                out.rewards[:, :, t] = torch.from_numpy(rewards * alive).view(episodes)
+                out.mask[:, :, t] = torch.from_numpy(alive).view(episodes)
+                if is_recurrent:
+                    last.update(actions, out.rewards[:, :, t], torch.from_numpy(alive).view(episodes))
             if reports_success and "success" in infos:  # some tell it at an episode's last step alone
                 succeeded_ever |= alive & (infos["success"] > 0)
             if t == horizon - 1:

@@ -1,6 +1,8 @@
 """The unit of work is one task with all its episodes: who computes it, and beside what, shows in no bit."""
 
 import functools
+import threading
+import time
 
 import gymnasium
 import numpy as np
@@ -15,7 +17,7 @@ from maml_rl.core.contracts import Actor
 from maml_rl.core.keys import TRAINING, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.trees import stack, take_tasks
-from maml_rl.sampling.local import LocalSampler, SamplingConfig
+from maml_rl.sampling.local import LocalSampler, SamplingConfig, steps_unlocked
 from maml_rl.sampling.rollout import rollout
 from maml_rl.sampling.seeds import episode_noise
 from maml_rl.sampling.trajectory import SamplingError, blank_trajectory
@@ -101,6 +103,45 @@ def test_shapes_and_types(case):
 def test_another_key_gives_other_trajectories(case):
     first, second = case.sample(1, 2), case.sample(1, 2, KEY._replace(iteration=5))
     assert not torch.equal(first.actions, second.actions)
+
+
+class Crowded:
+    """A policy that takes its time, and counts how many threads compute actions at once."""
+
+    is_recurrent = False
+
+    def __init__(self, policy):
+        self._policy, self._counting = policy, threading.Lock()
+        self._present, self.most = 0, 0
+
+    def start(self, params, num_episodes):
+        return ()
+
+    def step(self, params, memory, observation, previous):
+        with self._counting:
+            self._present += 1
+            self.most = max(self.most, self._present)
+        time.sleep(0.002)  # [s]
+        with self._counting:
+            self._present -= 1
+        return self._policy.step(params, memory, observation, previous)
+
+
+@pytest.mark.parametrize("num_threads", [2, 4])
+def test_half_of_the_threads_compute_actions_while_other_physics_steps(num_threads):
+    most = {}
+    for env_id in ("maml/HalfCheetahVel-rllab-v0", "maml/Navigation2D-v0"):
+        case = Case(env_id)
+        network = Crowded(case.policy)
+        case.actor = case.actor._replace(network=network)
+        case.sample(num_threads, 1)
+        most[env_id] = network.most
+    assert list(most.values()) == [num_threads // 2, num_threads]
+
+
+def test_an_oracle_s_threads_take_turns_as_those_of_what_it_wraps_do():
+    for env_id, expected in (("maml/HalfCheetahVel-rllab-v0", True), ("maml/Navigation2D-v0", False)):
+        assert steps_unlocked(Oracle(gymnasium.make_vec(env_id, num_envs=1))) is expected
 
 
 def test_fewer_tasks_than_threads(case):

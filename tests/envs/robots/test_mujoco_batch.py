@@ -1,3 +1,5 @@
+import itertools
+
 import gymnasium
 import mujoco
 import numpy as np
@@ -6,6 +8,7 @@ from gymnasium.error import ResetNeeded
 
 import envs  # noqa: F401 - registers the ids
 from envs.robots.half_cheetah import half_cheetah_model
+from envs.robots.mujoco_batch import with_timers
 from envs.task_env import SimulationError
 from envs.tasks import Goal, TargetVelocity
 
@@ -39,6 +42,33 @@ def test_divergence_names_the_simulation(robot, tmp_path, monkeypatch):
     fresh = make_vec(robot)
     np.testing.assert_array_equal(observations, fresh.reset(seed=0)[0])
     np.testing.assert_array_equal(env.step(actions)[0], fresh.step(actions)[0])
+
+
+def test_mujoco_times_its_steps_only_where_asked_to():
+    make_vec()
+    model = half_cheetah_model()
+
+    def seconds_noted() -> float:
+        data = mujoco.MjData(model)
+        mujoco.mj_step(model, data)
+        return data.timer[mujoco.mjtTimer.mjTIMER_STEP].duration
+
+    assert seconds_noted() == 0.0
+    with with_timers():
+        assert seconds_noted() > 0.0
+    assert seconds_noted() == 0.0
+
+
+def test_a_clock_of_the_users_stays():
+    ticks = itertools.count()
+    mujoco.set_mjcb_time(lambda: float(next(ticks)))
+    try:
+        make_vec()
+        mujoco.mj_step(half_cheetah_model(), mujoco.MjData(half_cheetah_model()))
+        assert next(ticks) > 0
+    finally:
+        mujoco.set_mjcb_time(None)  # MuJoCo's own again
+        make_vec()
 
 
 def test_a_diverged_simulation_left_out_does_not_stop_the_others():
