@@ -18,6 +18,7 @@ from maml_rl.experiments import experiment
 from maml_rl.experiments.build import require_learner
 from maml_rl.experiments.config import Physics, RunConfig, forbidden_changes
 from maml_rl.experiments.environments import full_id, remember
+from maml_rl.experiments.fitting import fitted_to_folder
 from maml_rl.experiments.flags import Setting, changes, require_read
 from maml_rl.experiments.presets import Preset, default_config, require_beginning
 from maml_rl.experiments.runs import read_config
@@ -202,18 +203,21 @@ def _new_config(
     network: Any,
     settings: dict[str, Any],
 ) -> tuple[RunConfig, RunConfig]:
-    """The default settings and the user's."""
+    """The default settings, which ask for no more pictures than the user's folder has, and the user's."""
     name = _named(env, physics)
     size: dict[str, Any] = {part: settings[part] for part in ("ways", "shots") if part in settings}
     with_settings(default_config(name, learner), size)  # refuses anything but numbers
     step: dict[str, Any] = {part: settings[part] for part in ("outer.step", "outer__step") if part in settings}
-    default = with_settings(default_config(name, learner, preset, **size), step)
-    config = with_settings(default, settings)
-    if network is not None:
-        config = with_settings(
-            config, {"policy.network": network if isinstance(network, str) else module_name(network)}
-        )
-    return default, config
+    own = {} if network is None else {"policy.network": network if isinstance(network, str) else module_name(network)}
+
+    def default_for(ways: int) -> RunConfig:
+        return with_settings(default_config(name, learner, preset, **size | {"ways": ways}), step)
+
+    def with_given(default: RunConfig) -> RunConfig:
+        return with_settings(default, settings | own)
+
+    default = default_for(size.get("ways", 5))
+    return fitted_to_folder(default, with_given(default), default_for, with_given)
 
 
 @contextlib.contextmanager

@@ -32,8 +32,9 @@ from maml_rl.experiments.build import (
     with_pictures,
 )
 from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig, forbidden_changes
+from maml_rl.experiments.fitting import fitted, fitting_in_words
 from maml_rl.experiments.flags import require_read
-from maml_rl.experiments.presets import Preset, default_config, fitted, fitting_in_words, require_beginning
+from maml_rl.experiments.presets import Preset, default_config, require_beginning
 from maml_rl.experiments.published import FEW_SHOT_PUBLISHED
 from maml_rl.experiments.runs import Trained, load_checkpoint, read_config
 from maml_rl.experiments.saved_config import to_dict

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,24 +18,12 @@ from maml_rl.api.train import finish, require_continuation, require_new
 from maml_rl.commands.command_line import parse, without_zoo
 from maml_rl.commands.streams import lenient_streams, program
 from maml_rl.commands.train_seeds import train_seeds
-from maml_rl.experiments.config import (
-    IMAGES,
-    OMNIGLOT,
-    Physics,
-    RunConfig,
-    kind_of,
-    with_outer_step,
-)
+from maml_rl.experiments.config import OMNIGLOT, Physics, RunConfig, kind_of, with_outer_step
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.experiment import Experiment, distinct, is_experiment, read_experiment
+from maml_rl.experiments.fitting import fitted_to_folder
 from maml_rl.experiments.flags import require_own_flags
-from maml_rl.experiments.presets import (
-    Preset,
-    default_config,
-    fitted,
-    fitting_in_words,
-    most_ways,
-)
+from maml_rl.experiments.presets import Preset, default_config
 from maml_rl.experiments.runs import read_config
 from maml_rl.experiments.table import names_for
 from maml_rl.experiments.training import Job, default_folder, prepare, without_cluster
@@ -45,7 +32,6 @@ from maml_rl.experiments.trust import by_flag, imports_of
 from maml_rl.storage.checkpoint import CheckpointError
 from maml_rl.storage.log import LogError
 from maml_rl.storage.run_folder import RunFolder
-from maml_rl.supervised.episodes import supplies
 from maml_rl.training.trackers import Tracker, make_trackers
 from maml_rl.training.trainer import TrainingError, TrainingResult
 
@@ -153,13 +139,17 @@ def parse_command(env: str, arguments: list[str], preset: Preset = "paper") -> T
         return _resumed(first, arguments)
     name = full_id(first.env or env, first.physics)
     chosen = first.preset or preset
-    ways, shots = first.ways or 5, first.shots or 1
-    default = default_config(name, first.learner or names_for(kind_of(name))[0], chosen, ways, shots)
-    if first.outer_step is not None:
-        default = with_outer_step(default, first.outer_step)
+
+    def default_for(ways: int) -> RunConfig:
+        default = default_config(name, first.learner or names_for(kind_of(name))[0], chosen, ways, first.shots or 1)
+        return default if first.outer_step is None else with_outer_step(default, first.outer_step)
+
+    default = default_for(first.ways or 5)
     command = _parsed(default, arguments, name, chosen)
-    if name == IMAGES:
-        default, command = _fitted(command, functools.partial(_parsed, arguments=arguments, env=name, preset=chosen))
+    default, run = fitted_to_folder(
+        default, command.run, default_for, lambda default: _parsed(default, arguments, name, chosen).run
+    )
+    command = dataclasses.replace(command, run=run)
     require_new(default, command.run, chosen)
     return command
 
@@ -205,20 +195,6 @@ def _resumed(first: argparse.Namespace, arguments: list[str]) -> TrainCommand:
     named = tuple(filter(None, (first.env and env, first.network)))
     require_continuation(folder, saved, command.run, named, by_flag)
     return command
-
-
-def _fitted(command: TrainCommand, parsed: Callable[[RunConfig], TrainCommand]) -> tuple[RunConfig, TrainCommand]:
-    """Defaults that ask for no more pictures than the user's folder has, and the command with them; a note says what is
-    lower than in `command`."""
-    given = command.run.task
-    supply = supplies(given)
-    ways = most_ways(given, *supply)
-    default = default_config(IMAGES, command.run.learner, command.preset, ways, given.shots)
-    default = dataclasses.replace(default, task=fitted(default.task, given, *supply))
-    command = parsed(default)
-    if note := fitting_in_words(given, command.run.task, *supply):
-        print(f"note: {note}", file=sys.stderr)
-    return default, command
 
 
 def experiment_of(command: TrainCommand) -> Experiment | None:

@@ -26,7 +26,7 @@ from maml_rl.learners.entry import Protocol
 from maml_rl.learners.maml import PolicyInnerConfig, ReinforcementConfig
 from maml_rl.rl.model import AdvantageConfig
 from maml_rl.sampling.local import SamplingConfig
-from maml_rl.supervised.episodes import EpisodeConfig, Supply
+from maml_rl.supervised.episodes import EpisodeConfig
 from maml_rl.training.trainer import TrainingConfig
 
 Preset = Literal["paper", "fast", "warm"]
@@ -297,44 +297,3 @@ def require_beginning(preset: Preset, init_from: object) -> None:
             "preset warm must have init_from, got none: train --learner prototypical first, for platipus --learner "
             "maml, and name the folder of that run"
         )
-
-
-FITTED = ("ways", "train_ways", "train_shots", "queries", "test_queries")
-"""Settings of episodes that are lowered from a preset's where the user has fewer pictures."""
-
-
-def most_ways(chosen: EpisodeConfig, train: Supply, held_out: Supply) -> int:
-    """The largest number of classes in an episode, up to the chosen one, that the pictures allow."""
-    few = held_out.num_classes if chosen.train_ways else min(train.num_classes, held_out.num_classes)
-    return max(2, min(chosen.ways, few))
-
-
-def fitted(chosen: EpisodeConfig, given: EpisodeConfig, train: Supply, held_out: Supply) -> EpisodeConfig:
-    """`chosen` with no more training classes, and no more pictures of a class, than there are.
-
-    Args:
-        chosen: a preset's.
-        given: the same with what the user gave, which is left as it is.
-        train, held_out: the classes to learn from, and those that evaluate.
-    """
-    now = {name: getattr(given, name) for name in FITTED[1:]}
-    free = {name for name, value in now.items() if value is not None and value == getattr(chosen, name)}
-
-    def limit(name: str, most: int, least: int = 1) -> None:
-        if name in free:
-            now[name] = max(least, min(now[name], most))
-
-    limit("train_ways", train.num_classes, least=2)
-    limit("queries", train.fewest - (now["train_shots"] or given.shots))
-    limit("train_shots", train.fewest - now["queries"])
-    limit("test_queries", held_out.fewest - given.shots)
-    return dataclasses.replace(chosen, **{name: now[name] for name in free})
-
-
-def fitting_in_words(before: EpisodeConfig, after: EpisodeConfig, train: Supply, held_out: Supply) -> str | None:
-    """A sentence on what `fitted` and `most_ways` have lowered, if anything."""
-    pairs = {name: (getattr(before, name), getattr(after, name)) for name in FITTED}
-    lowered = [f"{name} is {new} in place of {old}" for name, (old, new) in pairs.items() if old != new]
-    if not lowered:
-        return None
-    return f"{', '.join(lowered)}: there are {train} to train on, and {held_out} to evaluate on"

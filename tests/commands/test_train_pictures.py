@@ -11,6 +11,7 @@ import pytest
 from pictures import write_folders, write_omniglot
 from safetensors.torch import load_file
 
+import maml_rl
 from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import MAIN_ENV, train, train_omniglot
 from maml_rl.commands.visualize import visualize
@@ -167,13 +168,10 @@ def test_the_general_script_has_the_learner_s_protocol_too(data, tmp_path):
         ("maml", ["--ways", "3"], {}),
     ],
 )
-def test_a_preset_asks_for_no_more_than_the_user_s_pictures_and_says_so(learner, flags, fitted, tmp_path, capfd):
-    data = write_folders(tmp_path / "data", num_train=6, num_test=4, per_class=4)
-    for path in (data / "test").glob("*/3.png"):
-        path.unlink()
-    common = ["--env", "images", "--data-root", str(data), "--learner", learner, "--num-filters", "4"]
-    common += ["--num-iterations", "0", "--evaluation.num-tasks", "2", "--output-dir", str(tmp_path / "run")]
-    assert train_omniglot([*common, *flags]) == 0
+def test_a_preset_asks_for_no_more_than_the_user_s_pictures_and_says_so(learner, flags, fitted, scant, tmp_path, capfd):
+    common = ["--env", "images", "--data-root", str(scant), "--learner", learner, "--num-filters", "4"]
+    common += ["--num-iterations", "0", "--evaluation.num-tasks", "2"]
+    assert train_omniglot([*common, *flags, "--output-dir", str(tmp_path / "run")]) == 0
     said, saved = capfd.readouterr().err, read_config(tmp_path / "run")
     assert {name: getattr(saved.task, name) for name in fitted} == fitted
     assert all(f"{name} is {value} in place of " in said for name, value in fitted.items())
@@ -182,6 +180,41 @@ def test_a_preset_asks_for_no_more_than_the_user_s_pictures_and_says_so(learner,
         assert "6 classes of at least 4 pictures to train on, and 4 classes of at least 3 pictures to evaluate" in said
     if learner == "maml":  # the steps are those of so many classes
         assert saved.method.inner.step_size == (0.4 if "fast" in flags else 0.4 * saved.task.ways)
+
+    # the same from Python: names for flags, numbers for words
+    pairs = zip([*common, *flags][::2], [*common, *flags][1::2], strict=True)
+    given = {name.removeprefix("--").replace("-", "_"): int(v) if v.isdigit() else v for name, v in pairs}
+    run = maml_rl.train(**given, output_dir=tmp_path / "from_python")
+    assert run.config == saved
+    assert notes(capfd.readouterr().err) == notes(said)
+
+
+def notes(text):
+    return [line for line in text.splitlines() if line.startswith("note: ")]
+
+
+@pytest.mark.parametrize(
+    ("learner", "given", "message"),
+    [
+        ("maml", {"ways": 5}, "ways must be at most the number of classes, 4, got 5"),
+        ("prototypical", {"train_ways": 60}, "in training, ways must be at most the number of classes, 6, got 60"),
+        ("maml", {"queries": 4}, "every class must have shots \\+ queries = 1 \\+ 4 pictures"),
+    ],
+)
+def test_numbers_that_a_user_gives_from_python_are_refused_and_never_lowered(learner, given, message, scant, tmp_path):
+    common = {"data_root": scant, "num_iterations": 0, "output_dir": tmp_path / "run"}
+    with pytest.raises(ValueError, match=message):
+        maml_rl.train("images", learner=learner, **common, **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def scant(tmp_path):
+    """A folder with fewer pictures than presets ask for: 6 classes of 4 to train on, 4 classes of 3 to evaluate on."""
+    data = write_folders(tmp_path / "data", num_train=6, num_test=4, per_class=4)
+    for path in (data / "test").glob("*/3.png"):
+        path.unlink()
+    return data
 
 
 @pytest.fixture
