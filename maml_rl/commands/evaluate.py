@@ -378,7 +378,7 @@ def _described(
         },
         "num_tasks": len(curve.tasks),
         "tasks": described_tasks(tasks, evaluation.seed),
-        "published": published_beside(trained.config, tasks),
+        "published": [] if command.task_range else published_beside(trained.config, tasks),
         "gain": or_null(curve.gain.mean(dim=1).tolist()),
         "share_worse": curve.share_worse,
         **intervals(over_seeds([curve])),

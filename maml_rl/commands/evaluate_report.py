@@ -70,7 +70,7 @@ def print_table(
         change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.used[index] and index else ("", "")
         more = [f"{other.mean[index]:.3g} {plus_minus(other.ci95[index], '.2g')}" for other in others]
         more += [f"{error:.3g}" for error in curve.calibration_error[index : index + 1]]
-        more += [f"{value:g}" for value in described["published"][index : index + 1]]
+        more += ["" if value is None else f"{value:g}" for value in described["published"][index : index + 1]]
         table.add_row(
             str(curve.gradient_steps[index]),
             str(curve.used[index]),

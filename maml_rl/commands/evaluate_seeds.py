@@ -64,7 +64,7 @@ class TogetherScored(NamedTuple):
             if index and first.used[index]:
                 change = [*_cells(together.gain[index], "+.4g"), f"{together.share_worse[index].value:.0%}"]
             means = [*_cells(together.mean[index], ".4g"), *_cells(together.interquartile_mean[index], ".4g")]
-            beside = [f"{value:g}" for value in described["published"][index : index + 1]]
+            beside = ["" if value is None else f"{value:g}" for value in described["published"][index : index + 1]]
             table.add_row(str(steps), *means, *change, *beside)
         console.print(table)
         of_runs = Table("run", *map(str, first.steps), title=f"{first.metric} of each run", box=SIMPLE_HEAD, padding=0)

@@ -1,4 +1,5 @@
-"""The numbers of Finn et al. 2017, figures 4 and 5, decoded from the result files that belong to them.
+"""Published scores. Those of task environments are of Finn et al. 2017, figures 4 and 5, decoded from the result files
+that belong to them.
 
 Mean return over 40 test tasks after 0, 1, ... gradient steps: icml/icml_<env>_results_<method>.pkl of
 github.com/cbfinn/maml_rl. Step sizes of the methods that are not meta-trained: maml_examples/test_maml_*.py there.
@@ -6,7 +7,11 @@ github.com/cbfinn/maml_rl. Step sizes of the methods that are not meta-trained: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from maml_rl.experiments.config import SINUSOID, RunConfig
+from maml_rl.supervised.sinusoid import SinusoidConfig
 
 
 class Published(NamedTuple):
@@ -68,6 +73,27 @@ PUBLISHED = {
 def in_published_physics(env: str) -> str:
     """The id of the same tasks in the paper's physics, by which published numbers and tasks are found."""
     return env.replace("-gym-", "-rllab-")
+
+
+SINUSOID_SHOTS = 5
+SINUSOID_PUBLISHED = {"MAML": {1: 0.67, 5: 0.38, 10: 0.35}, "pretrained": {1: 2.41, 5: 2.23, 10: 2.19}}
+"""Mean squared error on sinusoids by number of gradient steps on SINUSOID_SHOTS examples: Finn et al. 2017, table 2.
+
+Both learned from ten examples of a task; pretrained: from all tasks at once.
+"""
+
+
+def published_curves(config: RunConfig) -> Mapping[str, Mapping[int, float]]:
+    """The paper's scores by policy or method and number of gradient steps, where it has some of a run's tasks."""
+    if config.env == SINUSOID:
+        ranges = ("amplitude_range", "phase_range", "input_range")
+        is_the_papers = all(getattr(config.task, name) == getattr(SinusoidConfig, name) for name in ranges)
+        return SINUSOID_PUBLISHED if is_the_papers else {}
+    found = PUBLISHED.get(config.env)
+    if found is None:
+        return {}
+    curves = {"MAML": found.maml, "pretrained": found.pretrained, "random": found.random, "oracle": (found.oracle,)}
+    return {name: dict(enumerate(scores)) for name, scores in curves.items()}
 
 
 FEW_SHOT_PUBLISHED = {

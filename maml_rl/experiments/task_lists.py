@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from maml_rl.core.contracts import TaskSource
-from maml_rl.experiments.config import RunConfig
-from maml_rl.experiments.published import PUBLISHED as PUBLISHED_RETURNS
-from maml_rl.experiments.published import in_published_physics
+from maml_rl.experiments.config import SINUSOID, RunConfig
+from maml_rl.experiments.published import SINUSOID_SHOTS, in_published_physics, published_curves
 from maml_rl.experiments.published_tasks import PUBLISHED_TASKS
 
 PUBLISHED = "published"
@@ -96,15 +95,18 @@ def tasks_in_words(described: dict[str, str]) -> str:
     return f"{name} tasks" if name in (FRESH, PUBLISHED) else f"tasks of {name}"
 
 
-def published_beside(config: RunConfig, tasks: TaskList | None) -> list[float]:
-    """The published returns to stand beside a run's, after 0, 1, ... steps; none unless they are of the same tasks,
-    physics and method."""
-    found = PUBLISHED_RETURNS.get(config.env)
-    if tasks is None or tasks.name != PUBLISHED or found is None or config.learner != "maml":
+def published_beside(config: RunConfig, tasks: TaskList | None) -> list[float | None]:
+    """The published scores to stand beside a run's, after 0, 1, ... steps, None where the paper has none; empty unless
+    they are of the same tasks, physics and method and, of sinusoids, of as many examples."""
+    name = "oracle" if getattr(config.task, "oracle", False) else "MAML"
+    found = published_curves(config).get(name, {})
+    if not found or config.learner != "maml" or (name == "MAML" and not config.method.inner.num_steps):
         return []
-    if config.task.oracle:
-        return [found.oracle]
-    return list(found.maml) if config.method.inner.num_steps else []
+    if config.env == SINUSOID:
+        is_same = tasks is None and config.task.num_examples == SINUSOID_SHOTS
+    else:
+        is_same = tasks is not None and tasks.name == PUBLISHED
+    return [found.get(step) for step in range(max(found) + 1)] if is_same else []
 
 
 def fields_of(task: Any) -> dict[str, Any]:

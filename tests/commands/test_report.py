@@ -178,6 +178,20 @@ def test_sinusoids_are_scored_unasked_and_robots_are_not(runs, tmp_path, capfd):
     assert "note: halfcheetah_vel has no saved evaluation" in capfd.readouterr().err
 
 
+def test_published_errors_stand_beside_a_sinusoid_s(runs, tmp_path, capfd):
+    on_ten = written(runs / "sinusoid", tmp_path=tmp_path)
+    assert "Published: Finn et al. 2017, on 5 examples of a task: --num-examples 5 of evaluate gives as many." in on_ten
+    five = runs / "sinusoid" / "five"
+    flags = ["--num-examples", "5", "--num-tasks", "3", "--num-steps", "10", "--output", str(five)]
+    assert evaluate([str(runs / "sinusoid"), *flags]) == 0
+    table = capfd.readouterr().err
+    assert "published" in table and "0.67" in table and "0.35" in table
+    text = written(runs / "sinusoid", "--evaluation", "five", tmp_path=tmp_path)
+    published = trace(figures(text)["Adaptation curve"], "MAML, published")
+    assert (published["x"], published["y"]) == ([1, 5, 10], [0.67, 0.38, 0.35])
+    assert "on 5 examples of a task." in text and "pretrained, published" in of_ours(text)
+
+
 def test_scores_of_an_earlier_iteration_are_called_so(runs, tmp_path):
     folder = tmp_path / "longer"
     flags = [*TINY, "--num-iterations", "1", "--output-dir", str(folder)]

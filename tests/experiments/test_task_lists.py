@@ -1,6 +1,7 @@
 """Lists of tasks: published, of a file, or the caller's; refusals in one sentence."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from envs.tasks import Direction, Goal, TargetVelocity
 from envs.toys.bandit import BernoulliArms
+from maml_rl.api.settings import with_settings
 from maml_rl.experiments.config import SINUSOID
 from maml_rl.experiments.environments import EnvironmentSource
 from maml_rl.experiments.presets import default_config
@@ -95,6 +97,18 @@ def test_published_returns_stand_beside_those_of_the_same_tasks_physics_and_meth
     gym = default_config("maml/HalfCheetahVel-gym-v0", "maml")
     assert published_beside(gym, task_list("published", gym)) == []
     assert published_beside(default_config(VELOCITY.env, "fomaml"), published) == []
+    oracle = dataclasses.replace(VELOCITY, task=dataclasses.replace(VELOCITY.task, oracle=True))
+    assert published_beside(oracle, published) == [-54.5]
+
+
+def test_published_errors_on_sinusoids_stand_beside_those_of_as_many_examples():
+    config = default_config(SINUSOID, "maml")
+    five = with_settings(config, {"num_examples": 5})
+    assert published_beside(five, None) == [None, 0.67, None, None, None, 0.38, None, None, None, None, 0.35]
+    given = task_list([Sinusoid(0.1, 3.0)], five)
+    assert published_beside(config, None) == published_beside(five, given) == []
+    assert published_beside(with_settings(five, {"amplitude_range": (0.1, 1.0)}), None) == []
+    assert published_beside(with_settings(five, {"inner.num_steps": 0}), None) == []
 
 
 @pytest.mark.parametrize(

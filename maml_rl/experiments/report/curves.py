@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from maml_rl.evaluation.statistics import Estimate
-from maml_rl.experiments.published import PUBLISHED
+from maml_rl.experiments.config import SINUSOID
+from maml_rl.experiments.published import SINUSOID_SHOTS, published_curves
 from maml_rl.experiments.report.gathered import Gathered, in_steps, metric_of
 from maml_rl.experiments.report.history import course_of, smoothed
 from maml_rl.experiments.task_lists import PUBLISHED as ON_PUBLISHED_TASKS
@@ -121,17 +122,23 @@ def _adaptation(found: Sequence[Gathered]) -> list[Block]:
         )
         lines.append(Line(label, list(curve.steps), values, colour_of(place), low, high, kind="both", notes=notes))
         ticks |= {step: str(step) for step in curve.steps}
-    published = PUBLISHED.get(found[0].entry.config.env)
     caption = f"Means with 95 % intervals: {'; '.join(dict.fromkeys(curve.source for _, _, curve in curves))}."
-    if published is not None and curves[0][2].metric == "return":
-        length = max(len(curve.steps) for _, _, curve in curves)
-        returns = list(published.maml[:length])
-        lines.append(Line("MAML, published", list(range(len(returns))), returns, "grey", kind="dashed"))
+    published = published_curves(found[0].entry.config).get("MAML")
+    if published:
+        last = max(curve.steps[-1] for _, _, curve in curves)
+        steps = [step for step in published if step <= last]
+        lines.append(Line("MAML, published", steps, [published[step] for step in steps], "grey", kind="dashed"))
         caption += f" {about_published(found)}"
     return [lines_figure(lines, "gradient steps on the task", curves[0][2].metric, "Adaptation curve", caption, ticks)]
 
 
 def about_published(found: Sequence[Gathered]) -> str:
+    """A sentence on the tasks of the published scores, and on how to score on the same."""
+    if found[0].entry.config.env == SINUSOID:
+        curves = [(each, curve) for each in found if (curve := adaptation_of(each)) is not None]
+        used = [curve.used[-1] if curve.used else each.entry.config.task.num_examples for each, curve in curves]
+        remedy = "" if SINUSOID_SHOTS in used else f": --num-examples {SINUSOID_SHOTS} of evaluate gives as many"
+        return f"Published: Finn et al. 2017, on {SINUSOID_SHOTS} examples of a task{remedy}."
     on_same = any(each.scores is not None and each.scores.kind == ON_PUBLISHED_TASKS for each in found)
     tasks = "the same tasks" if on_same else "other tasks: --tasks published of evaluate scores on the same"
     return f"Published: Finn et al. 2017, on {tasks}."

@@ -32,7 +32,6 @@ class Scores(NamedTuple):
     kind: str  # "fresh", "published", ...: which tasks they are
     origin: str  # a sentence
     iteration: int | None  # that the runs had reached
-    published: Sequence[float]  # scores on the same tasks
 
     @property
     def gain(self) -> NDArray[np.float64]:
@@ -109,7 +108,6 @@ def new_scores(
         FRESH,
         f"{num_tasks} fresh tasks, drawn with seed {seed} for this report",
         iteration,
-        [],
     )
 
 
@@ -156,7 +154,6 @@ def _scores(about: dict[str, Any], runs: list[list[dict[str, str]]], path: Path)
         kind,
         origin,
         about.get("iteration"),
-        about.get("published") or [],
     )
 
 

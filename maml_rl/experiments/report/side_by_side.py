@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from maml_rl.evaluation.statistics import probability_of_improvement
 from maml_rl.experiments.config import OMNIGLOT
-from maml_rl.experiments.published import FEW_SHOT_PUBLISHED, PUBLISHED
+from maml_rl.experiments.published import FEW_SHOT_PUBLISHED, published_curves
 from maml_rl.experiments.report.curves import about_published, adaptation_of
 from maml_rl.experiments.report.entries import Entry
 from maml_rl.experiments.report.gathered import Gathered
@@ -37,7 +37,7 @@ def comparison_blocks(found: Sequence[Gathered]) -> list[Block]:
     heads = [f"{metric} after {step}" for step in steps] if len(steps) > 1 else [metric]
     columns = ["", "seeds", *heads, "IQM, last", "gain", "made worse", "environment steps"]
     caption = "Means with 95 % intervals, of an evaluation by bootstrap over seeds and tasks. IQM: interquartile mean."
-    if references and found[0].entry.config.kind == "reinforcement":
+    if published_curves(found[0].entry.config):
         caption += f" {about_published(found)}"
     return [Table(columns, rows, caption), *_improvements(found)]
 
@@ -62,12 +62,7 @@ def _references(entry: Entry, steps: Sequence[int]) -> list[tuple[str, dict[int,
         size = config.task.test
         accuracy = FEW_SHOT_PUBLISHED.get((config.learner, size.ways, size.shots))
         return [] if accuracy is None else [(f"{config.learner}, published", {steps[-1]: accuracy})]
-    published = PUBLISHED.get(config.env)
-    if published is None:
-        return []
-    names = {"MAML": published.maml, "pretrained": published.pretrained, "random": published.random}
-    curves = names | {"oracle": (published.oracle,)}
-    return [(f"{name}, published", dict(enumerate(scores))) for name, scores in curves.items()]
+    return [(f"{name}, published", dict(scores)) for name, scores in published_curves(config).items()]
 
 
 def _improvements(found: Sequence[Gathered]) -> list[Block]:
