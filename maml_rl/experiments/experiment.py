@@ -62,7 +62,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         ConfigError: if there is none, or its file is refused.
     """
-    version, saved = read_settings(path / FILE, f"{path} is no experiment")
+    version, saved = read_settings(path / FILE, "experiment")
     seeds = saved.get("seeds")
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ConfigError(f"{path / FILE} must list seeds, whole numbers of at least 0, got {seeds!r}")

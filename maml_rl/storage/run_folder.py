@@ -29,6 +29,7 @@ FORMAT_VERSION = 2
 KNOWN_VERSIONS = (1, 2)  # experiments/migration.py brings older ones to the present form
 PARTS = ("checkpoints", "tensorboard", "metrics.csv")  # beside config.json, with which a folder becomes a run
 UNFINISHED = f"config.json{SUFFIX}"  # without config.json: the sign of a run that a killed process was making
+MOST_NAMED = 4  # folders, in a message
 _locked_here: set[Path] = set()  # POSIX locks do not keep a process from taking its own lock twice
 
 
@@ -157,7 +158,7 @@ class RunFolder:
         Raises:
             ConfigError: if it is missing, cut, of another format version, or not an object.
         """
-        version, saved = read_settings(path / "config.json", f"{path} is no run folder")
+        version, saved = read_settings(path / "config.json", "run folder")
         return version, saved["config"]
 
     def close(self) -> None:
@@ -173,18 +174,18 @@ class RunFolder:
         self.close()
 
 
-def read_settings(file: Path, otherwise: str) -> tuple[int, dict[str, Any]]:
+def read_settings(file: Path, kind: str) -> tuple[int, dict[str, Any]]:
     """The format version of a file with settings and all that it holds, "config" among it.
 
     Args:
-        otherwise: a phrase for the case that there is no such file.
+        kind: the kind of folder that has such a file, for messages.
     Raises:
         ConfigError: if it is missing, cut, of another format version, or not an object.
     """
     try:
         saved = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read, so {otherwise}: {error.strerror or error}") from error
+        raise ConfigError(_no_such(kind, file, error)) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is cut or not JSON ({error})") from error
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
@@ -194,6 +195,22 @@ def read_settings(file: Path, otherwise: str) -> tuple[int, dict[str, Any]]:
         found = reprlib.repr(version)
         raise ConfigError(f"{file} must have format_version {FORMAT_VERSION} or an earlier one, got {found}")
     return version, saved
+
+
+def _no_such(kind: str, file: Path, error: OSError) -> str:
+    """A sentence on a folder whose file with settings cannot be read, with the folders in it that have such a file."""
+    folder = file.parent
+    if not folder.exists():
+        reason = "does not exist"
+    elif not folder.is_dir():
+        reason = "is a file"
+    elif not file.exists():
+        reason = f"has no {file.name}"
+    else:
+        reason = f"has a {file.name} that cannot be read ({error.strerror or error})"
+    inside = sorted(str(each.parent) for each in folder.glob(f"*/{file.name}"))[:MOST_NAMED]  # an experiment's runs
+    such = f", such as {', '.join(inside)}" if inside else ""
+    return f"{folder} is no {kind}, because it {reason}: name one that training has made{such}"
 
 
 def _refuse_constant(name: str) -> None:

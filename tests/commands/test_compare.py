@@ -6,6 +6,7 @@ import json
 import pytest
 
 from maml_rl.commands.compare import CompareCommand, base_config, compare, method_config
+from maml_rl.commands.leaderboard import leaderboard
 from maml_rl.commands.train import train
 from maml_rl.evaluation.evaluator import Evaluation
 from maml_rl.experiments.published import PUBLISHED
@@ -211,6 +212,20 @@ def test_bad_input_is_refused_before_any_training(changes, message, dict_tasks, 
     assert status == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"), [(compare, ["--env", NAVIGATION, "--methods", "maml"]), (leaderboard, ["--learners", "maml"])]
+)
+def test_an_experiment_in_place_of_a_run_is_refused_with_the_names_of_its_runs(command, flags, tmp_path, capsys):
+    several = ["--seeds", "1", "2", "--num-iterations", "0", "--evaluate-every", "0", "--num-threads", "1"]
+    assert train(NAVIGATION, [*several, "--output-dir", str(tmp_path / "both")]) == 0
+    capsys.readouterr()
+    both, new = tmp_path / "both", tmp_path / "new"
+    assert command([*flags, "--load", "maml", str(both), "--output-dir", str(new)]) == 2
+    refusal = capsys.readouterr().err
+    assert f"error: {both} is no run folder" in refusal and f"such as {both}/seed-1, {both}/seed-2" in refusal
+    assert not new.exists()
 
 
 def test_another_run_s_folder_is_refused(compared, capsys):

@@ -215,7 +215,12 @@ def test_pictures_that_visualize_has_left_are_embedded(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}"], "config.json cannot be read, so {tmp} is no run folder: No such file or directory"),
+        (["{tmp}"], "{tmp} is no run folder, because it has no config.json: name one that training has made\n"),
+        (["{tmp}/no"], "{tmp}/no is no run folder, because it does not exist: name one that training has made\n"),
+        (
+            ["{runs}"],
+            "name one that training has made, such as {runs}/large, {runs}/sinusoid\n",
+        ),
         (["{runs}/large", "{runs}/sinusoid"], "runs must be of the same tasks to be compared, but {runs}/large is of"),
         (["{runs}/large", "{runs}/large"], "runs must be named once each, but {runs}/large is named 2 times"),
         (["{runs}/both", "{runs}/both/seed-2"], "runs must be named once each, but {runs}/both/seed-2 is named 2"),

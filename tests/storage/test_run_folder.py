@@ -29,6 +29,21 @@ def test_the_config_comes_back(tmp_path):
     RunFolder.open(tmp_path / "a/b").close()
 
 
+def test_a_folder_that_is_no_run_is_refused_with_what_is_wrong_and_the_runs_in_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "whole/config.json").mkdir(parents=True)
+    for name, reason in (
+        ("nowhere", "does not exist"),
+        ("file", "is a file"),
+        ("whole", r"has a config.json that.*\)"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{name} is no run folder, because it {reason}: name one that .* made$"):
+            RunFolder.read_config(tmp_path / name)
+    RunFolder.create(tmp_path / "several/seed-1", CONFIG).close()
+    with pytest.raises(ConfigError, match=r"several is no .* has no config.json: .* such as .*/several/seed-1$"):
+        RunFolder.read_config(tmp_path / "several")
+
+
 def test_an_existing_folder_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(RunFolderError, match=r"must not exist or be empty.*overwritten: choose another --output-dir"):
