@@ -6,17 +6,20 @@ from contextlib import contextmanager
 
 import pytest
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 WITHOUT_GRAPHICS_CARD = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @contextmanager
 def open_browser() -> Iterator:
-    """Chromium: Playwright's own or the machine's. The test is skipped where there is none."""
+    """Chromium: the machine's or Playwright's own. The test is skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
     with sync_api.sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=WITHOUT_GRAPHICS_CARD, timeout=60_000
+                executable_path=next(filter(None, map(shutil.which, NAMES)), None),
+                args=WITHOUT_GRAPHICS_CARD,
+                timeout=60_000,
             )
         except sync_api.Error as error:
             pytest.skip(f"no Chromium: playwright install chromium ({str(error).splitlines()[0]})")

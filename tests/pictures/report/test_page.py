@@ -1,8 +1,7 @@
 """A report in a real browser: nothing is fetched, nothing fails, every figure is drawn, tables and themes work."""
 
-import shutil
-
 import pytest
+from browser import open_browser
 
 from maml_rl.commands.report import report
 from maml_rl.commands.train import train
@@ -11,23 +10,12 @@ from maml_rl.pictures.report.page import Page, page_html
 
 TINY = ["--num-tasks", "2", "--num-iterations", "3", "--evaluate-every", "1", "--episodes-per-task", "2"]
 TINY += ["--horizon", "5", "--evaluation.num-tasks", "3", "--num-threads", "1", "--outer.step", "gradient"]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium: Playwright's own or, without that, the system's."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-    )
-    with playwright.sync_playwright() as started:
-        own = started.chromium.executable_path
-        installed = next(filter(None, [shutil.which(own), *map(shutil.which, BROWSERS)]), None)
-        if installed is None:
-            pytest.skip("Chromium is not installed: playwright install chromium, or apt install chromium")
-        chromium = started.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with open_browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
