@@ -62,8 +62,8 @@ class TogetherScored(NamedTuple):
         for index, steps in enumerate(first.gradient_steps):
             change = ["", "", ""]
             if index and first.used[index]:
-                change = [*_cells(together.gain[index], "+.4g"), f"{together.share_worse[index].value:.0%}"]
-            means = [*_cells(together.mean[index], ".4g"), *_cells(together.interquartile_mean[index], ".4g")]
+                change = [*_cells(together.gain[index], "+"), f"{together.share_worse[index].value:.0%}"]
+            means = [*_cells(together.mean[index]), *_cells(together.interquartile_mean[index])]
             beside = ["" if value is None else f"{value:g}" for value in described["published"][index : index + 1]]
             table.add_row(str(steps), *means, *change, *beside)
         console.print(table)
@@ -92,5 +92,7 @@ def _ends(found: Sequence[Estimate]) -> list[list[float | None]]:
     return [or_null([each.low, each.high]) for each in found]
 
 
-def _cells(found: Estimate, digits: str) -> list[str]:
-    return [f" {found.value:{digits}}", f" {found.low:{digits}} {found.high:{digits}}"]
+def _cells(found: Estimate, sign: str = "") -> list[str]:
+    """An estimate in four digits and its interval in three, so that a row fits into a terminal of 80."""
+    ends = (f"{end:{sign}{'.0f' if abs(end) >= 1000 else '.3g'}}" for end in (found.low, found.high))
+    return [f"{found.value:{sign}.4g}", " ".join(ends)]
