@@ -39,7 +39,9 @@ def comparison_blocks(found: Sequence[Gathered]) -> list[Block]:
     caption = "Means with 95 % intervals, of an evaluation by bootstrap over seeds and tasks. IQM: interquartile mean."
     if published_curves(found[0].entry.config):
         caption += f" {about_published(found)}"
-    return [Table(columns, rows, caption), *_improvements(found)]
+    filled = [place for place in range(len(columns)) if any(row[place] is not None for row in rows)]
+    table = Table([columns[place] for place in filled], [[row[place] for place in filled] for row in rows], caption)
+    return [table, *_improvements(found)]
 
 
 def _further(each: Gathered) -> list[Cell]:

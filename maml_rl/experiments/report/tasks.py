@@ -98,7 +98,7 @@ def _task_table(group: Sequence[tuple[Gathered, Scores]], scored: Sequence[TaskS
         marked.append(bool(worse))
     seeds = max(len(each.entry.runs) for each, _ in group)
     caption = "Select a heading to sort." + (f" Scores are means over {seeds} seeds." if seeds > 1 else "")
-    return Table(columns, rows, caption, marked, f"only the {sum(marked)} tasks that adaptation has made worse")
+    return Table(columns, rows, caption, marked, f"only tasks that adaptation has made worse ({sum(marked)})")
 
 
 def _fields(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
