@@ -239,7 +239,7 @@ def complete(
         if config.kind == "reinforcement":
             task = dataclasses.replace(config.task, observation_scale=saved.task.observation_scale)
             config = dataclasses.replace(config, task=task)
-    print(f"{folder}: {config.training.num_iterations} iterations", file=sys.stderr)
+    print(f"{folder}: to iteration {config.training.num_iterations}", file=sys.stderr)
     prepared = prepare(Job(config, folder, resume, film_every, make_trackers(track)))
     try:
         return prepared.train().interrupted_by

@@ -180,7 +180,7 @@ def test_sinusoids_are_scored_unasked_and_robots_are_not(runs, tmp_path, capfd):
 
 def test_published_errors_stand_beside_a_sinusoid_s(runs, tmp_path, capfd):
     on_ten = written(runs / "sinusoid", tmp_path=tmp_path)
-    assert "Published: Finn et al. 2017, on 5 examples of a task: --num-examples 5 of evaluate gives as many." in on_ten
+    assert "Published: Finn et al. 2017, on 5 examples of a task; maml-rl evaluate --num-examples 5 gives" in on_ten
     five = runs / "sinusoid" / "five"
     flags = ["--num-examples", "5", "--num-tasks", "3", "--num-steps", "10", "--output", str(five)]
     assert evaluate([str(runs / "sinusoid"), *flags]) == 0

@@ -32,9 +32,7 @@ def test_the_page_shows_the_source(name):
     assert not [text for text in texts if text not in page(name)]
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "own_environment" else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
-)
+@pytest.mark.parametrize("name", SMALL)
 def test_it_runs_from_top_to_bottom(name, tmp_path):
     notebook = notebooks.executed(name, tmp_path, SMALL[name])
     drawn = [out for cell in notebook.cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]

@@ -137,8 +137,8 @@ def about_published(found: Sequence[Gathered]) -> str:
     if found[0].entry.config.env == SINUSOID:
         curves = [(each, curve) for each in found if (curve := adaptation_of(each)) is not None]
         used = [curve.used[-1] if curve.used else each.entry.config.task.num_examples for each, curve in curves]
-        remedy = "" if SINUSOID_SHOTS in used else f": --num-examples {SINUSOID_SHOTS} of evaluate gives as many"
+        remedy = "" if SINUSOID_SHOTS in used else f"; maml-rl evaluate --num-examples {SINUSOID_SHOTS} gives as many"
         return f"Published: Finn et al. 2017, on {SINUSOID_SHOTS} examples of a task{remedy}."
     on_same = any(each.scores is not None and each.scores.kind == ON_PUBLISHED_TASKS for each in found)
-    tasks = "the same tasks" if on_same else "other tasks: --tasks published of evaluate scores on the same"
+    tasks = "the same tasks" if on_same else "other tasks; maml-rl evaluate --tasks published scores on the same"
     return f"Published: Finn et al. 2017, on {tasks}."
