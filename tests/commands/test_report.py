@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import write_folders
 
 import maml_rl
 from maml_rl.commands import report as report_command
@@ -176,6 +177,17 @@ def test_sinusoids_are_scored_unasked_and_robots_are_not(runs, tmp_path, capfd):
     assert re.search(r"--num-tasks 40 makes one \([\d,]+ environment steps, some \d+ seconds", robot.remark)
     written(RESULTS / "halfcheetah_vel", tmp_path=tmp_path)
     assert "note: halfcheetah_vel has no saved evaluation" in capfd.readouterr().err
+
+
+def test_a_learner_that_is_scored_once_has_a_learning_curve(tmp_path, own_cache):
+    folder, run = write_folders(tmp_path / "data"), tmp_path / "run"
+    flags = ["--learner", "prototypical", "--num-filters", "4", "--image-size", "16", "--num-iterations", "2"]
+    flags += ["--evaluate-every", "1", "--evaluation.num-tasks", "3", "--data-root", str(folder)]
+    assert train("images", [*flags, "--output-dir", str(run)]) == 0
+    history = maml_rl.load(run).metrics
+    curve = figures(written(run, "--num-tasks", "3", tmp_path=tmp_path))["Learning curve"]
+    assert trace(curve, "after adaptation")["y"] == history["accuracy_after"].tolist()
+    assert trace(curve, "held-out tasks")["y"] == history["eval_accuracy_0"].tolist()
 
 
 def test_published_errors_stand_beside_a_sinusoid_s(runs, tmp_path, capfd):

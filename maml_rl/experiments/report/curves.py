@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from maml_rl.evaluation.statistics import Estimate
 from maml_rl.experiments.config import SINUSOID
 from maml_rl.experiments.published import SINUSOID_SHOTS, published_curves
-from maml_rl.experiments.report.gathered import Gathered, in_steps, metric_of
+from maml_rl.experiments.report.gathered import Gathered, evaluated_after, in_steps, metric_of
 from maml_rl.experiments.report.history import course_of, smoothed
 from maml_rl.experiments.task_lists import PUBLISHED as ON_PUBLISHED_TASKS
 from maml_rl.pictures.report.blocks import Block, Pair, Text
@@ -33,12 +33,12 @@ def _learning(found: Sequence[Gathered]) -> list[Block]:
         for part, colour in parts:
             label = f"{part} adaptation" if is_alone else each.entry.label
             lines += _course_lines(each, f"{metric}_{part}", label, colour)
-        last = f"eval_{metric}_{each.entry.config.evaluation.num_steps}"
-        held_out = course_of(each.histories, last) if is_alone else None
-        if held_out is not None:
-            lines.append(
-                _points(each, last, held_out, f"held-out tasks, after {in_steps(int(last.rpartition('_')[2]))}")
-            )
+        last = evaluated_after(each.histories[0], metric)[-1:] if is_alone else []
+        for count in last:
+            name = f"eval_{metric}_{count}"
+            if (held_out := course_of(each.histories, name)) is not None:
+                after = f", after {in_steps(count)}" if count else ""
+                lines.append(_points(each, name, held_out, f"held-out tasks{after}"))
     if not lines:
         return []
     caption = "Scores on each iteration's own tasks; thick lines are means over the last fiftieth of all points."
@@ -88,9 +88,10 @@ def adaptation_of(each: Gathered) -> Adaptation | None:
     if scores is not None:
         return Adaptation(scores.metric, scores.steps, scores.means(), scores.used, scores.origin)
     metric = metric_of(each.histories[0])
-    names = [f"eval_{metric}_{step}" for step in range(each.entry.config.evaluation.num_steps + 1)]
+    steps = evaluated_after(each.histories[0], metric)
+    names = [f"eval_{metric}_{step}" for step in steps]
     courses = [course_of(each.histories, name) for name in names]
-    if metric is None or any(course is None for course in courses):
+    if metric is None or not steps or any(course is None for course in courses):
         return None
     means = [course.estimates[-1] for course in courses if course is not None]
     halves = [course_of(each.histories, f"{name}_ci95") for name in names]
@@ -101,7 +102,7 @@ def adaptation_of(each: Gathered) -> Adaptation | None:
             else Estimate(e.value, e.value - half.estimates[-1].value, e.value + half.estimates[-1].value)
             for e, half in zip(means, halves, strict=True)
         ]
-    return Adaptation(metric, range(len(names)), means, [], "the last evaluation during training")
+    return Adaptation(metric, steps, means, [], "the last evaluation during training")
 
 
 def _adaptation(found: Sequence[Gathered]) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from maml_rl.experiments.report.entries import Entry
 from maml_rl.experiments.report.history import Columns
 from maml_rl.experiments.report.scores import Scores
 from maml_rl.pictures.report.blocks import Media
+from maml_rl.storage.columns import SCORES
 
 
 class Gathered(NamedTuple):
@@ -22,9 +24,15 @@ class Gathered(NamedTuple):
 
 
 def metric_of(history: Columns) -> str | None:
-    """The measure that a run is trained by: the one with a spread over tasks."""
-    ends = [name.removesuffix("_after_std") for name in history if name.endswith("_after_std")]
-    return ends[0] if ends else None
+    """The measure that a run is trained by: the first score of its tasks after adaptation."""
+    ends = [name.removesuffix("_after") for name in history if name.endswith("_after")]
+    return next((name for name in ends if name in SCORES), None)
+
+
+def evaluated_after(history: Columns, metric: str | None) -> list[int]:
+    """The numbers of adaptations that held-out tasks were scored after, during training."""
+    found = (re.fullmatch(rf"eval_{metric}_(\d+)", name) for name in history)
+    return sorted(int(each[1]) for each in found if each)
 
 
 def in_steps(count: int) -> str:

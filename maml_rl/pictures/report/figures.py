@@ -160,6 +160,12 @@ def spread_figure(scored: Sequence[TaskScores], metric: str, caption: str) -> Fi
         for place, each in enumerate(scored)
     ]
     layout = _axes(metric_label(metric), "tasks") | {"barmode": "overlay", "height": 380}
+    values = {value for each in scored for value in each.after if math.isfinite(value)}
+    if len(values) == 1:  # plotly.js would make it a bar of width 1
+        (value,) = values
+        width = max(abs(value), 1.0) / 50.0
+        layout["xaxis"] |= {"range": [value - 10.0 * width, value + 10.0 * width]}
+        data = [each | {"xbins": {"start": value - width / 2.0, "size": width}} for each in data]
     return Figure(data, layout, "Scores of the tasks", caption)
 
 
