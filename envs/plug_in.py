@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable
@@ -263,6 +264,11 @@ def _registered(name: str, env_id: str) -> World:
                 f"env must be a registered task environment or module:Class, got {given!r}{did_you_mean(given)}"
             ) from None
         own = [each for each in gymnasium.registry if each.startswith("maml/") and not each.startswith("maml/ML1-")]
+        short = sorted({re.sub("^maml/|(-rllab|-gym)?-v0$", "", each) for each in own})
+        if near := re.fullmatch(r"\w+", given) and difflib.get_close_matches(given, short, n=1):
+            raise ValueError(
+                f"env must be a registered task environment, got {given!r}, or module:Class: did you mean {near[0]}?"
+            ) from None
         known = [*sorted(own), "maml/ML1-<class>-v0"]
         raise ValueError(
             f"env must be a registered task environment, got {env_id!r} ({error}), or module:Class; known: {known}"

@@ -67,7 +67,8 @@ def print_table(
     gains = curve.gain.mean(dim=1).tolist()
     columns = (sizes, curve.mean, (plus_minus(half, ".3g") for half in curve.ci95), spread, gains, curve.share_worse)
     for index, row in enumerate(zip(*columns, strict=True)):
-        change = (f"{row[4]:+.4g}", f"{row[5]:.0%}") if curve.used[index] and index else ("", "")
+        digits = 4 if abs(row[4]) >= 1.0 else 3  # leading zeros take room
+        change = (f"{row[4]:+.{digits}g}", f"{row[5]:.0%}") if curve.used[index] and index else ("", "")
         more = [f"{other.mean[index]:.3g} {plus_minus(other.ci95[index], '.2g')}" for other in others]
         more += [f"{error:.3g}" for error in curve.calibration_error[index : index + 1]]
         more += ["" if value is None else f"{value:g}" for value in described["published"][index : index + 1]]

@@ -67,7 +67,7 @@ def refusal(call, *arguments, **settings):
         ("AntVel", {"physics": "moon"}, "physics must be rllab or gym, got 'moon'"),
         (NAVIGATION, {"film_every": -1}, "film_every must be at least 1, or 0 for no films, got -1"),
         (WAVES, {"film_every": 1}, "film_every must be 0: sinusoid has no episodes to film"),
-        ("Navigation3D", {}, "env must be a registered task environment, got 'Navigation3D'"),
+        ("Navigation3D", {}, "got 'Navigation3D', or module:Class: did you mean Navigation2D?"),
         ("nowhere:Walk", {}, "env must name a module that can be found, but 'nowhere'"),
         (3, {}, "env must be an id, a class or a function that makes an environment, got 3"),
     ],

@@ -179,7 +179,7 @@ def test_an_environment_brings_its_own_protocol():
     other = parse_command("maml/Bandit-K5-v0", ["--env", "maml/AntGoal-gym-v0"]).run  # one without
     assert other == dataclasses.replace(default_config(MAIN_ENV, "maml"), env="maml/AntGoal-gym-v0")
     fast = parse_command(MAIN_ENV, ["--env", "AntDir", "--preset", "fast"]).run
-    assert fast.task.sampling.episodes_per_task == 20 and fast.method.outer.trust_region.max_kl == 0.1
+    assert fast.task.sampling.episodes_per_task == 10 and fast.method.outer.trust_region.max_kl == 0.1
 
 
 def test_a_preset_is_what_holds_where_nothing_is_said(tmp_path, capfd):
