@@ -8,6 +8,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 WITHOUT_GRAPHICS_CARD = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+IN_A_CONTAINER = ["--disable-dev-shm-usage"]  # its shared memory may be small
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def open_browser() -> Iterator:
         try:
             browser = playwright.chromium.launch(
                 executable_path=next(filter(None, map(shutil.which, NAMES)), None),
-                args=WITHOUT_GRAPHICS_CARD,
+                args=[*WITHOUT_GRAPHICS_CARD, *IN_A_CONTAINER],
                 timeout=60_000,
             )
         except sync_api.Error as error:
