@@ -86,6 +86,7 @@ def test_tabs_and_links_lead_from_page_to_page(opened, site):
     page.wait_for_url(f"{site}tutorials/navigation.html")
     page.locator(".md-tabs").get_by_role("link", name="Reference").click()
     page.wait_for_url(f"{site}reference/index.html")
+    assert page.locator("h1").inner_text().startswith("Reference")
 
 
 def test_the_search_finds_a_page(opened, site):
