@@ -1,13 +1,15 @@
 """Put all rows of the few-shot leaderboard into one table and one figure.
 
 `python docs/tools/leaderboard.py` reads docs/results/omniglot_*/rows/*.json, which the leaderboard command wrote, and
-writes docs/results/omniglot_leaderboard.csv and docs/images/omniglot_leaderboard.png.
+writes docs/results/omniglot_leaderboard.csv, docs/images/omniglot_leaderboard.png and the tables of the seven systems
+in README.md and docs/results.md.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,40 @@ from maml_rl.pictures.plots import COLOURS, GREY, clean, save_figure
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS / "results"
 
-SYSTEMS = ("prototypical", "maml", "memory", "neural-statistician", "matching", "reptile", "platipus")
+TABLE_ENDS = ("<!-- the seven systems: written by docs/tools/leaderboard.py -->\n", "<!-- end of the seven systems -->")
+"""The lines between which a page has the table of the seven systems."""
+
+NAMES = {
+    "prototypical": "Prototypical Networks",
+    "maml": "MAML",
+    "memory": "memory module",
+    "neural-statistician": "Neural Statistician",
+    "matching": "Matching Networks",
+    "reptile": "Reptile + transduction",
+    "platipus": "Probabilistic MAML",
+}
+SYSTEMS = tuple(NAMES)
 SIZES = ((5, 1), (5, 5), (20, 1), (20, 5))
 COLOUR_OF = dict(zip(SYSTEMS, (*COLOURS, "#000000"), strict=True))
 
 NEW_ALPHABETS = "vinyals"
 """The split whose test characters are of alphabets that training has not seen."""
+
+SPLIT_NAMES = {
+    NEW_ALPHABETS: "new alphabets",
+    "random-1200": "characters at random",
+    "background-evaluation": "background/evaluation, by showings",
+}
+
+PUBLISHED_ON = {
+    "prototypical": NEW_ALPHABETS,
+    "maml": "random-1200",
+    "memory": "background-evaluation",
+    "neural-statistician": "random-1200",
+    "matching": NEW_ALPHABETS,
+    "reptile": "random-1200",
+}
+"""The split that each system's number was published on; PLATIPUS has none on Omniglot."""
 
 
 def rows(results: Path = RESULTS) -> list[Row]:
@@ -63,6 +93,53 @@ def write_csv(stored: Iterable[Row], file: Path) -> None:
         for row in stored:
             asked = [row["asked"][name] for name in ASKED]
             writer.writerow([*(row[name] for name in COLUMNS), *asked, row["reproduction"], row["folder"]])
+
+
+def systems_table(stored: Iterable[Row], digits: int) -> str:
+    """A Markdown table of the seven systems: ours [%], and in brackets the published number where the split is that of
+    the publication.
+
+    Args:
+        digits: decimals of the accuracies; with two, their 95 % intervals stand beside them.
+    """
+    stored = list(stored)
+    lines = [["system", "test characters", *(f"{ways}-way {shots}-shot" for ways, shots in SIZES)], ["---"] * 6]
+    for learner, name in NAMES.items():
+        for split in dict.fromkeys((PUBLISHED_ON.get(learner, NEW_ALPHABETS), NEW_ALPHABETS)):
+            cells = [_cell(best_row(stored, learner, split, each), digits) for each in SIZES]
+            lines.append([name, SPLIT_NAMES[split], *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def best_row(stored: Iterable[Row], learner: str, split: str, of: tuple[int, int]) -> Row | None:
+    """The row of a system on a split with the highest accuracy among those asked as its number was published: Reptile
+    with the queries normalised together, and the memory module by showings on its authors' split."""
+    by_showings = learner == "memory" and split == PUBLISHED_ON[learner]
+    protocol = "showings" if by_showings else "support-query"
+    found = [
+        row
+        for row in stored
+        if (row["learner"], row["split"], size(row), row["asked"]["protocol"]) == (learner, split, of, protocol)
+        and (learner != "reptile" or row["norm"] == "batch")
+    ]
+    return max(found, key=lambda row: row["accuracy"], default=None)
+
+
+def _cell(row: Row | None, digits: int) -> str:
+    if row is None:
+        return ""
+    interval = f" ± {100 * row['ci95']:.{digits}f}" if digits > 1 else ""
+    as_published = row["published"] is not None and row["split"] == PUBLISHED_ON[row["learner"]]
+    beside = f" ({100 * row['published']:.1f})" if as_published else ""
+    return f"{100 * row['accuracy']:.{digits}f}{interval}{beside}"
+
+
+def with_table(page: str, table: str) -> str:
+    """The page with the table in place of what stood between `TABLE_ENDS`."""
+    first, last = TABLE_ENDS
+    if page.count(first) != 1 or page.count(last) != 1:
+        raise ValueError(f"the page must have the lines {first.strip()!r} and {last!r} once each")
+    return re.sub(f"(?<={re.escape(first)}).*(?={re.escape(last)})", lambda _: table, page, flags=re.DOTALL)
 
 
 def figure(stored: Iterable[Row]) -> Figure:
@@ -131,6 +208,12 @@ def main() -> None:
     stored = rows()
     write_csv(stored, RESULTS / "omniglot_leaderboard.csv")
     save_figure(figure(stored), DOCS / "images" / "omniglot_leaderboard.png")
+    for file, digits in PAGES.items():
+        file.write_text(with_table(file.read_text(encoding="utf-8"), systems_table(stored, digits)), encoding="utf-8")
+
+
+PAGES = {DOCS.parent / "README.md": 1, DOCS / "results.md": 2}
+"""Pages with a table of the seven systems, and its decimals."""
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import json
 
 import leaderboard
+import pytest
 
 from maml_rl.experiments.published import FEW_SHOT_PUBLISHED, REPTILE_TRANSDUCTIVE
 
@@ -57,3 +58,37 @@ def test_the_figure_has_a_dot_for_each_row_in_the_panel_of_its_size(tmp_path):
     panels = {panel.get_title(): panel for panel in leaderboard.figure(leaderboard.rows(tmp_path)).axes}
     dots = {title: len(panel.containers) for title, panel in panels.items()}
     assert dots == {"5-way 1-shot": 1, "5-way 5-shot": 0, "20-way 1-shot": 0, "20-way 5-shot": 1}
+
+
+def test_a_cell_is_the_best_row_of_its_kind_beside_the_number_published_on_its_split(tmp_path):
+    together = {"norm": "batch", "accuracy": 0.9661, "split": "random-1200"}
+    store(tmp_path, "omniglot_5w1s_early", **together | {"accuracy": 0.9})
+    store(tmp_path, "omniglot_5w1s_late", **together)
+    store(tmp_path, "omniglot_5w1s_apart", split="random-1200", accuracy=0.99)  # not as its number was published
+    store(tmp_path, "omniglot_5w1s", norm="batch")
+    asked = ROW["asked"] | {"protocol": "showings"}
+    store(tmp_path, "omniglot_5w1s_memory", learner="memory", split="background-evaluation", asked=asked)
+    lines = leaderboard.systems_table(leaderboard.rows(tmp_path), 1).splitlines()
+    cells = {tuple(line.strip("| ").split(" | ")[:2]): line.split(" | ")[2] for line in lines}
+    assert cells["Reptile + transduction", "characters at random"] == "96.6 (97.7)"
+    assert cells["Reptile + transduction", "new alphabets"] == "95.0"
+    assert cells["memory module", "background/evaluation, by showings"] == "95.0 (98.4)"
+    assert cells["memory module", "new alphabets"] == ""
+    assert len(lines) == 2 + 2 * 4 + 3
+    assert "| 96.61 ± 0.20 (97.7) |" in leaderboard.systems_table(leaderboard.rows(tmp_path), 2)
+
+
+def test_the_table_takes_its_place_and_leaves_the_page_around_it_alone():
+    first, last = leaderboard.TABLE_ENDS
+    assert leaderboard.with_table(f"a\n{first}old\n{last}\nb", "\\1 new\n") == f"a\n{first}\\1 new\n{last}\nb"
+    with pytest.raises(ValueError, match=r"must have the lines '<!-- the seven systems.*once each"):
+        leaderboard.with_table(f"a\n{first}", "new\n")
+
+
+@pytest.mark.parametrize("page", leaderboard.PAGES, ids=lambda page: page.name)
+def test_the_pages_have_the_table_of_what_is_stored(page):
+    written = page.read_text(encoding="utf-8")
+    assert (
+        leaderboard.with_table(written, leaderboard.systems_table(leaderboard.rows(), leaderboard.PAGES[page]))
+        == written
+    )
