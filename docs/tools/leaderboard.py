@@ -52,6 +52,8 @@ SPLIT_NAMES = {
     "background-evaluation": "background/evaluation, by showings",
 }
 
+NOT_RUN = "not run yet"
+
 PUBLISHED_ON = {
     "prototypical": NEW_ALPHABETS,
     "maml": "random-1200",
@@ -127,7 +129,7 @@ def best_row(stored: Iterable[Row], learner: str, split: str, of: tuple[int, int
 
 def _cell(row: Row | None, digits: int) -> str:
     if row is None:
-        return ""
+        return NOT_RUN
     interval = f" ± {100 * row['ci95']:.{digits}f}" if digits > 1 else ""
     as_published = row["published"] is not None and row["split"] == PUBLISHED_ON[row["learner"]]
     beside = f" ({100 * row['published']:.1f})" if as_published else ""

@@ -73,7 +73,7 @@ def test_a_cell_is_the_best_row_of_its_kind_beside_the_number_published_on_its_s
     assert cells["Reptile + transduction", "characters at random"] == "96.6 (97.7)"
     assert cells["Reptile + transduction", "new alphabets"] == "95.0"
     assert cells["memory module", "background/evaluation, by showings"] == "95.0 (98.4)"
-    assert cells["memory module", "new alphabets"] == ""
+    assert cells["memory module", "new alphabets"] == leaderboard.NOT_RUN
     assert len(lines) == 2 + 2 * 4 + 3
     assert "| 96.61 ± 0.20 (97.7) |" in leaderboard.systems_table(leaderboard.rows(tmp_path), 2)
 
