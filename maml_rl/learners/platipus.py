@@ -179,7 +179,7 @@ class Platipus:
         batch, mean = self.model.prepare(adapted.mean, data), adapted.mean
         if not adapted.supports:
             mean = self.model.trim(mean, batch)
-            mean = adapt_tasks(self.model, mean, [batch], [_whole(state.prior_rate, mean)], self.threads)
+            mean = adapt_tasks(self.model, mean, [batch], [_whole(state.prior_rate, state.params)], self.threads)
         return PlatipusAdapted(mean, (*adapted.supports, batch), adapted.num_steps + 1)
 
     def actor(self, state: PlatipusState, adapted: PlatipusAdapted, key: Key) -> Actor:

@@ -328,6 +328,22 @@ def test_what_does_not_adapt_has_no_distribution(make_problem):
         assert all(torch.equal(row, state.params[name]) == stays for row in value)
 
 
+def test_tasks_adapt_chunk_by_chunk_as_they_do_together(make_problem, monkeypatch):
+    only = InnerConfig(num_steps=1, step_size=0.1, only=("conv", "head"))
+    problem = make_problem("platipus", change=lambda config: dataclasses.replace(config, inner=only))
+    state, support = problem.state, problem.episodes(3)[0]
+
+    def means():
+        return problem.learner.adapt(state, problem.learner.begin(state, 3, KEY), support, KEY).mean
+
+    together = means()
+    monkeypatch.setattr(problem.threads, "_chunk_elements", 1)
+    apart = means()
+    assert len(problem.threads.chunks(support)) == 3
+    for name, value in together.items():
+        assert torch.allclose(apart[name], value, atol=1e-6)
+
+
 def test_a_warm_start_takes_the_network_and_steps_of_maml_s(threads):
     warm, of_maml = (default_config("omniglot", name, "warm") for name in ("platipus", "maml"))
     assert warm.method.network == of_maml.method.network and warm.method.inner == of_maml.method.inner
