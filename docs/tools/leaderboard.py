@@ -27,6 +27,9 @@ from maml_rl.pictures.plots import COLOURS, GREY, clean, save_figure
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS / "results"
 
+PAGES = {DOCS.parent / "README.md": 1, DOCS / "results.md": 2}
+"""Pages with a table of the seven systems, and its decimals."""
+
 TABLE_ENDS = ("<!-- the seven systems: written by docs/tools/leaderboard.py -->\n", "<!-- end of the seven systems -->")
 """The lines between which a page has the table of the seven systems."""
 
@@ -212,10 +215,6 @@ def main() -> None:
     save_figure(figure(stored), DOCS / "images" / "omniglot_leaderboard.png")
     for file, digits in PAGES.items():
         file.write_text(with_table(file.read_text(encoding="utf-8"), systems_table(stored, digits)), encoding="utf-8")
-
-
-PAGES = {DOCS.parent / "README.md": 1, DOCS / "results.md": 2}
-"""Pages with a table of the seven systems, and its decimals."""
 
 
 if __name__ == "__main__":
