@@ -120,7 +120,7 @@ class LeaderboardCommand:
     data_root: str | None = None
     """Folder of the data; by default $MAML_RL_DATA."""
     device: str = "cpu"
-    """Device of the learners that take gradient steps on a task: cpu, cuda or cuda:N. The others are on the CPU."""
+    """Device of the learners: cpu, cuda or cuda:N."""
     num_threads: int = 0
     """Threads; 0 uses every core, since results do not depend on it."""
     json: bool = False
@@ -195,7 +195,7 @@ def learner_config(learner: str, command: LeaderboardCommand) -> RunConfig:
         config,
         seed=command.seed,
         init_from=str(command.init_from[learner]) if learner in command.init_from else None,
-        device=_device(learner, command),
+        device=command.device,
         num_threads=command.num_threads,
         training=dataclasses.replace(training, max_minutes=command.minutes, evaluate_every=every),
         method=method,
@@ -217,11 +217,6 @@ def _ending_after(num_iterations: int, outer: OuterConfig) -> OuterConfig:
     if isinstance(outer, GradientOuter) and outer.gradient.decay == "cosine":
         return dataclasses.replace(outer, gradient=dataclasses.replace(outer.gradient, decay_steps=num_iterations))
     return outer
-
-
-def _device(learner: str, command: LeaderboardCommand) -> str:
-    """The command's device for learners that can use it, else the CPU."""
-    return command.device if command.device.split(":")[0] in LEARNERS[learner].devices else "cpu"
 
 
 def _fitted(config: RunConfig) -> RunConfig:
@@ -379,7 +374,7 @@ def _scored(saved: RunConfig, command: LeaderboardCommand) -> RunConfig:
     return dataclasses.replace(
         saved,
         method=method,
-        device=_device(saved.learner, command),
+        device=command.device,
         num_threads=command.num_threads,
         evaluation=dataclasses.replace(saved.evaluation, num_tasks=command.num_episodes, seed=command.seed),
         task=dataclasses.replace(asked, data_root=command.data_root, evaluate_on="test"),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maml_rl.core.contracts import Actor, Adapted, Collector
 from maml_rl.core.keys import Key
-from maml_rl.core.trees import take_task
+from maml_rl.core.trees import device_of, take_task
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.experiments.runs import Trained
 from maml_rl.experiments.table import LEARNERS
@@ -67,7 +67,7 @@ def drawn_readings(trained: Trained) -> list[Readings]:
         lying = torch.tensor([turn == LYING for turn, _ in task.query])
         pictures = [*support.images[place], query[place, lying][0]]
         shares = upright[place][:, lying].mean(dim=1)
-        rows.append(Readings([each.squeeze(-1).numpy() for each in pictures], shares.tolist()))
+        rows.append(Readings([each.squeeze(-1).cpu().numpy() for each in pictures], shares.tolist()))
     return rows
 
 
@@ -111,7 +111,7 @@ def drawn_functions(trained: Trained) -> list[list[Functions]]:
 
 def predicted(actor: Actor, index: int, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
     """An actor's prediction on one of its tasks at given inputs."""
-    column = torch.from_numpy(inputs).float().view(1, -1, 1)
+    column = torch.from_numpy(inputs).float().view(1, -1, 1).to(device_of(actor.params))
     with torch.no_grad():
         return numbers(actor.take_tasks(index, index + 1).step((), Examples(column, column), None)[0])
 

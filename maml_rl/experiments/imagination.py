@@ -14,6 +14,7 @@ from torch import Tensor
 from maml_rl.core.contracts import ModelOfSets
 from maml_rl.core.gaussians import kl
 from maml_rl.core.keys import EVALUATION, TASKS, Key
+from maml_rl.core.trees import to_device
 from maml_rl.evaluation.evaluator import Stage
 from maml_rl.experiments.runs import Trained
 from maml_rl.pictures.imagination import (
@@ -58,21 +59,21 @@ def beliefs(trained: Trained, stages: list[Stage], subject: str, folder: Path) -
     """Draw predicted densities and, for a learner that models sets, where it places each distribution."""
     tasks: Sequence[Any] = trained.built.tasks()
     stage = stages[-1]
-    seen = stage.support.numbers.squeeze(-1).double().numpy()
+    seen = stage.support.numbers.squeeze(-1).double().cpu().numpy()
     chosen = [index for shape in SHAPES for index in [i for i, t in enumerate(tasks) if t.shape == shape][:1]]
     at = np.linspace(-6.0, 6.0, 300)
-    column = Numbers(torch.from_numpy(at).float().view(1, -1, 1))
+    column = Numbers(torch.from_numpy(at).float().view(1, -1, 1).to(trained.built.device))
     plots = []
     for index in chosen:
         with torch.no_grad():
             outputs = stage.actor.take_tasks(index, index + 1).step((), column, None)[0][0]
         task = tasks[index]
-        plots.append(Predicted(str(task), at, task.density(at), outputs.double().exp().numpy(), seen[index]))
+        plots.append(Predicted(str(task), at, task.density(at), outputs.double().exp().cpu().numpy(), seen[index]))
     save_figure(density_plot(plots, f"{subject}: densities predicted from {seen.shape[1]} numbers"), folder / DENSITIES)
     learner = trained.built.learner
     if not isinstance(learner, ModelOfSets):
         return [folder / DENSITIES]
-    contexts = learner.about(trained.state, stage.adapted).mean[:, 0].double().numpy()
+    contexts = learner.about(trained.state, stage.adapted).mean[:, 0].double().cpu().numpy()
     sets = [Believed(t.shape, t.mean, t.variance, c) for t, c in zip(tasks, contexts, strict=True)]
     save_figure(context_plot(sets, f"{subject}: means of the contexts of {len(sets)} distributions"), folder / CONTEXTS)
     return [folder / DENSITIES, folder / CONTEXTS]
@@ -81,7 +82,7 @@ def beliefs(trained: Trained, stages: list[Stage], subject: str, folder: Path) -
 def _imagined(learner: ModelOfSets, trained: Trained, key: Key) -> list[Imagined]:
     drawings, names = _unseen(trained, NUM_CLASSES, NUM_GIVEN, key)
     instances = learner.instances(trained.state, drawings)
-    contexts = learner.believed(trained.state, instances, torch.ones(drawings.shape[:2])).mean
+    contexts = learner.believed(trained.state, instances, drawings.new_ones(drawings.shape[:2])).mean
     new = learner.imagine(trained.state, contexts, NUM_NEW, key)
     as_drawn = _as_drawn(trained)
     return [
@@ -125,9 +126,9 @@ def summary(learner: ModelOfSets, trained: Trained, instances: Tensor, size: int
 def _from_all(learner: ModelOfSets, trained: Trained, instances: Tensor, subsets: NDArray[np.int64]) -> Tensor:
     """KL(q(c | subset) || q(c | all members)) of M subsets [M, k]: [M]."""
     size = len(instances)
-    kept = torch.zeros(len(subsets), size).scatter_(1, torch.from_numpy(subsets), 1.0)
+    kept = torch.zeros(len(subsets), size).scatter_(1, torch.from_numpy(subsets), 1.0).to(instances.device)
     some = learner.believed(trained.state, instances.expand(len(subsets), -1, -1), kept)
-    every = learner.believed(trained.state, instances.unsqueeze(0), torch.ones(1, size))
+    every = learner.believed(trained.state, instances.unsqueeze(0), instances.new_ones(1, size))
     return kl(some, every)
 
 
@@ -146,7 +147,9 @@ def _unseen(trained: Trained, num_classes: int, num_drawings: int, key: Key) -> 
         Episode((c,), (quarters,), (tuple(rng.permutation(data.class_sizes[c])[:size].tolist()),), ())
         for c, quarters in classes
     ]
-    return gather(data, sets, "support")[0], [class_names(data, each)[0] for each in sets]
+    return to_device(gather(data, sets, "support")[0], trained.built.device), [
+        class_names(data, each)[0] for each in sets
+    ]
 
 
 def _as_drawn(trained: Trained) -> Callable[[Tensor], NDArray[np.float64]]:
@@ -154,7 +157,7 @@ def _as_drawn(trained: Trained) -> Callable[[Tensor], NDArray[np.float64]]:
     is_inverted = trained.config.task.images.invert
 
     def convert(drawings: Tensor) -> NDArray[np.float64]:
-        values = drawings.squeeze(-1).double().numpy()
+        values = drawings.squeeze(-1).double().cpu().numpy()
         return 1.0 - values if is_inverted else values
 
     return convert

@@ -20,7 +20,17 @@ from maml_rl.core.contracts import Actor, Collector, Previous, Report
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
-from maml_rl.core.trees import Params, as_leaves, concatenate_tasks, flatten, stack, take_task, take_tasks, unflatten
+from maml_rl.core.trees import (
+    Params,
+    as_leaves,
+    concatenate_tasks,
+    flatten,
+    stack,
+    take_task,
+    take_tasks,
+    to_device,
+    unflatten,
+)
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.learners.entry import Context, Entry, Protocol
 from maml_rl.networks.convnet import (
@@ -155,9 +165,11 @@ class MemoryLearner:
     right class and that of a wrong one; keys are constants.
     """
 
-    def __init__(self, config: Config, shape: PictureShape, collector: Collector, threads: Threads):
+    def __init__(
+        self, config: Config, shape: PictureShape, collector: Collector, threads: Threads, device: torch.device
+    ):
         self.network, self.config = MemoryNetwork(config.network), config
-        self._shape, self._collector, self._threads = shape, collector, threads
+        self._shape, self._collector, self._threads, self._device = shape, collector, threads, device
 
     def init(self, key: Key) -> MemoryState:
         generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
@@ -170,6 +182,7 @@ class MemoryLearner:
         params["embedding.bias"] = torch.zeros(width)
         running = init_statistics(network) if network.norm == "running" else {}
         memory = empty_memory(1, settings.size if settings.keep else 0, width)
+        params, running, memory = to_device((params, running, memory), self._device)
         return MemoryState(params, init_moments(flatten(params)), running, memory)
 
     def meta_step(self, state: MemoryState, tasks: Sequence[Episode], key: Key) -> tuple[MemoryState, Report]:
@@ -205,7 +218,7 @@ class MemoryLearner:
         keys, values, ages = state.memory
         values = torch.where(values == EMPTY, EMPTY, EMPTY - 1 - values)
         shared = (part.expand(num_tasks, *part.shape[1:]) for part in (keys, values, ages))
-        return Remembered(Memory(*shared), torch.zeros(num_tasks, dtype=torch.int64))
+        return Remembered(Memory(*shared), torch.zeros(num_tasks, dtype=torch.int64, device=values.device))
 
     def adapt(self, state: MemoryState, adapted: Remembered, data: Examples, key: Key) -> Remembered:
         """Write the pictures into each task's memory, one after the other.
@@ -244,8 +257,9 @@ class MemoryLearner:
         """The pictures' classes as values of one memory: by their numbers in the data set if it is kept, else by
         episode and label."""
         if self.config.memory.keep:
-            return torch.tensor([rotated_class(task) for task in tasks]).gather(1, labels)
-        return labels + int(labels.max() + 1) * torch.arange(len(tasks)).unsqueeze(1)
+            numbers = torch.tensor([rotated_class(task) for task in tasks], device=labels.device)
+            return numbers.gather(1, labels)
+        return labels + int(labels.max() + 1) * torch.arange(len(tasks), device=labels.device).unsqueeze(1)
 
     def _gradient_step(
         self, state: MemoryState, shown: Examples, noise: Tensor | None, rng: np.random.Generator
@@ -275,7 +289,7 @@ class MemoryLearner:
         if not share:
             return None
         kept = rng.random((count, self.config.memory.key_size), dtype=np.float32) >= share
-        return torch.from_numpy(kept).float() / (1.0 - share)
+        return torch.from_numpy(kept).to(self._device).float() / (1.0 - share)
 
 
 class _Step(NamedTuple):
@@ -291,7 +305,8 @@ def _age_noise(memory: Memory, num_steps: int, settings: MemoryConfig, key: Key)
     if memory.keys.shape[1] < settings.size or not settings.age_noise:
         return None
     shape = (num_steps, *memory.values.shape)
-    return torch.from_numpy(key.rng(AGES).uniform(-settings.age_noise, settings.age_noise, shape))
+    noise = torch.from_numpy(key.rng(AGES).uniform(-settings.age_noise, settings.age_noise, shape))
+    return noise.to(memory.values.device)
 
 
 def require_slots(settings: MemoryConfig, count: int, of_what: str, remedy: str) -> None:
@@ -327,7 +342,7 @@ def require(config: Config) -> None:
 
 
 def build(context: Context, config: Config) -> MemoryLearner:
-    return MemoryLearner(config, context.details.shape, context.family.collector, context.threads)
+    return MemoryLearner(config, context.details.shape, context.family.collector, context.threads, context.device)
 
 
 def omniglot(ways: int, shots: int) -> Protocol:
@@ -362,7 +377,6 @@ ENTRY = Entry(
     "Memory module: the nearest key in a memory of what was shown (Kaiser et al. 2017)",
     {"pictures": Config},
     build,
-    devices=("cpu",),
     any_ways=True,
     require=require,
     require_episodes=require_episodes,

@@ -17,7 +17,7 @@ from maml_rl.core.contracts import Actor, Collector, Learner, Previous, Report
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
-from maml_rl.core.trees import Params, as_leaves, flatten, num_tasks, stack, take_task, unflatten
+from maml_rl.core.trees import Params, as_leaves, flatten, num_tasks, stack, take_task, to_device, unflatten
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.learners import entry
 from maml_rl.networks.convnet import (
@@ -32,7 +32,7 @@ from maml_rl.networks.convnet import (
 )
 from maml_rl.supervised.classification import PictureShape, cross_entropy, encode_presented, is_right
 from maml_rl.supervised.encoder_pass import EncoderPass, gradient
-from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples, together
+from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples, empty_support, together
 
 RUNNING, SUPPORT = "running/", "support/"
 """Prefixes of what an actor carries beside the encoder's parameters: averages of normalisation, and the support."""
@@ -119,9 +119,11 @@ class MetricLearner(Learner):
         shape: PictureShape,
         collector: Collector,
         threads: Threads,
+        device: torch.device,
     ):
         self.network = MetricNetwork(config, comparison)
         self._adam, self._shape, self._collector, self._threads = adam, shape, collector, threads
+        self._device = device
 
     def init(self, key: Key) -> MetricState:
         generator = key.torch_generator()
@@ -129,6 +131,7 @@ class MetricLearner(Learner):
         params = init_encoder(generator, config, self._shape.num_channels)
         params |= comparison.init(generator, config.num_features(self._shape.side))
         running = init_statistics(config) if config.norm == "running" else {}
+        params, running = to_device((params, running), self._device)
         return MetricState(params, init_moments(flatten(params)), running)
 
     def meta_step(self, state: MetricState, tasks: Sequence[Episode], key: Key) -> tuple[MetricState, Report]:
@@ -154,9 +157,7 @@ class MetricLearner(Learner):
 
     def begin(self, state: MetricState, num_tasks: int, key: Key) -> Examples:
         """An empty support."""
-        side, channels = self._shape.side, self._shape.num_channels
-        images = torch.zeros(num_tasks, 0, side, side, channels)
-        return Examples(images, torch.zeros(num_tasks, 0, dtype=torch.int64), images)
+        return empty_support(num_tasks, self._shape.side, self._shape.num_channels, self._device)
 
     def adapt(self, state: MetricState, adapted: Examples, data: Examples, key: Key) -> Examples:
         """The support with more pictures in it."""
@@ -216,7 +217,9 @@ def make_entry(
     def build(context: entry.Context, config: Any) -> MetricLearner:
         shape, collector = context.details.shape, context.family.collector
         outer = config.outer.gradient
-        return MetricLearner(config.network, outer, comparison(config), shape, collector, context.threads)
+        return MetricLearner(
+            config.network, outer, comparison(config), shape, collector, context.threads, context.device
+        )
 
     def omniglot(ways: int, shots: int) -> entry.Protocol:
         """The protocol of both papers."""
@@ -238,7 +241,6 @@ def make_entry(
         summary,
         {"pictures": config},
         build,
-        devices=("cpu",),
         any_ways=True,
         paper=omniglot,
         presets={"fast": fast},

@@ -93,9 +93,11 @@ class Config:
 class PictureStatistician(NeuralStatistician):
     """The learner on few-shot episodes: all drawings of a class in an episode, support and query, are a set."""
 
-    def __init__(self, config: Config, shape: PictureShape, collector: Collector, threads: Threads):
+    def __init__(
+        self, config: Config, shape: PictureShape, collector: Collector, threads: Threads, device: torch.device
+    ):
         model = Statistician(config.network.coder(shape.side), config.network.sizes)
-        super().__init__(model, config.outer.gradient, config.bound, threads)
+        super().__init__(model, config.outer.gradient, config.bound, threads, device)
         self._config, self._collector = config, collector
 
     def meta_step(self, state: State, tasks: Sequence[Episode], key: Key) -> tuple[State, Report]:
@@ -120,12 +122,12 @@ class PictureStatistician(NeuralStatistician):
         decoded, as a multiple of the data's."""
         detached = {name: value.detach() for name, value in params.items()}
         known, asked = instances[:, : batch.shots], instances[:, batch.shots :]
-        counts = torch.full((1, len(known)), float(batch.shots))
+        counts = known.new_full((1, len(known)), float(batch.shots))
         classes = posteriors_of(self.model, detached, running, Summary(known.sum(dim=1).unsqueeze(0), counts))
         flat = asked.flatten(0, 1).unsqueeze(0)
-        queries = posteriors_of(self.model, detached, running, Summary(flat, torch.ones(flat.shape[:2])))
+        queries = posteriors_of(self.model, detached, running, Summary(flat, flat.new_ones(flat.shape[:2])))
         answers = _closeness(classes, queries, self._config.divergence).argmax(dim=-1)
-        right = answers[0] == torch.arange(len(known)).repeat_interleave(asked.shape[1])
+        right = answers[0] == torch.arange(len(known), device=known.device).repeat_interleave(asked.shape[1])
         ink = means.mean() / batch.sets.mean().clamp(min=1e-6)
         return {"accuracy_after": right.double().mean().item(), "ink": ink.item()}
 
@@ -165,7 +167,7 @@ class NearestPosterior(FeedForward):
             raise ValueError("the support must hold pictures, got none: adapt before acting")
         own, running = learned({name: value for name, value in params.items() if not name.startswith(CLASSES)})
         found = instances_of(self.model, own, running, observation.images)
-        queries = posteriors_of(self.model, own, running, Summary(found, torch.ones(found.shape[:2])))
+        queries = posteriors_of(self.model, own, running, Summary(found, found.new_ones(found.shape[:2])))
         return _closeness(classes, queries, self.divergence), ()
 
 
@@ -181,14 +183,14 @@ def build(context: Context, config: Any) -> Learner:
         ValueError: if the pictures are in colour.
     """
     if context.kind == "density":
-        return NumberStatistician(config, context.family.collector, context.threads)
+        return NumberStatistician(config, context.family.collector, context.threads, context.device)
     shape = context.details.shape
     if shape.num_channels != 1:
         raise ValueError(
             f"channels must be grey for learner {ENTRY.name}, whose pixels are ink or paper, but the pictures are in "
             "colour: add --channels grey"
         )
-    return PictureStatistician(config, shape, context.family.collector, context.threads)
+    return PictureStatistician(config, shape, context.family.collector, context.threads, context.device)
 
 
 def omniglot(ways: int, shots: int) -> Protocol:
@@ -233,7 +235,6 @@ ENTRY = Entry(
     "Neural Statistician (Edwards and Storkey 2017)",
     {"pictures": Config, "density": NumberConfig},
     build,
-    devices=("cpu",),
     any_ways=True,
     paper=omniglot,
     presets={"fast": faster},

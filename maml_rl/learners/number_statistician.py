@@ -61,9 +61,9 @@ class NumberStatistician(NeuralStatistician):
     ELUs and batch normalisation.
     """
 
-    def __init__(self, config: NumberConfig, collector: Collector, threads: Threads):
+    def __init__(self, config: NumberConfig, collector: Collector, threads: Threads, device: torch.device):
         model = Statistician(NumberCoder(1, config.sizes.hidden_size, config.sizes.num_hidden), config.sizes)
-        super().__init__(model, config.outer.gradient, config.bound, threads)
+        super().__init__(model, config.outer.gradient, config.bound, threads, device)
         self._num_samples, self._collector = config.num_samples, collector
 
     def meta_step(self, state: State, tasks: Sequence[Distribution], key: Key) -> tuple[State, Report]:
@@ -79,7 +79,7 @@ class NumberStatistician(NeuralStatistician):
 
     def begin(self, state: State, num_tasks: int, key: Key) -> Summary:
         """One set of each task, of which nothing has been seen."""
-        return Summary(torch.zeros(num_tasks, 1, self.model.sizes.hidden_size), torch.zeros(num_tasks, 1))
+        return self.summary_of_nothing(num_tasks, 1)
 
     def adapt(self, state: State, adapted: Summary, data: Numbers, key: Key) -> Summary:
         """What has been seen with more numbers in it."""
@@ -89,9 +89,10 @@ class NumberStatistician(NeuralStatistician):
     def actor(self, state: State, adapted: Summary, key: Key) -> Actor:
         count, sizes, generator = num_tasks(adapted), self.model.sizes, generator_of(key)
         about = self.about(state, adapted)  # [N, 1, C]
-        contexts = about.draw(torch.randn(count, self._num_samples, sizes.context_size, generator=generator))
-        shape = (count, self._num_samples, sizes.num_latents, sizes.latent_size)
-        draws = {f"{DRAWS}contexts": contexts, f"{DRAWS}noise": torch.randn(shape, generator=generator)}
+        of_contexts = torch.randn(count, self._num_samples, sizes.context_size, generator=generator)
+        noise = torch.randn(count, self._num_samples, sizes.num_latents, sizes.latent_size, generator=generator)
+        contexts = about.draw(of_contexts.to(self._device))
+        draws = {f"{DRAWS}contexts": contexts, f"{DRAWS}noise": noise.to(self._device)}
         return Actor(PredictiveDensity(self.model), carried(state, count) | draws)
 
 

@@ -16,7 +16,7 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.trees import Params
 from maml_rl.learners.entry import Context, Entry, Protocol, omniglot_protocol
 from maml_rl.supervised.classification import PictureShape
-from maml_rl.supervised.episodes import Episode, Examples, together
+from maml_rl.supervised.episodes import Episode, Examples, empty_support, together
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,11 @@ class NearestPicture(FeedForward):
 class PixelNeighbour(Learner):
     """A learner that learns nothing: the class of the nearest support picture."""
 
-    def __init__(self, shape: PictureShape, collector: Collector, measure: Measure, threads: Threads):
-        self._shape, self._collector, self._measure, self._threads = shape, collector, measure, threads
+    def __init__(
+        self, shape: PictureShape, collector: Collector, measure: Measure, threads: Threads, device: torch.device
+    ):
+        self._shape, self._collector, self._measure = shape, collector, measure
+        self._threads, self._device = threads, device
 
     def init(self, key: Key) -> tuple[()]:
         return ()
@@ -59,8 +62,7 @@ class PixelNeighbour(Learner):
 
     def begin(self, state: tuple[()], num_tasks: int, key: Key) -> Examples:
         """An empty support."""
-        images = torch.zeros(num_tasks, 0, self._shape.side, self._shape.side, self._shape.num_channels)
-        return Examples(images, torch.zeros(num_tasks, 0, dtype=torch.int64), images)
+        return empty_support(num_tasks, self._shape.side, self._shape.num_channels, self._device)
 
     def adapt(self, state: tuple[()], adapted: Examples, data: Examples, key: Key) -> Examples:
         """The support with more pictures in it."""
@@ -72,7 +74,7 @@ class PixelNeighbour(Learner):
 
 def build(context: Context, config: Config) -> PixelNeighbour:
     family = context.family
-    return PixelNeighbour(context.details.shape, family.collector, family.measure, context.threads)
+    return PixelNeighbour(context.details.shape, family.collector, family.measure, context.threads, context.device)
 
 
 def omniglot(ways: int, shots: int) -> Protocol:
@@ -84,7 +86,6 @@ ENTRY = Entry(
     "The nearest picture's class: no learning, the level to beat",
     {"pictures": Config},
     build,
-    devices=("cpu",),
     any_ways=True,
     paper=omniglot,
 )

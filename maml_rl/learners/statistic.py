@@ -13,7 +13,7 @@ from maml_rl.core.adam import AdamConfig, Moments, adam_step_over_threads, init_
 from maml_rl.core.gaussians import Gaussian
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.trees import Params, as_leaves, flatten, stack, take_task, unflatten
+from maml_rl.core.trees import Params, as_leaves, flatten, stack, take_task, to_device, unflatten
 from maml_rl.networks.blocks import by_averages, by_batch, init_averages
 from maml_rl.networks.statistician import Bound, Noise, Sizes, Statistician
 
@@ -77,11 +77,14 @@ class NeuralStatistician:
     A task's adaptation is the sum of its instances for each class: the statistic network's mean, not yet divided.
     """
 
-    def __init__(self, model: Statistician, adam: AdamConfig, bound: BoundConfig, threads: Threads):
-        self.model, self._adam, self._bound, self._threads = model, adam, bound, threads
+    def __init__(
+        self, model: Statistician, adam: AdamConfig, bound: BoundConfig, threads: Threads, device: torch.device
+    ):
+        self.model, self._adam, self._bound = model, adam, bound
+        self._threads, self._device = threads, device
 
     def init(self, key: Key) -> State:
-        params = self.model.init(generator_of(key))
+        params = to_device(self.model.init(generator_of(key)), self._device)
         return State(params, init_moments(flatten(params)), init_averages(params))
 
     def ascend(self, state: State, batches: Sequence[Batch], key: Key) -> tuple[State, dict[str, float]]:
@@ -107,7 +110,12 @@ class NeuralStatistician:
 
     def begin(self, state: State, num_tasks: int, key: Key) -> Summary:
         """No class, of which nothing has been seen."""
-        return Summary(torch.zeros(num_tasks, 0, self.model.sizes.hidden_size), torch.zeros(num_tasks, 0))
+        return self.summary_of_nothing(num_tasks, 0)
+
+    def summary_of_nothing(self, num_tasks: int, num_classes: int) -> Summary:
+        shape = (num_tasks, num_classes)
+        totals = torch.zeros(*shape, self.model.sizes.hidden_size, device=self._device)
+        return Summary(totals, torch.zeros(shape, device=self._device))
 
     def num_gradient_steps(self, adapted: Summary) -> int:
         return 0
@@ -130,7 +138,7 @@ class NeuralStatistician:
         prior."""
         sizes = self.model.sizes
         shape = (sizes.num_latents, len(contexts), num, sizes.latent_size)
-        noise = torch.randn(shape, generator=generator_of(key))
+        noise = torch.randn(shape, generator=generator_of(key)).to(contexts.device)
         with torch.no_grad():
             found = self.model.imagine(state.params, contexts, noise, by_averages(state.params, state.running))
         return found.unflatten(0, (len(contexts), num))
@@ -141,7 +149,8 @@ class NeuralStatistician:
         """The gradient [P] of one batch's loss, the moments of its normalisation, and what is to be logged."""
         moments: Params = {}
         num_sets, size = batch.sets.shape[:2]
-        noise, count = draw_noise(self.model.sizes, num_sets, size, generator), num_sets * size
+        count = num_sets * size
+        noise = to_device(draw_noise(self.model.sizes, num_sets, size, generator), batch.sets.device)
         with torch.enable_grad():
             bound, instances, means = self.model.bound(leaves, batch.sets, noise, by_batch(leaves, moments))
             parts = Bound(*(part.sum() / count for part in bound))

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maml_rl.core.trees import to_device
+
 EMPTY = -1
 """The value of a slot without one. The released code has 0 there, which is also a class; values below are of classes
 that may match but are not asked about."""
@@ -46,7 +48,7 @@ def empty_memory(num_memories: int, num_slots: int, key_size: int) -> Memory:
 def with_room(memory: Memory, count: int, size: int) -> Memory:
     """The same memories, in tensors that no other shares, with slots for `count` more values but at most `size`."""
     num_memories, num_slots, width = memory.keys.shape
-    more = empty_memory(num_memories, max(0, min(size - num_slots, count)), width)
+    more = to_device(empty_memory(num_memories, max(0, min(size - num_slots, count)), width), memory.keys.device)
     return Memory(*(torch.cat(pair, dim=1) for pair in zip(memory, more, strict=True)))
 
 

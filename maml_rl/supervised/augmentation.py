@@ -34,10 +34,11 @@ def augmented(drawings: Tensor, config: AugmentationConfig, generator: torch.Gen
     num_sets = len(drawings)
     angles = (2.0 * torch.rand(num_sets, generator=generator) - 1.0) * math.radians(config.max_angle)
     mirrored, dilated = (
-        torch.rand(num_sets, generator=generator) < chance for chance in (config.mirror, config.dilate)
+        (torch.rand(num_sets, generator=generator) < chance).to(drawings.device)
+        for chance in (config.mirror, config.dilate)
     )
     if config.max_angle:
-        drawings = turned(drawings, angles)
+        drawings = turned(drawings, angles.to(drawings.device))
     drawings = torch.where(mirrored.view(-1, 1, 1, 1, 1), drawings.flip(-2), drawings)
     return torch.where(dilated.view(-1, 1, 1, 1, 1), thickened(drawings), drawings) if config.dilate else drawings
 
@@ -60,4 +61,4 @@ def thickened(drawings: Tensor) -> Tensor:
 
 def binarised(drawings: Tensor, generator: torch.Generator) -> Tensor:
     """Pixels of 0 and 1, each 1 with its own value as probability."""
-    return (torch.rand(drawings.shape, generator=generator) < drawings).to(drawings.dtype)
+    return (torch.rand(drawings.shape, generator=generator).to(drawings.device) < drawings).to(drawings.dtype)

@@ -137,6 +137,12 @@ class Examples(NamedTuple):
     context: Tensor  # [N, S, H, W, C]: the support pictures that queries were presented with; S = 0 for none
 
 
+def empty_support(num_tasks: int, side: int, num_channels: int, device: torch.device) -> Examples:
+    """No pictures, of so many tasks."""
+    images = torch.zeros(num_tasks, 0, side, side, num_channels, device=device)
+    return Examples(images, torch.zeros(num_tasks, 0, dtype=torch.int64, device=device), images)
+
+
 def together(support: Examples, more: Examples) -> Examples:
     """A support with more pictures in it."""
     if not support.labels.shape[1]:  # nor has it a size or channels of pictures

@@ -269,7 +269,7 @@ def test_accuracy_is_the_share_of_right_answers_after_each_number_of_adaptations
 def test_neither_learner_nor_blocks_change_the_episodes(block_size, stream, threads):
     family = pictures_of(stream, threads)
     shape = picture_spec(stream).shape
-    learner = PixelNeighbour(shape, family.collector, family.measure, threads)
+    learner = PixelNeighbour(shape, family.collector, family.measure, threads, CPU)
 
     def curve(family, seed=3, block_size=None):
         tasks = evaluation_tasks(family.source, EvaluationConfig(num_tasks=9, seed=seed))

@@ -204,7 +204,7 @@ def numbers():
             config.outer, gradient=dataclasses.replace(config.outer.gradient, learning_rate=5e-3)
         ),
     )
-    learner = NumberStatistician(config, collector, threads)
+    learner = NumberStatistician(config, collector, threads, torch.device("cpu"))
     state = learner.init(KEY)
     rng = np.random.default_rng(0)
     for iteration in range(300):
