@@ -393,4 +393,6 @@ def find_device(name: str) -> torch.device:
             f"device {name} must be a GPU that torch can use, but torch {torch.__version__} finds {count}: "
             "take --device cpu, or install the torch wheel that fits your CUDA"
         )
+    if device.type == "cuda":  # by default torch rounds the factors of convolutions to 10 bits there
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
     return device
