@@ -394,5 +394,5 @@ def find_device(name: str) -> torch.device:
             "take --device cpu, or install the torch wheel that fits your CUDA"
         )
     if device.type == "cuda":  # by default torch rounds the factors of convolutions to 10 bits there
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        torch.backends.cudnn.allow_tf32 = False
     return device

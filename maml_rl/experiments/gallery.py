@@ -163,7 +163,11 @@ def _spread(values: Tensor, count: int) -> list[int]:
 
 
 def learning_curve(run: Path, curve: AdaptationCurve, subject: str, path: Path) -> Path | None:
+    """Nothing for a checkpoint that lies without its run's metrics, such as the leaderboard's."""
     metric = curve.metric
+    if not (run / "metrics.csv").exists():
+        print(f"{run} has no metrics.csv: no learning curve", file=sys.stderr)
+        return None
     labels = {f"{metric}_before": "training tasks, before", f"{metric}_after": "training tasks, after"}
     columns = read_columns(run / "metrics.csv", [*labels, *(f"eval_{metric}_{k}" for k in curve.steps)])
     steps = [k for k in curve.steps if f"eval_{metric}_{k}" in columns]

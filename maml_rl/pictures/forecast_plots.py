@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,8 +63,8 @@ def reliability_plot(
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.0, label="perfectly calibrated")
     for (label, rows), colour in zip(lines.items(), COLOURS, strict=False):
         predicted, happened, share = (np.array(column) for column in zip(*rows, strict=True))
-        axes.plot(predicted, happened, "o-", color=colour, label=f"{label}: error {errors[label]:.3f}")
-        shares.plot(predicted, share, "o-", color=colour, markersize=4)
+        axes.plot(predicted, happened, "o-", color=colour, clip_on=False, label=f"{label}: error {errors[label]:.3f}")
+        shares.plot(predicted, share, "o-", color=colour, markersize=4, clip_on=False)
     for each in (axes, shares):
         clean(each)
         each.set_xlim(0, 1)
@@ -72,7 +73,7 @@ def reliability_plot(
     shares.set_ylabel("share of events")
     shares.set_ylim(bottom=0)
     shares.set_xlabel("predicted probability")
-    axes.set_title(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, 50), fontsize=11)
     axes.legend(frameon=False)
     return figure
 

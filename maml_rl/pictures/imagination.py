@@ -110,7 +110,9 @@ def context_plot(sets: Sequence[Believed], title: str) -> Figure:
     for colour, shape in zip(COLOURS, sorted(set(shapes)), strict=False):
         rows = places[[each == shape for each in shapes]]
         panels[0].scatter(*rows.T, s=14, color=colour, label=shape, alpha=0.8, linewidths=0)
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].legend(
+        frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.06), handletextpad=0.0
+    )
     panels[0].set_title("by shape", fontsize=10)
     for axes, name in zip(panels[1:], ("mean", "variance"), strict=True):
         values = [getattr(each, name) for each in sets]

@@ -66,6 +66,14 @@ def test_the_sinusoid_gets_curves_and_no_film(runs, tmp_path):
     assert names(tmp_path) == PLOTS | {"curves.png"}
 
 
+def test_a_checkpoint_without_metrics_gets_no_learning_curve(runs, tmp_path, capfd):
+    alone = shutil.copytree(runs[SINUSOID], tmp_path / "alone")
+    (alone / "metrics.csv").unlink()
+    assert draw(alone, tmp_path / "pictures") == 0
+    assert names(tmp_path / "pictures") == (PLOTS | {"curves.png"}) - {"learning_curve.png"}
+    assert "alone has no metrics.csv: no learning curve" in capfd.readouterr().err
+
+
 def test_a_robot_is_filmed(runs, backend, tmp_path):
     assert draw(runs[CHEETAH], tmp_path, "--num-shown", "2", "--num-steps", "1", backend=backend) == 0
     assert names(tmp_path) == PLOTS | FILMS
