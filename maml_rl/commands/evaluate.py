@@ -348,7 +348,8 @@ def data_in_words(config: RunConfig, is_judged: bool, protocol: AskedBy) -> str:
     if protocol == "showings":
         return "the next showing of each class, whose pictures are asked about one by one and then shown"
     if config.kind == "pictures":
-        return f"{config.task.test_queries} queries of each class, the same for every step"
+        count = config.task.test_queries
+        return f"{count} {'query' if count == 1 else 'queries'} of each class, the same for every step"
     if config.kind == "density":
         count = config.task.num_examples
         return f"{count} numbers per task; adapted on {count} others"
