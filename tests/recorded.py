@@ -125,7 +125,7 @@ def digest_of_evaluation(folder: Path) -> str:
     config = json.loads((folder / "config.json").read_bytes())["config"]
     is_picture = config["env"] == "omniglot"
     arguments = [str(folder), "--num-tasks", "10" if is_picture else "3", "--seed", "7"]
-    if not is_picture and config["env"] != "sinusoid":
+    if config["env"] not in ("omniglot", "sinusoid", "sinusoid-or-line"):
         arguments += ["--episodes-per-task", "3"]
     with tempfile.TemporaryDirectory() as temporary:
         call("evaluate.py", [*arguments, "--output", f"{temporary}/scores"])
