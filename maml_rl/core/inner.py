@@ -33,11 +33,12 @@ class InnerConfig:
     step_size: float = 0.1  # Size of a gradient step: alpha of Finn et al. 2017.
     test_step_size: float | None = None  # Size of a gradient step at test; by default as in training.
     later_ratio: float = 1.0  # Later steps at test as a share of the first; 0.5 in the paper.
+    train_later_ratio: float = 1.0  # Later steps in training as a share of the first; the paper's policies take one.
     first_order: bool = False  # Leave out the derivative of the inner gradient (FOMAML).
     before_weight: float = 0.0
-    """Weight of the loss before the first step in the outer step's loss, beside 1 for the loss after the last. Above 0,
-    adaptation begins with what serves most tasks (multi-step loss, Antoniou et al. 2019). By default 0, as in Finn et
-    al. 2017."""
+    """Weight of the loss before each step in the outer step's loss, beside 1 for the loss after the last. Above 0,
+    adaptation begins with what serves most tasks, and fewer steps serve, too (multi-step loss, Antoniou et al. 2019).
+    By default 0, as in Finn et al. 2017."""
     only: tuple[str, ...] = ()
     """Prefixes of the names of the parameters that adapt; by default all do. head: the last layer (ANIL, Raghu et al.
     2020)."""
@@ -54,13 +55,16 @@ class InnerConfig:
             raise ValueError(f"inner.before_weight must be at least 0 and finite, got {self.before_weight}")
         if not 0.0 < self.step_size < float("inf"):
             raise ValueError(f"inner.step_size must be positive and finite, got {self.step_size}")
-        for name, size in (("test_step_size", self.test_step_size), ("later_ratio", self.later_ratio)):
+        for name in ("test_step_size", "later_ratio", "train_later_ratio"):
+            size = getattr(self, name)
             if size is not None and not 0.0 < size < float("inf"):
                 raise ValueError(f"inner.{name} must be positive and finite, got {size}")
 
     @property
     def step_sizes(self) -> tuple[float, ...]:
-        return (self.step_size,) * self.num_steps
+        """The sizes of the steps in training."""
+        later = self.step_size * self.train_later_ratio
+        return tuple(later if step else self.step_size for step in range(self.num_steps))
 
     def test_step_sizes(self, num_steps: int) -> tuple[float, ...]:
         """The sizes of the first `num_steps` steps at test."""

@@ -1,8 +1,9 @@
 """The meta-objective as a function of theta: value, gradient, curvature.
 
-mean_i [L_query_i(adapt(theta, support_i)) + w L_support_i(theta)], where the weight w of the loss before adaptation is
-0 in Finn et al. 2017. Above 0 it is the multi-step loss of Antoniou et al. 2019 (section 4, arXiv:1810.09502), which
-weighs the losses after each inner step, with the one before the first in addition and the intermediate ones left out.
+mean_i [L_query_i(theta_i^K) + w sum_k L_support_k_i(theta_i^k)], where theta_i^k are task i's parameters after k of its
+K inner steps and support_k the data of the step that follows. The weight w is 0 in Finn et al. 2017. Above 0 it is the
+multi-step loss of Antoniou et al. 2019 (section 4, arXiv:1810.09502), with the loss before the first step in addition,
+on the support in place of the query, and with one weight that stays.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.contracts import Model
-from maml_rl.core.inner import InnerConfig, StepSize, adapt, inner_gradient, split_step_sizes
+from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, split_step_sizes
 from maml_rl.core.lift import Threads, lift
 from maml_rl.core.output_map import LossAtOutputs
 from maml_rl.core.path import follow
@@ -77,7 +78,7 @@ class MetaObjective:
 
     @property
     def before_weight(self) -> float:
-        """Weight of the loss before adaptation."""
+        """Weight of the loss before each inner step."""
         return self._inner.before_weight
 
     @property
@@ -113,14 +114,20 @@ class MetaObjective:
 
         def one_chunk(data: tuple[Any, list[Any]], old_outputs: Tensor) -> tuple[Tensor, Tensor]:
             query, supports = data
-            start = stack(theta, num_tasks(query))
-            adapted = adapt(inner_gradient(model), start, supports, step_sizes)
+            befores: list[Tensor] = []
+
+            def recorded_gradient(params: Params, support: Any) -> Params:
+                step = InnerStep(model, params, support, with_hessian=False)
+                befores.append(step.outputs)
+                return step.gradient
+
+            adapted = adapt(recorded_gradient, stack(theta, num_tasks(query)), supports, step_sizes)
             with torch.no_grad():
                 outputs = model.linearize(adapted, query).outputs
                 loss = lift(model.outer_loss_at)(outputs, query)
-                if supports and self._inner.before_weight:
-                    before = model.linearize(start, supports[0]).outputs
-                    loss = loss + self._inner.before_weight * lift(model.outer_loss_at)(before, supports[0])
+                if self._inner.before_weight:
+                    for before, support in zip(befores, supports, strict=True):
+                        loss = loss + self._inner.before_weight * lift(model.outer_loss_at)(before, support)
                 return loss, lift(model.divergence)(old_outputs, outputs, query)
 
         pieces = self._threads.map(one_chunk, self._data, self._old_outputs)
@@ -189,9 +196,13 @@ class _Chunk:
         outer = LossAtOutputs(model.outer_loss_at, self.old_outputs, query)
         self.loss, further = outer.values.sum(), None
         if supports and inner.before_weight:
-            before = LossAtOutputs(model.outer_loss_at, self._path.steps[0].outputs, supports[0], to_second_order=False)
-            self.loss = self.loss + inner.before_weight * before.values.sum()
-            further = [inner.before_weight * before.slope, *[None] * (len(supports) - 1)]
+            befores = [
+                LossAtOutputs(model.outer_loss_at, step.outputs, support, to_second_order=False)
+                for step, support in zip(self._path.steps, supports, strict=True)
+            ]
+            for before in befores:
+                self.loss = self.loss + inner.before_weight * before.values.sum()
+            further = [inner.before_weight * before.slope for before in befores]
         self.gradient, self.step_size_gradient = self._path.gradients(outer.slope, further)
         if 0.0 < fisher_share < 1.0:
             query = model.part(query, fisher_share)

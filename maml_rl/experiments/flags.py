@@ -203,13 +203,13 @@ def uses(config: RunConfig) -> list[Use]:
         use(sampled, config.kind == "reinforcement", "task environments", f"--env {config.env}")
     if hasattr(method, "inner"):
         second = "learners that differentiate through the steps"
-        names = "method.inner.first_order method.inner.learn_step_sizes"
+        names = "method.inner.first_order method.inner.learn_step_sizes method.inner.train_later_ratio"
         use(names, config.learner not in ("reptile", "joint"), second, learner)
         by_loss = outer is not None and outer.step != "reptile"
         use("method.inner.before_weight", by_loss, "outer steps that descend a loss", learner)
         learned = method.inner.learn_step_sizes
         use(
-            "method.inner.test_step_size method.inner.later_ratio",
+            "method.inner.test_step_size method.inner.later_ratio method.inner.train_later_ratio",
             not learned,
             "step sizes that are set",
             "learned ones",

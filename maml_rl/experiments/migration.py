@@ -47,15 +47,15 @@ def migrated(version: int, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_early_2(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the weight of the loss before adaptation, which early files of version 2 lack."""
+    """The config with the settings of adaptation that early files of version 2 lack."""
     method = config.get("method")
     inner = method.get("inner") if isinstance(method, dict) else None
     if not isinstance(method, dict) or not isinstance(inner, dict):
         return config
-    return config | {"method": method | {"inner": NO_WEIGHT_BEFORE | inner}}
+    return config | {"method": method | {"inner": ADDED_TO_INNER_OF_2 | inner}}
 
 
-NO_WEIGHT_BEFORE = {"before_weight": 0.0}
+ADDED_TO_INNER_OF_2 = {"before_weight": 0.0, "train_later_ratio": 1.0}
 
 
 def _without_unread_draws(config: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _size_taken(evaluation: dict[str, Any], name: str) -> float:
 def _inner_of_1(inner: dict[str, Any], first: float, later: float, kind: str) -> dict[str, Any]:
     new = {name: value for name, value in inner.items() if name != "estimator" or kind == "reinforcement"}
     return (
-        NO_WEIGHT_BEFORE
+        ADDED_TO_INNER_OF_2
         | new
         | {"test_step_size": None if first == inner.get("step_size") else first, "later_ratio": later / first}
     )

@@ -154,7 +154,10 @@ def test_sizes_at_test_are_those_of_training_unless_others_are_given():
     assert InnerConfig(step_size=0.2).test_step_sizes(3) == (0.2, 0.2, 0.2)
     assert InnerConfig(step_size=0.2, later_ratio=0.5).test_step_sizes(3) == (0.2, 0.1, 0.1)
     assert InnerConfig(step_size=0.2, test_step_size=0.4, later_ratio=0.25).test_step_sizes(2) == (0.4, 0.1)
-    for name in ("test_step_size", "later_ratio"):
+    assert InnerConfig(step_size=0.2, num_steps=3, later_ratio=0.5).step_sizes == (0.2, 0.2, 0.2)
+    assert InnerConfig(step_size=0.2, num_steps=3, train_later_ratio=0.5).step_sizes == (0.2, 0.1, 0.1)
+    assert InnerConfig(step_size=0.2, train_later_ratio=0.5).test_step_sizes(2) == (0.2, 0.2)
+    for name in ("test_step_size", "later_ratio", "train_later_ratio"):
         with pytest.raises(ValueError, match=rf"inner\.{name} must be positive and finite, got 0.0"):
             InnerConfig(**{name: 0.0})
 

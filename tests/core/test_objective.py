@@ -358,18 +358,27 @@ def test_evaluate_needs_a_point_to_measure_from(sinusoid):
 @pytest.mark.parametrize(("make", "num_steps"), [("sinusoid", 2), ("navigation", 1), ("navigation", 2)])
 @pytest.mark.parametrize("first_order", [False, True])
 def test_the_loss_before_adaptation_is_added_by_its_weight(make, num_steps, first_order, request):
-    # mean_i [L_query(theta'_i) + w L_support(theta)]: value, gradient and candidates are sums of the two parts, the
-    # second by automatic differentiation; the Fisher matrix is that of the adapted outputs alone.
+    # mean_i [L_query(theta'_i) + w sum_k L_support_k(theta_i^k)]: value, gradient and candidates are sums of the two
+    # parts, the second by automatic differentiation through the steps before; the Fisher matrix is that of the adapted
+    # outputs alone.
     problem, weight = request.getfixturevalue(make)(3, num_steps), 0.7
     plain = problem._replace(inner=dataclasses.replace(problem.inner, first_order=first_order))
     weighed = plain._replace(inner=dataclasses.replace(plain.inner, before_weight=weight))
 
+    model, sizes = problem.model, problem.inner.step_sizes
+
     def before(vector):
-        theta, losses = unflatten(vector, problem.theta), []
+        losses = []
         for i in range(3):
-            own = take_task(problem.supports[0], i)
-            losses.append(problem.model.outer_loss_at(problem.model.outputs(theta, own), own))
-        return torch.stack(losses).mean()
+            params = unflatten(vector, problem.theta)
+            for support, size in zip(problem.supports, sizes, strict=True):
+                own = take_task(support, i)
+                losses.append(model.outer_loss_at(model.outputs(params, own), own))
+                slope = torch.func.grad(loss_of(model.inner_loss_at, model, own))(params)
+                if first_order:
+                    slope = {name: value.detach() for name, value in slope.items()}
+                params = {name: value - size * slope[name] for name, value in params.items()}
+        return torch.stack(losses).sum() / 3
 
     vector = flatten(problem.theta)
     objectives = plain.objective, weighed.objective

@@ -239,11 +239,13 @@ def test_the_present_version_is_left_as_it_is():
     assert migrated(2, saved) == saved
 
 
-def test_early_files_of_version_2_lack_the_weight_of_the_loss_before_adaptation():
+@pytest.mark.parametrize(("name", "value"), [("before_weight", 0.0), ("train_later_ratio", 1.0)])
+def test_early_files_of_version_2_lack_settings_of_adaptation(name, value):
     saved = to_dict(default_config("maml/HalfCheetahVel-rllab-v0", "maml"))
-    inner = {name: value for name, value in saved["method"]["inner"].items() if name != "before_weight"}
+    inner = {each: setting for each, setting in saved["method"]["inner"].items() if each != name}
     early = saved | {"method": saved["method"] | {"inner": inner}}
-    assert from_dict(migrated(2, early)) == from_dict(saved) and from_dict(saved).method.inner.before_weight == 0.0
+    assert from_dict(migrated(2, early)) == from_dict(saved)
+    assert getattr(from_dict(saved).method.inner, name) == value
     for broken in ({"method": 3}, {"method": {"inner": 3}}):
         with pytest.raises(ConfigError):
             from_dict(migrated(2, saved | broken))

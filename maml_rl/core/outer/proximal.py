@@ -243,11 +243,11 @@ class Surrogate:
         return lift(lambda one, data: model.clipped_share(one, data, clip))(outputs, query)
 
     def _support_loss(self, step: int) -> Callable[[Tensor, Any], Tensor]:
-        """The penalty on the KL before one inner step, E-MAML's term and, for the first step, the weighed loss before
-        adaptation, in the outputs on its support."""
+        """The penalty on the KL before one inner step, E-MAML's term and the weighed loss there, in the outputs on its
+        support."""
         model, weight = self._model, self._config.exploration
         share = self._coefficients[step % len(self._coefficients)] / self._objective.num_steps
-        before_weight = 0.0 if step else self._objective.before_weight
+        before_weight = self._objective.before_weight
 
         def loss(outputs: Tensor, data: Any) -> Tensor:
             old, support, reward = data

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from maml_rl.core.adam import AdamConfig, adam_step, init_moments
+from maml_rl.core.contracts import SampledModel
 from maml_rl.core.inner import InnerConfig, adapt_tasks, join_step_sizes
 from maml_rl.core.lift import Threads
 from maml_rl.core.objective import MetaObjective
@@ -102,24 +103,32 @@ def test_the_gradient_in_later_epochs_against_central_differences(make, clip, nu
     assert (without.linearize(near).gradient - at.gradient).norm() > 1e-3 * at.gradient.norm()
 
 
+def loss_before_steps(problem, theta, clip):
+    """The mean over tasks of the losses before each inner step."""
+    model, losses = problem.model, []
+    for i in range(3):
+        params = theta
+        for support, size in zip(problem.supports, problem.inner.step_sizes, strict=True):
+            own = take_task(support, i)
+            outputs = model.outputs(params, own)
+            is_sampled = isinstance(model, SampledModel)
+            losses.append(
+                model.clipped_loss_at(outputs, own, clip) if is_sampled else model.outer_loss_at(outputs, own)
+            )
+            slope = torch.func.grad(lambda at, own=own: model.inner_loss_at(model.outputs(at, own), own))(params)
+            params = {name: value - size * slope[name] for name, value in params.items()}
+    return torch.stack(losses).sum() / 3
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
 @pytest.mark.parametrize("make", ["navigation", "sinusoid"])
-def test_the_loss_before_adaptation_joins_the_gradient(make, request):
+def test_the_losses_before_the_steps_join_the_gradient(make, num_steps, request):
     # In the first epoch as in the later ones, where its ratios are clipped as those after adaptation are.
-    problem = request.getfixturevalue(make)(3, 1)
+    problem = request.getfixturevalue(make)(3, num_steps)
     weighed = problem._replace(inner=dataclasses.replace(problem.inner, before_weight=0.7))
     for params in problem.theta, elsewhere(problem.theta):
         at = [surrogate(each, clip=0.05)[0].linearize(params) for each in (problem, weighed)]
-
-        def before(params):
-            model, each = problem.model, range(3)
-            data = [take_task(problem.supports[0], i) for i in each]
-            if make == "sinusoid":
-                losses = [model.outer_loss_at(model.outputs(params, own), own) for own in data]
-            else:
-                losses = [model.clipped_loss_at(model.outputs(params, own), own, 0.05) for own in data]
-            return torch.stack(losses).mean()
-
-        added = flatten(torch.func.grad(before)(params))
+        added = flatten(torch.func.grad(lambda at: loss_before_steps(problem, at, 0.05))(params))
         assert added.norm() > 1e-2
         torch.testing.assert_close(at[1].gradient, at[0].gradient + 0.7 * added, rtol=1e-8, atol=1e-10)
 
