@@ -207,6 +207,8 @@ def uses(config: RunConfig) -> list[Use]:
         use(names, config.learner not in ("reptile", "joint"), second, learner)
         by_loss = outer is not None and outer.step != "reptile"
         use("method.inner.before_weight", by_loss, "outer steps that descend a loss", learner)
+        number = method.inner.num_steps
+        use("method.inner.train_later_ratio", number > 1, "several inner steps", f"--inner.num-steps {number}")
         learned = method.inner.learn_step_sizes
         use(
             "method.inner.test_step_size method.inner.later_ratio method.inner.train_later_ratio",

@@ -245,6 +245,12 @@ def test_what_no_run_knows_and_what_the_command_knows_are_left_to_the_parser():
         ),
         (
             VEL,
+            "maml",
+            {"train_later_ratio": 0.5},
+            "--inner.train-later-ratio 0.5 applies to several inner steps, not to --inner.num-steps 1: leave it out",
+        ),
+        (
+            VEL,
             "promp",
             {"decay_steps": 7},
             "--outer.proximal.adam.decay-steps 7 applies to a learning rate that decays, not to decay none",
@@ -272,6 +278,7 @@ def test_settings_that_nothing_would_read_are_refused(env, learner, settings, me
     [
         (VEL, "maml", {"num_workers": 2, "sampler": "processes"}),
         (VEL, "maml", {"first_order": True, "later_ratio": 0.3, "test_step_size": 0.2}),
+        (VEL, "maml", {"inner.num_steps": 3, "train_later_ratio": 0.5, "inner.before_weight": 1.0}),
         ("sinusoid", "maml", {"outer.gradient.decay": "cosine", "outer.gradient.decay_steps": 7}),
         (VEL, "promp", {"adam.decay": "cosine", "decay_steps": 7, "clip": 0.1, "exploration": 0.5}),
         ("omniglot", "maml", {"head_std": 0.3, "task.split": "background-evaluation", "evaluation.num_steps": 7}),
