@@ -9,7 +9,7 @@ from maml_rl.experiments.config import RunConfig, forbidden_changes
 
 
 def require_one_experiment(saved: Sequence[tuple[Path, RunConfig]]) -> None:
-    """Refuse runs that differ in more than their seed and in what a resumed run may change.
+    """Refuse runs that differ in more than their seed, the run that they begin with, and what a resumed run may change.
 
     Args:
         saved: each run's folder and settings.
@@ -33,8 +33,10 @@ def require_one_experiment(saved: Sequence[tuple[Path, RunConfig]]) -> None:
 
 
 def differences_but_seed(own: RunConfig, other: RunConfig) -> list[str]:
-    """Sentences about the settings, except the seed and what a resumed run may change, in which two runs differ."""
-    return [each for each in forbidden_changes(own, other) if not each.startswith("seed ")]
+    """Sentences about the settings in which two runs differ, except the seed, the run that each begins with, if both
+    begin with one, and what a resumed run may change."""
+    left_out = ("seed ", "init_from ") if own.init_from and other.init_from else ("seed ",)
+    return [each for each in forbidden_changes(own, other) if not each.startswith(left_out)]
 
 
 def require_equal_progress(iterations: Sequence[tuple[Path, int]]) -> None:

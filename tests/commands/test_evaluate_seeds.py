@@ -24,11 +24,14 @@ TINY += ["--evaluation.episodes-per-task", "2", "--outer.step", "gradient"]
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """Three seeds of one experiment, of another length, and another step size."""
+    """Seeds of one experiment, of another length, with another step size, and two that begin with earlier runs."""
     folder = tmp_path_factory.mktemp("experiment")
     variants = {f"seed{seed}": ["--seed", str(seed), "--num-iterations", "1"] for seed in (1, 2, 3)}
     variants["longer"] = ["--seed", "4", "--num-iterations", "2"]
     variants["other"] = ["--seed", "5", "--num-iterations", "1", "--inner.step-size", "0.25"]
+    for seed in (1, 2):
+        begin = ["--init-from", str(folder / f"seed{seed}")]
+        variants[f"begun{seed}"] = ["--seed", str(seed), "--num-iterations", "1", *begin]
     for name, flags in variants.items():
         assert train(NAVIGATION, [*TINY, *flags, "--output-dir", str(folder / name)]) == 0
     return folder
@@ -106,6 +109,11 @@ def test_seeds_are_scored_on_the_same_tasks_and_taken_together(score, tmp_path):
     assert "seeds 1, 2, 3" in printed and "IQM" in printed and "return of each run" in printed
 
 
+def test_each_seed_may_begin_with_its_own_run(score):
+    found, _ = score("begun1", "begun2")
+    assert found["seeds"] == [1, 2]
+
+
 def test_results_of_several_runs_lie_in_their_folder(experiment, tmp_path, capfd):
     shutil.copytree(experiment, tmp_path / "runs")
     runs = [str(tmp_path / "runs" / name) for name in ("seed1", "seed2")]
@@ -123,6 +131,7 @@ def test_results_of_several_runs_lie_in_their_folder(experiment, tmp_path, capfd
             [],
             "but from .*seed1 to .*other method.inner.step_size was 0.5, now 0.25",
         ),
+        (["seed1", "begun2"], [], "but from .*seed1 to .*begun2 init_from was None, now .*seed2"),
         (["seed1", "seed1"], [], "runs must differ in their seed, but .*seed1 and .*seed1 both have seed 1"),
         (["seed1", "longer"], [], "runs must have come equally far, but .*seed1 is at iteration 1 and .*longer at 2"),
         (["seed1"], ["--tasks", "publishd"], "did you mean published?"),
