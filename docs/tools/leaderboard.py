@@ -174,7 +174,7 @@ def figure(stored: Iterable[Row]) -> Figure:
         Line2D([], [], color=GREY, marker="D", linestyle="none", label="asked by showings"),
         Line2D([], [], color=GREY, linestyle="--", label="published"),
     ]
-    drawn.suptitle("Omniglot: accuracy against minutes of training on one core", fontsize=11)
+    drawn.suptitle("Omniglot: accuracy against minutes of training on one core, or in part on a GPU", fontsize=11)
     drawn.legend(handles=entries, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return drawn
 
