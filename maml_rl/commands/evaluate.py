@@ -50,6 +50,7 @@ from maml_rl.experiments.task_lists import (
     task_list,
 )
 from maml_rl.experiments.trust import trusted_names
+from maml_rl.experiments.zoo import name_of as zoo_name
 from maml_rl.sampling.trajectory import SamplingError
 from maml_rl.storage.atomic import require_writable
 from maml_rl.storage.cache import cache_folder
@@ -135,7 +136,8 @@ class EvaluateCommand:
     """Threads; 0 uses every core, since results do not depend on it."""
     output: Path | None = None
     """Path of the results without suffix: OUTPUT.csv, a row per task, and OUTPUT.json; by default evaluation.* in the
-    run's folder or, of several runs, in the folder that they lie in; these are replaced."""
+    run's folder or, of several runs, in the folder that they lie in; for zoo:NAME, which stays as it is,
+    NAME_evaluation.* here. Earlier results are replaced."""
     json: bool = False
     """Print the result as one JSON line on stdout."""
 
@@ -155,7 +157,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     command = parse(EvaluateCommand, EXAMPLES, arguments)
     try:
         command = dataclasses.replace(command, runs=tuple(runs_of(command.runs)))
-        output = command.output or _home(command.runs) / "evaluation"
+        output = command.output or _default_output(command.runs)
         tasks = None if command.tasks is None else task_list(command.tasks, read_config(command.run))
         each = [dataclasses.replace(command, runs=(run,)) for run in command.runs]
         configs = [evaluation_config(one, tasks) for one in each]
@@ -189,18 +191,19 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _home(runs: Sequence[Path]) -> Path:
-    """The folder for the results: the run's, or the one that all runs lie in.
+def _default_output(runs: Sequence[Path]) -> Path:
+    """The place of the results: in the run's folder, or in the one that all runs lie in; of a run of the zoo, here.
 
     Raises:
         ValueError: if several runs do not lie in one folder.
     """
     if len(runs) == 1:
-        return runs[0]
+        name = zoo_name(runs[0])
+        return runs[0] / "evaluation" if name is None else Path(f"{name}_evaluation")
     homes = {run.resolve().parent for run in runs}
     if len(homes) > 1:
         raise ValueError("output must be given for runs that lie in different folders: name the results by --output")
-    return runs[0].parent
+    return runs[0].parent / "evaluation"
 
 
 def _opened(

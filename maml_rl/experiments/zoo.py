@@ -83,16 +83,26 @@ def resolved(run: str | Path) -> Path:
     return _folder(card(name.removeprefix(PREFIX))) if name.startswith(PREFIX) else Path(run)
 
 
+def name_of(folder: Path) -> str | None:
+    """The name of the zoo's run that lies in a folder, None if it is none of the zoo's."""
+    return next((name for name, each in cards().items() if _place(each).resolve() == folder.resolve()), None)
+
+
 def _card(name: str, entries: Mapping[str, Any]) -> Card:
     archive = entries.get("archive")
     return Card(name=name, **{**entries, "archive": archive and Archive(**archive)})
 
 
-def _folder(of: Card) -> Path:
+def _place(of: Card) -> Path:
+    """Where a run lies, or will once it is fetched."""
     if of.archive is None:
         return FOLDER / of.name
-    folder = cache_folder() / "zoo" / f"{of.name}-{of.archive.sha256[:12]}"
-    if not folder.exists():
+    return cache_folder() / "zoo" / f"{of.name}-{of.archive.sha256[:12]}"
+
+
+def _folder(of: Card) -> Path:
+    folder = _place(of)
+    if of.archive is not None and not folder.exists():
         _unpack(_fetched(of, of.archive), folder)
     return folder
 

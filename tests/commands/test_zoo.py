@@ -39,9 +39,16 @@ def test_an_unknown_run_is_refused_in_one_sentence(capsys):
     assert "did you mean halfcheetah-vel" in capsys.readouterr().err
 
 
-def test_a_command_reads_a_run_of_the_zoo(capsys):
+def test_a_command_reads_a_run_of_the_zoo_and_leaves_it_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(FOLDER.rglob("*"))
     assert evaluate(["zoo:navigation", "--num-tasks", "2", "--num-steps", "1", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["mean"]) == 2
+    assert sorted(FOLDER.rglob("*")) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "navigation_evaluation.csv",
+        "navigation_evaluation.json",
+    ]
 
 
 def test_other_arguments_are_left_alone(monkeypatch):
