@@ -191,9 +191,10 @@ class MetaWorldVectorEnv(TaskVectorEnv):
             env = self._acquire(row, task.name)
             env.set_task(_to_theirs(task, type(env)))
             self._observations[row], _ = env.reset()
-        for simulation in self._idle[: max(0, len(self._idle) - self._max_idle)]:
+        surplus = max(0, len(self._idle) - self._max_idle)
+        for simulation in self._idle[:surplus]:
             simulation.env.close()
-        self._idle = self._idle[-self._max_idle :]
+        self._idle = self._idle[surplus:]
 
     def _release(self, rows: NDArray[np.intp], tasks: list[MetaWorldTask]) -> None:
         """Set aside the simulations whose class is no longer wanted in their row."""

@@ -40,6 +40,7 @@ from maml_rl.policies.distribution import Distribution
 from maml_rl.policies.policy import PolicySpec
 from maml_rl.policies.scale import see
 from maml_rl.rl.experience import Return
+from maml_rl.rl.unroll import unroll
 from maml_rl.sampling.recipe import Recipe
 from maml_rl.sampling.rollout import action_mapping, rollout
 from maml_rl.sampling.seeds import episode_noise
@@ -130,7 +131,11 @@ class Agent:
         out = blank_trajectory(1, self._shape(len(episodes)))
         for index, episode in enumerate(episodes):
             self._record(out, index, episode)
-        memory = self._actor(self._key).start(1)
+        memory: Memory = ()
+        actor = self._actor(self._key)
+        if actor.network.is_recurrent:
+            with torch.no_grad():
+                memory = unroll(actor, out, in_a_row=True)[1]
         return self._after(out._replace(memory=memory), self._key)
 
     def act(
@@ -254,7 +259,9 @@ class Agent:
         seen = see(rows, self.config.task.observation_scale).unsqueeze(0).to(device)
         memory: Memory = self._memory.get("memory")
         if memory is None or self._memory.get("size") != len(rows):
-            memory, self._memory["size"], self._memory["begins"] = actor.start(len(rows)), len(rows), True
+            memory = actor.start(len(rows))
+            self._memory.pop("actions", None)
+            self._memory.update(size=len(rows), begins=True)
         previous = None
         if actor.network.is_recurrent:
             actions = self._memory.get("actions", torch.zeros(len(rows), self._distribution.action_width))
@@ -348,7 +355,7 @@ def _learner(config: RunConfig, surroundings: Surroundings) -> Learner:
     spec = PolicySpec(size, action_distribution(surroundings.action_space, config))
     nowhere: Any = None  # an agent collects its own episodes
     family = TaskFamily(nowhere, _OnlyResamples(), Return())
-    device = torch.device(config.device)
+    device = torch.device("cpu")  # acts there, wherever it was trained
     context = Context("reinforcement", family, config.evaluation.num_steps, Threads(1), device, spec)
     return learner_entry(config.learner, "reinforcement").build(context, config.method)
 

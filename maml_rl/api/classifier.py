@@ -16,10 +16,9 @@ from PIL import Image
 from maml_rl.core.contracts import Actor, Learner, TaskFamily
 from maml_rl.core.keys import EVALUATION, INITIALISATION, Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.trees import from_names, named
 from maml_rl.experiments.build import num_adaptations
 from maml_rl.experiments.config import RunConfig
-from maml_rl.experiments.runs import WhichCheckpoint, load_checkpoint, read_config, with_channels
+from maml_rl.experiments.runs import WhichCheckpoint, fitted, load_checkpoint, read_config, with_channels
 from maml_rl.experiments.table import LEARNERS, learner_entry
 from maml_rl.experiments.zoo import resolved
 from maml_rl.learners.entry import Context, Entry
@@ -49,12 +48,12 @@ class FewShotClassifier:
         config = read_config(run)
         if config.kind != "pictures":
             raise ValueError(f"run must be one of few-shot classification, but {run} is of {config.env}")
-        saved = load_checkpoint(run, checkpoint).state
-        self._config = config = with_channels(config, saved)
+        loaded = load_checkpoint(run, checkpoint)
+        self._config = config = with_channels(config, loaded.state)
         self._entry = learner_entry(config.learner, "pictures")
         self._learner = _learner(config, self._entry)
         template = self._learner.init(Key(config.seed, INITIALISATION, 0))
-        self._state = from_names(template, named(template) | saved)
+        self._state = fitted(loaded.state, template, config, run / "checkpoints" / loaded.name)
 
     @product_threads(1)
     def learn(self, examples: Mapping[str, Sequence[Picture]]) -> Callable[[Picture], Probabilities]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maml_rl.core.contracts import Actor
 from maml_rl.policies.distribution import Distribution
-from maml_rl.policies.scale import ObservationScale, see
+from maml_rl.policies.scale import ObservationScale, normalised
 
 
 class ExportedAgent(nn.Module):
@@ -21,7 +21,7 @@ class ExportedAgent(nn.Module):
         self, actor: Actor, distribution: Distribution, scale: ObservationScale | None, space: gymnasium.Space
     ):
         super().__init__()
-        self._network, self._distribution, self._scale = actor.network, distribution, scale
+        self._network, self._distribution, self._is_normalised = actor.network, distribution, scale is not None
         self._names = list(actor.params)
         for number, value in enumerate(actor.params.values()):
             self.register_parameter(f"param{number}", nn.Parameter(value.detach().clone(), requires_grad=False))
@@ -29,15 +29,21 @@ class ExportedAgent(nn.Module):
         low, high = (getattr(space, end, np.zeros(0)) for end in ("low", "high"))
         self.register_buffer("low", torch.from_numpy(np.array(low)).flatten())
         self.register_buffer("high", torch.from_numpy(np.array(high)).flatten())
-        self._start = torch.as_tensor(np.asarray(getattr(space, "start", 0)))
+        self.register_buffer("start", torch.as_tensor(np.asarray(getattr(space, "start", 0))))
+        if scale is not None:
+            for name, value in zip(("mean", "std"), scale.tensors, strict=True):
+                self.register_buffer(name, value.clone())
 
     def forward(self, observations: Tensor) -> Tensor:
         """Mean actions for observations [B, O]: [B, A] of a Box, or whole numbers [B, A]."""
         params = {name: getattr(self, f"param{number}") for number, name in enumerate(self._names)}
-        outputs, _ = self._network.step(params, (), see(observations, self._scale).unsqueeze(0), None)
+        seen = observations.float()
+        if self._is_normalised:
+            seen = normalised(observations, self.get_buffer("mean"), self.get_buffer("std"))
+        outputs, _ = self._network.step(params, (), seen.unsqueeze(0), None)
         actions = self._distribution.mean_action(outputs[0])
         if not self._is_box:
-            return actions.long() + self._start
+            return actions.long() + self.get_buffer("start")
         low, high = self.get_buffer("low"), self.get_buffer("high")
         centre, half_width = (high + low) / 2, (high - low) / 2
         return (centre + half_width * actions.clamp(-1.0, 1.0)).clamp(low, high)

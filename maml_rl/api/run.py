@@ -166,22 +166,25 @@ class Run:
     def _evaluating(self, **settings: Any) -> Run:
         """The run with other settings of evaluation, where they are given."""
         given = {name: value for name, value in settings.items() if value is not None}
-        evaluation = dataclasses.replace(self.config.evaluation, **given)
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, evaluation=evaluation))
+        config = dataclasses.replace(self.config, evaluation=dataclasses.replace(self.config.evaluation, **given))
+        if config.kind == "pictures":  # as the commands do: validation classes are for training's own scores
+            config = dataclasses.replace(config, task=dataclasses.replace(config.task, evaluate_on="test"))
+        return dataclasses.replace(self, config=config)
 
 
-def load(path: str | Path, trust_env: bool = False) -> Run:
+def load(path: str | Path, trust_env: bool = False, device: str = "cpu") -> Run:
     """The run in a folder, or one of the zoo.
 
     Args:
         path: the folder, or zoo:NAME; `maml-rl zoo` lists the names.
         trust_env: let the run import its environment and network, if they are the user's own classes; their code runs.
+        device: to evaluate and draw on, wherever the run was trained: cpu, cuda or cuda:N.
     Raises:
         ConfigError, ZooError: if there is no run.
         ValueError: if it would import code that is not trusted, or that lies in its folder.
     """
     folder = resolved(path)
-    config = read_config(folder)
+    config = dataclasses.replace(read_config(folder), device=device)
     trusted = trusted_names(config, None, trust_env)
     require_trust(folder, config, trusted, lambda _: "pass trust_env=True")
     return Run(folder, config, trusted)

@@ -71,9 +71,9 @@ class CompareCommand:
     """Physics of robots, in place of the one that the id names."""
     preset: Literal["paper", "fast"] = "paper"
     """Default settings. paper: the paper's protocol. fast: settings that learn faster, where there are some."""
-    observations: Literal["raw", "normalised"] = "raw"
-    """Observations that the policies see: as the environment gives them, or normalised as in training, by the numbers
-    that each run has measured."""
+    observations: Literal["raw", "normalised"] | None = None
+    """Observations that the policies see: raw, as the environment gives them, or normalised as in training, by the
+    numbers that each run has measured; by default the preset's."""
     num_iterations: int | None = None
     """Iterations of each training run; by default the preset's."""
     num_tasks: int | None = None
@@ -158,12 +158,13 @@ def base_config(command: CompareCommand, learner: str = "maml") -> RunConfig:
         raise ValueError(f"env must be a task environment: {env} has no oracle and no published comparison")
     preset = default_config(env, learner, command.preset)
     iterations = preset.training.num_iterations if command.num_iterations is None else command.num_iterations
+    observations = command.observations or preset.task.observations
     return dataclasses.replace(
         preset,
         seed=command.seed,
         num_threads=command.num_threads,
         training=dataclasses.replace(preset.training, num_iterations=iterations),
-        task=dataclasses.replace(preset.task, observations=command.observations),
+        task=dataclasses.replace(preset.task, observations=observations),
     )
 
 

@@ -42,7 +42,7 @@ from maml_rl.experiments.table import LEARNERS, learner_entry, names_for
 from maml_rl.experiments.training import build_new, complete, require_completable
 from maml_rl.storage import checkpoint as checkpoints
 from maml_rl.storage.atomic import require_writable, write_atomically
-from maml_rl.storage.checkpoint import Checkpoint, CheckpointError, plain_state, without_moments
+from maml_rl.storage.checkpoint import Checkpoint, CheckpointError, plain_state, without
 from maml_rl.storage.checkpoint_file import read_about
 from maml_rl.storage.log import LogError, read_columns
 from maml_rl.storage.run_folder import RunFolder
@@ -301,7 +301,8 @@ def _ship(run_dir: Path, checkpoint: Checkpoint, path: Path) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     with RunFolder.create(aside, to_dict(config)) as folder:
-        checkpoints.save(folder.checkpoints, dataclasses.replace(checkpoint, state=without_moments(checkpoint.state)))
+        state = without(checkpoint.state, LEARNERS[config.learner].training_only)
+        checkpoints.save(folder.checkpoints, dataclasses.replace(checkpoint, state=state))
         checkpoints.point(folder.checkpoints, "latest", checkpoint.iteration)
     shutil.rmtree(path, ignore_errors=True)
     os.replace(aside, path)
@@ -314,7 +315,7 @@ def _row(learner: str, config: RunConfig, run_dir: Path, command: LeaderboardCom
     """The learner's row of scores; read back if these parameters have been scored on these episodes before."""
     file, shipped = _row_file(learner, command), _shipped(learner, command)
     checkpoint = load_checkpoint(run_dir, "last")
-    parameters = safetensors.torch.save(plain_state(without_moments(checkpoint.state)))
+    parameters = safetensors.torch.save(plain_state(without(checkpoint.state, LEARNERS[learner].training_only)))
     asked = {name: getattr(command, name) for name in ASKED} | {"test_rotations": config.task.test_rotations}
     asked["parameters"] = hashlib.sha256(parameters).hexdigest()
     known = _known(file)

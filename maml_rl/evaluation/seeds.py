@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,8 @@ def over_seeds(curves: Sequence[AdaptationCurve]) -> OverSeeds:
     """
     first = curves[0]
     for other in curves[1:]:
-        if (other.metric, list(other.steps), list(other.tasks)) != (first.metric, list(first.steps), list(first.tasks)):
+        is_same = other.metric == first.metric and list(other.steps) == list(first.steps)
+        if not (is_same and same_tasks(other.tasks, first.tasks)):
             raise ValueError("curves must be of the same measure, tasks and numbers of steps to be taken together")
     gains = _stacked([curve.gain.numpy() for curve in curves])
     scores = _stacked([curve.per_task.numpy() for curve in curves])
@@ -47,3 +49,16 @@ def over_seeds(curves: Sequence[AdaptationCurve]) -> OverSeeds:
 def _stacked(rows: Sequence[np.ndarray]) -> Scores:
     """[step, run, task]"""
     return np.stack(rows, axis=1).astype(np.float64)
+
+
+def same_tasks(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Whether these are the same tasks in the same order; a task's numbers may be arrays."""
+    return len(first) == len(second) and all(map(_is_same, first, second))
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    if dataclasses.is_dataclass(first) and type(first) is type(second):
+        return _is_same(vars(first), vars(second))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_is_same(first[name], second[name]) for name in first)
+    return bool(np.array_equal(first, second))

@@ -13,7 +13,7 @@ import tyro
 
 from maml_rl.core.outer.choice import OUTER_STEPS
 from maml_rl.evaluation.adaptation_curve import DrawnEvaluationConfig, EvaluationConfig
-from maml_rl.experiments.table import learner_entry, names_for
+from maml_rl.experiments.table import LEARNERS, learner_entry, names_for
 from maml_rl.learners.entry import Entry, Kind
 from maml_rl.policies.scale import ObservationScale
 from maml_rl.sampling.local import MAX_WORKERS, SamplingConfig
@@ -185,11 +185,11 @@ def make_config(env: str, learner: str, method: Any, **settings: Any) -> RunConf
 
 
 def outer_steps(config: RunConfig) -> list[str]:
-    """The outer steps that the learner may take, by name. Reptile's belongs to the learner reptile."""
+    """The outer steps that the learner may take, by name."""
     hint = typing.get_type_hints(type(config.method)).get("outer")
     kinds = typing.get_args(hint) or (hint,)
     names = [name for name, kind in OUTER_STEPS.items() if kind in kinds]
-    return [name for name in names if (name == "reptile") == (config.learner == "reptile")]
+    return [name for name in names if name in LEARNERS[config.learner].outer_steps]
 
 
 def with_outer_step(config: RunConfig, step: str) -> RunConfig:
@@ -202,7 +202,8 @@ def with_outer_step(config: RunConfig, step: str) -> RunConfig:
     if not known:
         raise ValueError(f"outer.step must be left out for learner {config.learner}, which has none, got {step!r}")
     if step not in known:
-        remedy = "take --learner reptile" if step == "reptile" else "leave it out"
+        takers = [entry.name for entry in LEARNERS.values() if entry.outer_steps == (step,)]
+        remedy = f"take --learner {' or '.join(takers)}" if takers else "leave it out"
         raise ValueError(f"outer.step must be one of {known} for learner {config.learner}, got {step!r}: {remedy}")
     if step == config.method.outer.step:
         return config

@@ -173,6 +173,8 @@ def uses(config: RunConfig) -> list[Use]:
     def use(places: str, is_read: bool, readers: str, asked: str) -> None:
         found.append(Use(tuple(places.split()), is_read, readers, asked))
 
+    for places, readers in LEARNERS[config.learner].unread.items():
+        use(places, False, readers, learner)
     if config.kind == "reinforcement":
         where = f"--sampler {task.sampling.sampler}"
         workers = "task.sampling.num_workers task.sampling.task_timeout"
@@ -183,13 +185,7 @@ def uses(config: RunConfig) -> list[Use]:
         steps = "learners that take gradient steps on a task"
         takes_steps = LEARNERS[config.learner].gradient_steps
         use("evaluation.num_steps", takes_steps, steps, learner)
-        use(
-            "method.network.head_std",
-            takes_steps and config.learner != "joint",
-            "learners that adapt a last layer",
-            learner,
-        )
-        use("method.inner.num_steps", config.learner != "joint", "learners that adapt in training", learner)
+        use("method.network.head_std", takes_steps, "learners that adapt a last layer", learner)
     if config.kind == "density":
         use("evaluation.num_steps", False, "learners that take gradient steps on a task", learner)
     outer = getattr(method, "outer", None)
@@ -202,11 +198,6 @@ def uses(config: RunConfig) -> list[Use]:
         sampled = "method.outer.proximal.clip method.outer.proximal.exploration"
         use(sampled, config.kind == "reinforcement", "task environments", f"--env {config.env}")
     if hasattr(method, "inner"):
-        second = "learners that differentiate through the steps"
-        names = "method.inner.first_order method.inner.learn_step_sizes method.inner.train_later_ratio"
-        use(names, config.learner not in ("reptile", "joint"), second, learner)
-        by_loss = outer is not None and outer.step != "reptile"
-        use("method.inner.before_weight", by_loss, "outer steps that descend a loss", learner)
         number = method.inner.num_steps
         use("method.inner.train_later_ratio", number > 1, "several inner steps", f"--inner.num-steps {number}")
         learned = method.inner.learn_step_sizes

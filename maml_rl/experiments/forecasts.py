@@ -16,6 +16,7 @@ from maml_rl.core.contracts import Actor, Adapted, Collector
 from maml_rl.core.keys import Key
 from maml_rl.core.trees import device_of, take_task
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.experiments.build import num_adaptations
 from maml_rl.experiments.runs import Trained
 from maml_rl.experiments.table import LEARNERS
 from maml_rl.pictures.forecast_plots import Functions, Readings, functions_plot, readings_plot, reliability_plot
@@ -76,7 +77,7 @@ def adapted_to(trained: Trained, collector: Collector, tasks: Sequence[Any], key
     learner, state = trained.built.learner, trained.state
     support = collector.collect(tasks, None, key.at_phase(0))
     adapted = learner.begin(state, len(tasks), key)
-    for step in range(trained.config.evaluation.num_steps):
+    for step in range(num_adaptations(trained.config, LEARNERS[trained.config.learner])):
         adapted = learner.adapt(state, adapted, support, key.at_phase(step))
     return support, adapted
 

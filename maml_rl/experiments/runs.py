@@ -18,9 +18,10 @@ from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.environments import holds_bytes, is_own
 from maml_rl.experiments.migration import migrated
 from maml_rl.experiments.saved_config import from_dict
+from maml_rl.experiments.table import LEARNERS
 from maml_rl.experiments.task_lists import TaskList
 from maml_rl.experiments.trust import by_trust, require_trust
-from maml_rl.storage.checkpoint import Checkpoint, CheckpointError, load_best, load_latest
+from maml_rl.storage.checkpoint import Checkpoint, CheckpointError, load_best, load_latest, without
 from maml_rl.storage.run_folder import RunFolder
 
 WhichCheckpoint = Literal["best", "last"]
@@ -133,29 +134,32 @@ def load_trained(
         if tasks is not None:
             built = dataclasses.replace(built, given=tasks.of(built.family.source, config.env))
         template = built.learner.init(Key(config.seed, INITIALISATION, 0))
-        _require_fit(learned(checkpoint.state), learned(named(template)), run, config, checkpoint)
+        state = fitted(checkpoint.state, template, config, run / "checkpoints" / checkpoint.name)
         require_tasks(built, in_training=False)
     except BaseException:
         built.close()
         raise
-    values = {name: checkpoint.state.get(name, value) for name, value in named(template).items()}
-    return Trained(config, checkpoint, from_names(template, to_device(values, built.device)), built)
+    return Trained(config, checkpoint, to_device(state, built.device), built)
 
 
-def learned(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters among a state's tensors, without the optimisers' memory, which a shipped checkpoint may lack."""
-    kinds = ("params/", "step_sizes/", "running/")
-    return {name: value for name, value in state.items() if name.startswith(kinds)}
+def fitted(saved: dict[str, Tensor], template: State, config: RunConfig, checkpoint: Path) -> State:
+    """A learner's state with the saved values; what only training needs may be missing, and is then the template's.
 
-
-def _require_fit(
-    found: dict[str, Tensor], wanted: dict[str, Tensor], run: Path, config: RunConfig, checkpoint: Checkpoint
-) -> None:
+    Args:
+        template: a state of the run's learner, as at the beginning of training.
+        checkpoint: for error messages.
+    Raises:
+        CheckpointError: if the saved state is of another environment or network.
+    """
+    fresh = named(template)
+    needless = LEARNERS[config.learner].training_only
+    found, wanted = without(saved, needless), without(fresh, needless)
     for name in sorted(found.keys() | wanted.keys()):
         shape, expected = (list(kind[name].shape) if name in kind else None for kind in (found, wanted))
         if shape != expected:
             raise CheckpointError(
-                f"checkpoint {run / 'checkpoints' / checkpoint.name} must fit {config.env} and the network in "
-                f"{run / 'config.json'}, but {name.partition('/')[2]} has shape {shape} in place of {expected}: it is "
-                "another run's"
+                f"checkpoint {checkpoint} must fit {config.env} and the network in "
+                f"{checkpoint.parents[1] / 'config.json'}, but {name.partition('/')[2]} has shape {shape} in place of "
+                f"{expected}: it is another run's"
             )
+    return from_names(template, fresh | saved)

@@ -56,6 +56,27 @@ def omniglot_protocol(ways: int, shots: int, num_iterations: int, num_steps: int
     )
 
 
+def require_classes(learner: str, episodes: EpisodeConfig) -> None:
+    """Refuse episodes without classes of the data, for learners that learn from these.
+
+    Raises:
+        ValueError: if pictures can be read two ways.
+    """
+    if episodes.rotations == "ambiguous":
+        raise ValueError(
+            f"rotations must be classes, random or none for learner {learner}, got ambiguous: it learns from the "
+            "classes of an episode, which a character that can be read two ways does not have; take --learner maml or "
+            "platipus"
+        )
+
+
+TRAINING_ONLY = ("adam/", "inner_kl")
+"""Prefixes of an outer step's memory among a state's tensors."""
+
+SECOND = "learners that differentiate through the steps"
+WHOLE_PATH = "learners that weigh the losses before the steps, too"
+
+
 def _nothing(*settings: Any) -> None:
     """Accept any settings."""
 
@@ -72,6 +93,11 @@ class Entry:
     gradient_steps: bool = False  # it takes them on each task, so the evaluator may score after each of them
     any_ways: bool = False  # once trained, it classifies any number of classes
     draws: bool = False  # its actors are draws from a posterior: on given data evaluation takes several of them
+    outer_steps: tuple[str, ...] = ("trust_region", "proximal", "gradient")  # that it may take where it has a choice
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Settings that it has beside others of their group and never reads: names with dots, in words who reads them."""
+    training_only: tuple[str, ...] = TRAINING_ONLY
+    """Prefixes of the names of tensors in its state that predictions do not need, so that shipped runs may lack them"""
     in_a_row: bool = False  # it plays a task's episodes one after the other and keeps its memory between them
     require: Callable[[Any], None] = _nothing  # raises ValueError for settings that are another learner's
     require_episodes: Callable[[Any, EpisodeConfig, int], None] = _nothing

@@ -17,7 +17,16 @@ from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
 from maml_rl.core.trees import Params, as_leaves, flatten, stack, to_device, unflatten
-from maml_rl.learners.entry import Context, Entry, Protocol, omniglot_protocol
+from maml_rl.learners.entry import (
+    SECOND,
+    TRAINING_ONLY,
+    WHOLE_PATH,
+    Context,
+    Entry,
+    Protocol,
+    omniglot_protocol,
+    require_classes,
+)
 from maml_rl.learners.maml import MAMLAdapted, picture_model, require_fitting_norm
 from maml_rl.networks.convnet import ConvConfig
 from maml_rl.networks.mlp import linear
@@ -126,7 +135,15 @@ ENTRY = Entry(
     {"pictures": Config},
     build,
     gradient_steps=True,
+    unread={
+        "method.network.head_std": "learners that adapt a last layer",
+        "method.inner.num_steps": "learners that adapt in training",
+        "method.inner.first_order method.inner.learn_step_sizes method.inner.train_later_ratio": SECOND,
+        "method.inner.before_weight": WHOLE_PATH,
+    },
+    training_only=(*TRAINING_ONLY, "params/head."),  # a new one replaces it
     any_ways=True,
     require=lambda config: require_fitting_norm("joint", config.network),
+    require_episodes=lambda config, episodes, num_tasks: require_classes("joint", episodes),
     paper=omniglot,
 )

@@ -32,7 +32,7 @@ from maml_rl.core.trees import (
     unflatten,
 )
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
-from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.learners.entry import Context, Entry, Protocol, require_classes
 from maml_rl.networks.convnet import (
     ConvConfig,
     by_statistics,
@@ -326,8 +326,11 @@ def require_episodes(config: Config, episodes: EpisodeConfig, num_tasks: int) ->
     """Refuse episodes whose classes do not fit into the memory.
 
     Raises:
-        ValueError: if there are more classes than slots, in training or at test.
+        ValueError: if there are more classes than slots, in training or at test, or a memory that is kept and no
+            classes to keep.
     """
+    if config.memory.keep:
+        require_classes("memory with --memory.keep", episodes)
     require_slots(config.memory, episodes.ways, "classes of an episode", "ways")
     of_training = num_tasks * episodes.training.ways
     require_slots(config.memory, of_training, f"classes of {num_tasks} training episodes", "num_tasks or train_ways")

@@ -22,7 +22,7 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
 from maml_rl.core.trees import Params, num_tasks
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
-from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.learners.entry import Context, Entry, Protocol, require_classes
 from maml_rl.learners.number_statistician import NumberConfig, NumberStatistician
 from maml_rl.learners.statistic import (
     AUGMENTATION,
@@ -236,6 +236,7 @@ ENTRY = Entry(
     {"pictures": Config, "density": NumberConfig},
     build,
     any_ways=True,
+    require_episodes=lambda config, episodes, num_tasks: require_classes("neural-statistician", episodes),
     paper=omniglot,
     presets={"fast": faster},
 )

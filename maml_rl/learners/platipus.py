@@ -36,7 +36,7 @@ from maml_rl.core.trees import (
     unflatten,
 )
 from maml_rl.learners import maml
-from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.learners.entry import TRAINING_ONLY, WHOLE_PATH, Context, Entry, Protocol
 from maml_rl.networks.convnet import ConvConfig
 
 DRAWS = 2**32 - 3
@@ -470,7 +470,9 @@ ENTRY = Entry(
     {"regression": RegressionConfig, "pictures": lambda: omniglot(5, 1).config},
     build,
     gradient_steps=True,
+    unread={"method.inner.before_weight": WHOLE_PATH},
     draws=True,
+    training_only=(*TRAINING_ONLY, "posterior_log_variance/", "posterior_rate/"),  # of q, which knows the query
     require=require,
     paper=omniglot,
     presets={"warm": from_maml},

@@ -24,7 +24,7 @@ from maml_rl.core.outer.reptile import Reptile, ReptileConfig
 from maml_rl.core.trees import Params, concatenate_tasks, map_params, num_tasks, stack, take_tasks
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig
 from maml_rl.learners import maml
-from maml_rl.learners.entry import Context, Entry, Protocol
+from maml_rl.learners.entry import SECOND, WHOLE_PATH, Context, Entry, Protocol, require_classes
 from maml_rl.networks.convnet import ConvConfig
 from maml_rl.supervised.classification import ClassificationModel, ConvNetwork, EpisodeCollector
 from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples
@@ -274,6 +274,12 @@ ENTRY = Entry(
     },
     build,
     gradient_steps=True,
+    outer_steps=("reptile",),
+    unread={
+        "method.inner.first_order method.inner.learn_step_sizes method.inner.train_later_ratio": SECOND,
+        "method.inner.before_weight": WHOLE_PATH,
+    },
     require=require,
+    require_episodes=lambda config, episodes, num_tasks: require_classes("reptile", episodes),
     paper=omniglot,
 )

@@ -29,15 +29,20 @@ class ObservationScale:
 
     def __call__(self, observations: Tensor) -> Tensor:
         """[..., O] of any type to [..., O] float32."""
-        mean, std = self._tensors
-        # in double precision: a small change on top of a large number is lost in single
-        scaled = (observations.double() - mean) / std
-        # inf - inf is nan: an observation that is not finite must not pass for a large number
-        return (scaled.clamp(-MAX_NORMALISED, MAX_NORMALISED) + (scaled - scaled)).float()
+        return normalised(observations, *self.tensors)
 
     @functools.cached_property
-    def _tensors(self) -> tuple[Tensor, Tensor]:
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, [O] float64 each."""
         return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
+
+
+def normalised(observations: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Observations [..., O] of any type, normalised by numbers [O] in double precision and clipped: float32."""
+    # in double precision: a small change on top of a large number is lost in single
+    scaled = (observations.double() - mean) / std
+    # inf - inf is nan: an observation that is not finite must not pass for a large number
+    return (scaled.clamp(-MAX_NORMALISED, MAX_NORMALISED) + (scaled - scaled)).float()
 
 
 def see(observations: Tensor, scale: ObservationScale | None) -> Tensor:

@@ -6,6 +6,7 @@ bit. What is lost with a worker is therefore played again; an error of the envir
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -194,6 +195,8 @@ class Workbench:
 
     def _discard(self) -> None:
         """Give up the environment, which failed in the midst of an episode: the next task gets a new one."""
+        with contextlib.suppress(Exception):  # it may be what has failed
+            self.close()
         self._env = None
 
 

@@ -24,7 +24,7 @@ from maml_rl.storage.checkpoint_file import (
     read_bytes,
     save,
     stem,
-    without_moments,
+    without,
     writing,
 )
 
@@ -42,7 +42,7 @@ __all__ = [
     "rewind",
     "save",
     "stem",
-    "without_moments",
+    "without",
 ]
 
 Pointer = Literal["latest", "best"]

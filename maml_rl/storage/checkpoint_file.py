@@ -62,11 +62,9 @@ def plain_state(state: NamedState) -> NamedState:
     return {name: value.detach().clone(memory_format=layout) for name, value in state.items()}
 
 
-def without_moments(state: NamedState) -> NamedState:
-    """The same without what training needs and predictions do not: the outer optimiser's memory, and the distribution
-    that PLATIPUS draws from where it knows the query."""
-    needless = ("adam/", "posterior_log_variance/", "posterior_rate/")
-    return {name: value for name, value in state.items() if not name.startswith(needless)}
+def without(state: NamedState, prefixes: tuple[str, ...]) -> NamedState:
+    """The same without the tensors whose names begin so."""
+    return {name: value for name, value in state.items() if not name.startswith(prefixes)}
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

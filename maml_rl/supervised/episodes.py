@@ -82,8 +82,9 @@ class EpisodeConfig:
         is_ambiguous = self.rotations == "ambiguous", self.test_rotations == "ambiguous"
         if any(is_ambiguous) and not (all(is_ambiguous) and self.training[:2] == self.test[:2] == (2, 1)):
             raise ValueError(
-                "rotations ambiguous must come with test_rotations ambiguous, ways 2 and shots 1 alone, got rotations "
-                f"{self.rotations}, test_rotations {self.test_rotations}, ways {self.ways} and shots {self.shots}"
+                "rotations ambiguous must come with test_rotations ambiguous, and with 2 ways and 1 shot in training "
+                f"and test, got rotations {self.rotations}, test_rotations {self.test_rotations}, in training "
+                f"{self.training.ways} ways and {self.training.shots} shots, at test {self.ways} and {self.shots}"
             )
 
     evaluate_on: Part = "validation"

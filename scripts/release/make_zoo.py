@@ -6,12 +6,13 @@ hash are written into its card. The same sources give the same bytes.
 
 import json
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+
+import tyro
 
 from maml_rl.experiments.zoo import FOLDER, cards
 from maml_rl.training.interrupts import exit_on_signals
@@ -46,8 +47,12 @@ def pack(folder: Path, archive: Path) -> None:
             packed.writestr(zipfile.ZipInfo(str(file.relative_to(folder)), EPOCH), file.read_bytes())
 
 
-def make(target: Path) -> None:
-    """Make all runs; the archives go to `target`."""
+def make(target: tyro.conf.Positional[Path] = Path("dist/zoo")) -> None:
+    """Make all runs of the zoo from the folders that their cards name.
+
+    Args:
+        target: folder for the archives.
+    """
     target.mkdir(parents=True, exist_ok=True)
     saved = json.loads((FOLDER / "cards.json").read_text(encoding="utf-8"))
     for name, card in cards().items():
@@ -66,4 +71,4 @@ def make(target: Path) -> None:
 
 if __name__ == "__main__":
     exit_on_signals()
-    make(Path(sys.argv[1] if len(sys.argv) > 1 else "dist/zoo"))
+    tyro.cli(make)

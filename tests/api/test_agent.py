@@ -1,6 +1,8 @@
 """Agents: batches, folders, and bad input in one sentence."""
 
 import json
+import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -9,6 +11,10 @@ import torch
 from two_arms import TwoArms
 
 import maml_rl
+from maml_rl.experiments.table import LEARNERS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "learners"))
+import proof
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +124,37 @@ def test_recorded_episodes_that_do_not_fit_are_refused(agent, episodes, sentence
     with pytest.raises(maml_rl.AgentError, match=sentence):
         agent.adapt_to(episodes)
     assert agent.adapt_to([EPISODE]).num_steps == 1
+
+
+GIVEN = {"num_iterations": 1, "num_tasks": 2, "episodes_per_task": 4, "evaluate_every": 0, "quiet": True}
+
+
+def test_an_exported_module_acts_as_the_agent_does_and_can_be_moved(tmp_path):
+    trained = maml_rl.train(TwoArms, output_dir=tmp_path / "run", observations="normalised", **GIVEN).agent()
+    observations, module = torch.rand(5, 1), trained.export_torch()
+    assert module(observations).flatten().tolist() == trained.act(observations.numpy()).tolist()
+    assert module.to("meta")(observations.to("meta")).device.type == "meta"
+
+
+def test_an_agent_acts_without_the_gpu_that_trained_it(agent, tmp_path):
+    agent.save(tmp_path)
+    about = json.loads((tmp_path / "agent.json").read_text())
+    about["config"]["device"] = "cuda:7"
+    (tmp_path / "agent.json").write_text(json.dumps(about))
+    assert maml_rl.load_agent(tmp_path).act(np.ones(1, np.float32)) == agent.act(np.ones(1, np.float32))
+
+
+def test_a_policy_that_remembers_learns_from_recorded_episodes(tmp_path, monkeypatch):
+    monkeypatch.setitem(LEARNERS, "recurrent", proof.RECURRENT)
+    remembering = maml_rl.train(TwoArms, learner="recurrent", output_dir=tmp_path / "run", **GIVEN).agent()
+    remembering.act(np.ones((2, 1), np.float32))
+    assert remembering.act(np.ones((3, 1), np.float32)).shape == (3,)  # other episodes begin
+    env, episodes = TwoArms(), []
+    for reward in (0.0, 1.0):
+        observation, _ = env.reset(seed=0)
+        length = remembering.surroundings.horizon
+        seen, taken = np.stack([observation] * (length + 1)), np.zeros(length, int)
+        episodes.append({"observations": seen, "actions": taken, "rewards": [reward] * length})
+    begun, *learned = (remembering, *(remembering.adapt_to([episode, episode]) for episode in episodes))
+    assert not begun.adapted.any() and all(each.adapted.any() for each in learned)
+    assert not torch.equal(learned[0].adapted, learned[1].adapted)

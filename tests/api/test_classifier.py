@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import re
 import shutil
 import warnings
@@ -12,10 +13,14 @@ import torch
 from pictures import write_folders
 from PIL import Image
 
+import maml_rl
 from maml_rl.api.classifier import FewShotClassifier
+from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import train, train_omniglot
-from maml_rl.core.keys import EVALUATION, Key
-from maml_rl.experiments.runs import load_trained, read_config
+from maml_rl.core.keys import EVALUATION, INITIALISATION, Key
+from maml_rl.experiments.runs import fitted, load_trained, read_config
+from maml_rl.experiments.table import learner_entry
+from maml_rl.storage.checkpoint import CheckpointError, load_latest, without
 from maml_rl.supervised.episodes import Examples
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -225,3 +230,26 @@ def test_a_run_is_evaluated_on_pictures_turned_into_its_channels(train_run, tmp_
             with contextlib.closing(trained.built) as built:
                 scores.append(built.curve(trained.state, 0).mean)
         assert scores[0] == scores[1], mode
+
+
+def test_python_scores_the_classes_that_the_command_scores(pictures, train_run, capfd):
+    run = train_run("prototypical")
+    scores = maml_rl.load(run).evaluate(num_tasks=6).per_task.mean(dim=1).tolist()
+    capfd.readouterr()
+    assert evaluate([str(run), "--num-tasks", "6", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["mean"] == pytest.approx(scores)
+
+
+@pytest.mark.parametrize(("learner", "is_needed"), [("reptile", ("moments/",)), ("memory", ("memory/", "running/"))])
+def test_a_checkpoint_without_something_learned_is_refused(learner, is_needed, train_run):
+    run = train_run(learner)
+    loaded, config = load_latest(run / "checkpoints"), read_config(run)
+    with contextlib.closing(load_trained(run, config, "last").built) as built:
+        template = built.learner.init(Key(config.seed, INITIALISATION, 0))
+        for name in loaded.state:
+            state = {each: value for each, value in loaded.state.items() if each != name}
+            if name.startswith(("params/", *is_needed)):
+                with pytest.raises(CheckpointError, match=r"has shape None in place of \["):
+                    fitted(state, template, config, run / "checkpoints" / loaded.name)
+        needed = without(loaded.state, learner_entry(learner, "pictures").training_only)
+        fitted(needed, template, config, run / "checkpoints" / loaded.name)

@@ -1,6 +1,7 @@
 """The comparison command: every method trained once, scored on the same tasks, drawn; nothing is done twice."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -9,6 +10,8 @@ from maml_rl.commands.compare import CompareCommand, base_config, compare, metho
 from maml_rl.commands.leaderboard import leaderboard
 from maml_rl.commands.train import train
 from maml_rl.evaluation.evaluator import Evaluation
+from maml_rl.experiments.environments import full_id
+from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.published import PUBLISHED
 from maml_rl.experiments.runs import read_config
 from maml_rl.experiments.training import Prepared
@@ -259,3 +262,12 @@ def test_task_lists_that_do_not_exist_are_refused_before_training(tmp_path, caps
         compare([*flags, "published", "--num-tasks", "3"])
     assert "--num-tasks 3 must be left out with --tasks" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+@pytest.mark.parametrize("given", [None, "raw"])
+def test_a_preset_keeps_its_settings_of_the_tasks_where_none_are_given(preset, given, tmp_path):
+    command = CompareCommand("HalfCheetahVel", tmp_path, preset=preset, observations=given)
+    expected = default_config(full_id("HalfCheetahVel", None), "maml", preset).task
+    expected = dataclasses.replace(expected, observations=given or expected.observations)
+    assert base_config(command).task == expected

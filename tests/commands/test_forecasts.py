@@ -78,7 +78,8 @@ def test_pictures_show_drawn_functions_and_reliability(runs, tmp_path):
             assert matplotlib.image.imread(path).std() > 0.01
 
 
-def test_ambiguous_episodes_are_trained_scored_and_drawn(own_cache, tmp_path, capfd):
+@pytest.mark.parametrize("learner", ["platipus", "maml", "prototypical", "matching", "memory", "pixels"])
+def test_ambiguous_episodes_are_trained_scored_and_drawn(learner, own_cache, tmp_path, capfd):
     data, run = write_folders(tmp_path / "data"), tmp_path / "run"
     flags = ["--env", "images", "--data-root", str(data), "--image-size", "16", "--num-filters", "4"]
     flags += ["--learner", "platipus", *SMALL, *AMBIGUOUS, "--evaluate-every", "2", "--output-dir", str(run)]
@@ -93,8 +94,11 @@ def test_ambiguous_episodes_are_trained_scored_and_drawn(own_cache, tmp_path, ca
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--ways", "5"], "rotations ambiguous must come with test_rotations ambiguous, ways 2 and shots 1 alone, got"),
-        (["--test-rotations", "none"], "got rotations ambiguous, test_rotations none, ways 2 and shots 1"),
+        (
+            ["--ways", "5"],
+            "2 ways and 1 shot in training and test, got rotations ambiguous, test_rotations ambiguous, in training 5",
+        ),
+        (["--test-rotations", "none"], "got rotations ambiguous, test_rotations none, in training 2 ways and 1 shots"),
         (["--posterior.num-draws", "0"], "posterior.num_draws must be at least 1, got 0"),
     ],
 )
@@ -107,3 +111,20 @@ def test_bad_input_is_refused_before_anything_is_made(flags, message, tmp_path, 
     err = " ".join(capfd.readouterr().err.replace("│", " ").split())
     assert status == 2 and message in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("learner", ["reptile", "joint", "neural-statistician", "memory"])
+def test_learners_of_an_episodes_classes_refuse_ambiguous_ones(learner, tmp_path, capfd):
+    flags = [
+        *AMBIGUOUS,
+        "--train-ways",
+        "2",
+        "--train-shots",
+        "1",
+        "--learner",
+        learner,
+        *(["--memory.keep"] if learner == "memory" else []),
+    ]
+    assert train("omniglot", [*flags, "--output-dir", str(tmp_path / "run")]) == 2
+    err = " ".join(capfd.readouterr().err.split())
+    assert "rotations must be classes, random or none for learner" in err and not (tmp_path / "run").exists()

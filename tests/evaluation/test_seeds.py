@@ -1,5 +1,9 @@
 """The curves of an experiment's seeds, taken together."""
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -33,3 +37,17 @@ def test_gains_have_the_sign_of_the_measure():
 def test_curves_on_other_tasks_are_refused(other):
     with pytest.raises(ValueError, match="must be of the same measure, tasks and numbers of steps"):
         over_seeds([curve(BEFORE, AFTER), other])
+
+
+@dataclass(frozen=True)
+class Gains:
+    """A task whose numbers are an array."""
+
+    values: Any
+
+
+def test_tasks_of_arrays_are_compared_by_their_numbers():
+    first, same, other = ([Gains(np.array([1.0, last])), Gains(np.zeros(2))] for last in (2.0, 2.0, 3.0))
+    assert len(over_seeds([curve(BEFORE[:2], AFTER[:2], tasks=tasks) for tasks in (first, same)]).mean) == 2
+    with pytest.raises(ValueError, match="must be of the same measure, tasks and numbers of steps"):
+        over_seeds([curve(BEFORE[:2], AFTER[:2], tasks=tasks) for tasks in (first, other)])

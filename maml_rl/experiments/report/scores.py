@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
+from maml_rl.evaluation.seeds import same_tasks
 from maml_rl.evaluation.statistics import Estimate, estimates, interquartile_mean, mean
 from maml_rl.experiments.report.entries import Entry, as_tested
 from maml_rl.experiments.runs import WhichCheckpoint, load_trained, to_be_read
@@ -112,7 +113,7 @@ def new_scores(
 
 
 def have_same_tasks(first: Scores, second: Scores) -> bool:
-    return first.metric == second.metric and list(first.tasks) == list(second.tasks)
+    return first.metric == second.metric and same_tasks(first.tasks, second.tasks)
 
 
 def _read(path: Path, seeds: Sequence[int]) -> Scores | None:
