@@ -263,8 +263,8 @@ def _longer(outer: object, learner: str, max_kl: float) -> TrustRegionOuter | Pr
     if isinstance(outer, ProximalOuter):
         return replace(outer, proximal=replace(outer.proximal, epochs=10, clip=0.5, max_kl=max_kl))
     raise ValueError(
-        f"preset fast lengthens trust_region and proximal outer steps, which learner {learner} does not take: leave it "
-        "out"
+        f"preset fast lengthens trust_region and proximal outer steps, but that of learner {learner} is another: leave "
+        "the preset out, and give the settings that you want of it as flags"
     )
 
 

@@ -195,8 +195,8 @@ def _task(entry: Any, pattern: Any, place: _Place) -> Any:
     is_ours = "task" in entry  # a table of evaluation has scores as well
     if wanted.keys() - entry.keys() or (entry.keys() - wanted.keys() and not is_ours):
         raise ValueError(
-            f"tasks of {place.env} consist of {_listed(wanted)}, but {place} has {_listed(entry)}: it lists tasks of "
-            "another kind"
+            f"tasks of {place.env} consist of {_listed(wanted)}, but {place} has {_listed(entry)}: list objects "
+            f"or rows with {_listed(wanted)}"
         )
     values = {name: _value(entry[name], like, name, place) for name, like in wanted.items()}
     try:

@@ -66,15 +66,14 @@ class MAML:
         outer: OuterStep,
         threads: Threads,
     ):
-        name = type(outer).__name__
         if outer.wants_adapted and inner.num_steps < 1:
             raise ValueError(
-                f"inner.num_steps must be at least 1 for the outer step {name}, which moves towards theta', got 0"
+                f"inner.num_steps must be at least 1 for outer.step {outer.name}, which moves towards theta', got 0"
             )
         if inner.learn_step_sizes and not outer.learns_step_sizes:
             raise ValueError(
-                f"inner.learn_step_sizes needs an outer step that moves them, but {name} does not: take --outer.step "
-                "gradient or proximal"
+                "inner.learn_step_sizes needs an outer.step that moves the step sizes, too, gradient or proximal, got "
+                f"{outer.name}"
             )
         if inner.learn_step_sizes and inner.only:
             raise ValueError(f"inner.only must be left out where step sizes are learned, got {list(inner.only)}")

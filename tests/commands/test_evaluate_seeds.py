@@ -161,7 +161,7 @@ def test_tasks_of_another_kind_are_refused_before_anything_is_computed(experimen
     (tmp_path / "speeds.json").write_text('[{"speed": 1.0}]')
     assert evaluate([str(experiment / "seed1"), "--tasks", str(tmp_path / "speeds.json")]) == 2
     error = capfd.readouterr().err
-    assert "consist of x, y, but task 1 of" in error and "has speed: it lists tasks of another kind" in error
+    assert "consist of x, y, but task 1 of" in error and "has speed: list objects or rows with x, y" in error
     (tmp_path / "far.json").write_text('[{"x": 0.1, "y": 0.9}]')
     assert evaluate([str(experiment / "seed1"), "--tasks", str(tmp_path / "far.json")]) == 2
     assert "must lie in -0.5 to 0.5, the range of maml/Navigation2D-v0, got 0.9: widen" in capfd.readouterr().err

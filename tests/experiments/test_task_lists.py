@@ -116,7 +116,7 @@ def test_published_errors_on_sinusoids_stand_beside_those_of_as_many_examples():
     [
         ([], "tasks must be at least one, but .*tasks.json lists none"),
         ({"speed": 1.0}, "must be a JSON list with an object for each task, got dict"),
-        ([{"x": 0.1, "y": 0.2}], "consist of speed, but task 1 of .* has x, y: it lists tasks of another kind"),
+        ([{"x": 0.1, "y": 0.2}], "consist of speed, but task 1 of .* has x, y: list objects or rows with speed"),
         ([{"speed": 1.0}, {"speed": 2.5}], "speed of task 2 of .* must lie in 0 to 2, .*got 2.5: widen the range by"),
         ([{"speed": -1}], "speed of task 1 of .* must lie in 0 to 2"),
         ([{"speed": "fast"}], "speed of task 1 of .* must be a finite number, got 'fast'"),

@@ -187,7 +187,7 @@ def test_reptile_moves_towards_the_adapted_parameters(threads):
 
 
 def test_reptile_needs_an_inner_step(threads):
-    words = r"inner\.num_steps must be at least 1 for the outer step Reptile, which moves towards theta', got 0"
+    words = r"inner\.num_steps must be at least 1 for outer\.step reptile, which moves towards theta', got 0"
     with pytest.raises(ValueError, match=words):
         make_problem("sinusoid", threads).maml(InnerConfig(num_steps=0), ReptileOuter())
 
@@ -205,7 +205,9 @@ def test_the_inner_kl_has_one_coefficient_or_one_for_each_step(num_steps, thread
 @pytest.mark.parametrize("outer", [TrustRegionOuter(), ReptileOuter()])
 def test_step_sizes_are_learned_by_a_step_that_moves_them(outer, threads):
     problem, inner = make_problem("sinusoid", threads), InnerConfig(learn_step_sizes=True)
-    with pytest.raises(ValueError, match=r"inner\.learn_step_sizes needs an outer step that moves them, but"):
+    with pytest.raises(
+        ValueError, match=r"inner\.learn_step_sizes needs an outer\.step that moves the step sizes, too"
+    ):
         problem.maml(inner, outer)
     learner = problem.maml(inner, GradientOuter())
     state = learner.init(BEGINNING)

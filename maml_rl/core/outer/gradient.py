@@ -22,6 +22,7 @@ class Gradient:
     """The step theta - Adam(d meta-loss / d theta), and the same for step sizes where they are learned (Meta-SGD)."""
 
     config: AdamConfig
+    name = "gradient"
     wants_adapted = False
     learns_step_sizes = True
 

@@ -91,6 +91,7 @@ class Proximal:
     """
 
     config: ProximalConfig
+    name = "proximal"
     wants_adapted = False
     learns_step_sizes = True
 

@@ -37,6 +37,7 @@ class Reptile:
     """The step theta + epsilon * mean_i(theta'_i - theta)."""
 
     config: ReptileConfig
+    name = "reptile"
     wants_adapted = True
     learns_step_sizes = False
 

@@ -21,6 +21,7 @@ class Moved(NamedTuple, Generic[OuterState]):
 class OuterStep(Protocol):
     """An outer step as a value: settings and two functions. Its memory is passed in and returned."""
 
+    name: str  # in settings
     wants_adapted: bool  # it moves towards theta', so theta' must be known before the step, on given data too
     learns_step_sizes: bool  # it also moves the parameters called step_sizes/...
 

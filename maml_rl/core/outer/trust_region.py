@@ -54,6 +54,7 @@ class TrustRegion:
     """TRPO on the meta-loss: natural gradient through the inner steps, within a bound on the adapted policies' KL."""
 
     config: TrustRegionConfig
+    name = "trust_region"
     wants_adapted = False
     learns_step_sizes = False
 
