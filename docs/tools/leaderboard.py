@@ -74,6 +74,7 @@ def rows(results: Path = RESULTS) -> list[Row]:
     for file in sorted(results.glob("omniglot_*/rows/*.json")):
         row = {"init_from": None} | json.loads(file.read_text(encoding="utf-8"))
         row["asked"] = ASKED_BEFORE | row["asked"]
+        row.setdefault("training_seed", row["asked"]["seed"])  # one flag set both
         row["published"] = published(row)
         row["reproduction"] = FEW_SHOT_REPRODUCED.get((row["learner"], *size(row)))
         row["folder"] = file.parents[1].name
@@ -87,8 +88,18 @@ def size(row: Row) -> tuple[int, int]:
 
 def published(row: Row) -> float | None:
     """The published accuracy; Reptile's by whether the queries are normalised together."""
-    is_together = row["learner"] == "reptile" and row["norm"] == "batch"
-    return REPTILE_TRANSDUCTIVE[size(row)] if is_together else FEW_SHOT_PUBLISHED.get((row["learner"], *size(row)))
+    if _is_as_published(row):
+        return _published_level(row["learner"], size(row))
+    return FEW_SHOT_PUBLISHED.get((row["learner"], *size(row)))
+
+
+def _is_as_published(row: Row) -> bool:
+    """Whether the row is of one of the seven systems: Reptile's has the queries normalised together."""
+    return row["learner"] != "reptile" or row["norm"] == "batch"
+
+
+def _published_level(system: str, of: tuple[int, int]) -> float | None:
+    return REPTILE_TRANSDUCTIVE[of] if system == "reptile" else FEW_SHOT_PUBLISHED.get((system, *of))
 
 
 def write_csv(stored: Iterable[Row], file: Path) -> None:
@@ -125,7 +136,7 @@ def best_row(stored: Iterable[Row], learner: str, split: str, of: tuple[int, int
         row
         for row in stored
         if (row["learner"], row["split"], size(row), row["asked"]["protocol"]) == (learner, split, of, protocol)
-        and (learner != "reptile" or row["norm"] == "batch")
+        and _is_as_published(row)
     ]
     return max(found, key=lambda row: row["accuracy"], default=None)
 
@@ -152,14 +163,14 @@ def figure(stored: Iterable[Row]) -> Figure:
 
     Dots are rows of the table, lines their scores during training; the vertical axis is logarithmic in the error.
     """
-    stored = [row for row in stored if row["learner"] in SYSTEMS and row["iterations"]]
+    stored = [row for row in stored if row["learner"] in SYSTEMS and row["iterations"] and _is_as_published(row)]
     drawn = Figure(figsize=(10.0, 8.0), layout="constrained")
     places = dict(zip(SIZES, drawn.subplots(2, 2).flat, strict=True))
     for (ways, shots), place in places.items():
         here = [row for row in stored if size(row) == (ways, shots)]
         place.set_title(f"{ways}-way {shots}-shot", fontsize=10)
         for learner in {row["learner"] for row in here}:
-            level = FEW_SHOT_PUBLISHED.get((learner, ways, shots))
+            level = _published_level(learner, (ways, shots))
             if level is not None:
                 place.axhline(1.0 - level, color=COLOUR_OF[learner], linestyle="--", linewidth=1.0, alpha=0.7)
         for row in here:

@@ -339,6 +339,7 @@ def _row(learner: str, config: RunConfig, run_dir: Path, command: LeaderboardCom
         "split": scored.task.split if scored.env == OMNIGLOT else "folders",
         "trained_on": scored.task.train_on,
         "init_from": scored.init_from,
+        "training_seed": scored.seed,
         "train_ways": scored.task.training.ways,
         "train_shots": scored.task.training.shots,
         "iterations": checkpoint.iteration,
@@ -363,6 +364,7 @@ def _known(file: Path) -> Row:
     if not file.exists():
         return {}
     row = {"init_from": None} | json.loads(file.read_text())
+    row.setdefault("training_seed", row["asked"]["seed"])  # one flag sets both
     return row | {"asked": ASKED_BEFORE | row["asked"]}
 
 

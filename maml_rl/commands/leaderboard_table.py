@@ -22,7 +22,7 @@ Row = dict[str, Any]
 accuracy] of each evaluation during training. All values fit JSON."""
 
 COLUMNS: tuple[str, ...] = ("learner", "accuracy", "ci95", "published", "norm", "gradient_steps", "split", "trained_on")
-COLUMNS += ("train_ways", "train_shots", "init_from", "iterations", "minutes", "commit", "evaluate")
+COLUMNS += ("train_ways", "train_shots", "init_from", "training_seed", "iterations", "minutes", "commit", "evaluate")
 ASKED = ("ways", "shots", "num_episodes", "test_queries", "seed", "protocol")
 
 

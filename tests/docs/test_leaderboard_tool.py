@@ -53,11 +53,14 @@ def test_rows_of_all_folders_are_one_table_each_beside_its_own_published_number(
 
 
 def test_the_figure_has_a_dot_for_each_row_in_the_panel_of_its_size(tmp_path):
-    store(tmp_path, "omniglot_5w1s")
-    store(tmp_path, "omniglot_20w5s", asked=ROW["asked"] | {"ways": 20, "shots": 5}, progress=[])
+    store(tmp_path, "omniglot_5w1s", norm="batch")
+    store(tmp_path, "omniglot_5w1s_apart")  # not as its number was published
+    store(tmp_path, "omniglot_20w5s", norm="batch", asked=ROW["asked"] | {"ways": 20, "shots": 5}, progress=[])
     panels = {panel.get_title(): panel for panel in leaderboard.figure(leaderboard.rows(tmp_path)).axes}
     dots = {title: len(panel.containers) for title, panel in panels.items()}
     assert dots == {"5-way 1-shot": 1, "5-way 5-shot": 0, "20-way 1-shot": 0, "20-way 5-shot": 1}
+    (level,) = [line for line in panels["5-way 1-shot"].lines if line.get_linestyle() == "--"]
+    assert level.get_ydata()[0] == pytest.approx(1.0 - REPTILE_TRANSDUCTIVE[5, 1])
 
 
 def test_a_cell_is_the_best_row_of_its_kind_beside_the_number_published_on_its_split(tmp_path):
