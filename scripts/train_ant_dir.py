@@ -1,4 +1,9 @@
-"""Ant forward or backward, by the protocol of Finn et al. 2017: 40 episodes per task in place of 20."""
+"""Ant forward or backward, by the protocol of Finn et al. 2017: 40 episodes per task in place of 20.
+
+From new parameters an ant hardly learns to walk here. Learn to walk on Ant-Vel first and go on from that run:
+`python scripts/train_ant_vel.py --preset fast --output-dir runs/ant_vel`, then
+`python scripts/train_ant_dir.py --preset fast --init-from runs/ant_vel --init-from-any-env` (docs/howto/warm_start.md).
+"""
 
 import sys
 
