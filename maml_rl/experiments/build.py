@@ -160,10 +160,10 @@ def by_showings(built: Built) -> Built:
 
 
 def require_showings(config: RunConfig) -> None:
-    """Refuse to evaluate by showings a learner that cannot take one picture after another.
+    """Refuse to evaluate by showings where a learner cannot take one picture after another, or episodes have none.
 
     Raises:
-        ValueError: if it takes gradient steps, or classifies no pictures.
+        ValueError: if it takes gradient steps or classifies no pictures, or if pictures can be read two ways.
     """
     name = config.learner
     if config.kind != "pictures" or learner_entry(name, config.kind).gradient_steps:
@@ -171,6 +171,11 @@ def require_showings(config: RunConfig) -> None:
         raise ValueError(
             f"protocol showings needs a learner among {fitting}, which take one picture after another, got {name}: "
             "take protocol support-query"
+        )
+    if config.task.rotations == "ambiguous":
+        raise ValueError(
+            "rotations must be classes, random or none with protocol showings, got ambiguous: a showing has one "
+            "picture of each class, which ambiguous queries do not make up; take protocol support-query"
         )
 
 

@@ -323,14 +323,12 @@ def require_slots(settings: MemoryConfig, count: int, of_what: str, remedy: str)
 
 
 def require_episodes(config: Config, episodes: EpisodeConfig, num_tasks: int) -> None:
-    """Refuse episodes whose classes do not fit into the memory.
+    """Refuse episodes that do not show class by class, or whose classes do not fit into the memory.
 
     Raises:
-        ValueError: if there are more classes than slots, in training or at test, or a memory that is kept and no
-            classes to keep.
+        ValueError: if there are more classes than slots, in training or at test, or if pictures can be read two ways.
     """
-    if config.memory.keep:
-        require_classes("memory with --memory.keep", episodes)
+    require_classes("memory", episodes)
     require_slots(config.memory, episodes.ways, "classes of an episode", "ways")
     of_training = num_tasks * episodes.training.ways
     require_slots(config.memory, of_training, f"classes of {num_tasks} training episodes", "num_tasks or train_ways")

@@ -14,6 +14,7 @@ from maml_rl.commands.visualize import visualize
 SMALL = ["--num-tasks", "3", "--num-iterations", "2", "--num-threads", "1", "--evaluation.num-tasks", "4"]
 LINES = ["--env", "sinusoid-or-line", "--sinusoid.hidden-sizes", "8", "8", "--evaluate-every", "2"]
 AMBIGUOUS = ["--ways", "2", "--rotations", "ambiguous", "--test-rotations", "ambiguous", "--queries", "2"]
+AS_AT_TEST = ["--train-ways", "2", "--train-shots", "1"]  # in training, whatever the learner's preset says
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +79,34 @@ def test_pictures_show_drawn_functions_and_reliability(runs, tmp_path):
             assert matplotlib.image.imread(path).std() > 0.01
 
 
-@pytest.mark.parametrize("learner", ["platipus", "maml", "prototypical", "matching", "memory", "pixels"])
+def train_ambiguously(learner, folder):
+    """Train on episodes of small drawings that can be read two ways; return the exit status."""
+    data = write_folders(folder / "data")
+    flags = ["--env", "images", "--data-root", str(data), "--image-size", "16", "--learner", learner]
+    flags += [] if learner == "pixels" else ["--num-filters", "4"]
+    flags += [*SMALL, *AMBIGUOUS, *AS_AT_TEST, "--evaluate-every", "2"]
+    return train("omniglot", [*flags, "--output-dir", str(folder / "run")])
+
+
+@pytest.mark.parametrize("learner", ["platipus", "maml", "prototypical", "matching", "pixels"])
 def test_ambiguous_episodes_are_trained_scored_and_drawn(learner, own_cache, tmp_path, capfd):
-    data, run = write_folders(tmp_path / "data"), tmp_path / "run"
-    flags = ["--env", "images", "--data-root", str(data), "--image-size", "16", "--num-filters", "4"]
-    flags += ["--learner", "platipus", *SMALL, *AMBIGUOUS, "--evaluate-every", "2", "--output-dir", str(run)]
-    assert train("omniglot", flags) == 0
+    run = tmp_path / "run"
+    assert train_ambiguously(learner, tmp_path) == 0
     assert visualize(None, [str(run), "--output-dir", str(tmp_path / "pictures"), "--num-tasks", "3"]) == 0
     made = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert {"readings.png", "reliability.png"} <= made and "episodes.png" not in made
     assert evaluate([str(run), "--num-tasks", "4", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out.splitlines()[-1])["metric"] == "accuracy"
+    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert found["metric"] == "accuracy" and found["learner"] == learner
+
+
+def test_ambiguous_episodes_have_no_showings(own_cache, tmp_path, capfd):
+    assert train_ambiguously("prototypical", tmp_path) == 0
+    before = sorted(tmp_path.rglob("*"))
+    assert evaluate([str(tmp_path / "run"), "--protocol", "showings", "--output", str(tmp_path / "scores")]) == 2
+    err = " ".join(capfd.readouterr().err.split())
+    assert "rotations must be classes, random or none with protocol showings, got ambiguous: a showing has one" in err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -113,18 +131,19 @@ def test_bad_input_is_refused_before_anything_is_made(flags, message, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("learner", ["reptile", "joint", "neural-statistician", "memory"])
-def test_learners_of_an_episodes_classes_refuse_ambiguous_ones(learner, tmp_path, capfd):
-    flags = [
-        *AMBIGUOUS,
-        "--train-ways",
-        "2",
-        "--train-shots",
-        "1",
-        "--learner",
-        learner,
-        *(["--memory.keep"] if learner == "memory" else []),
-    ]
-    assert train("omniglot", [*flags, "--output-dir", str(tmp_path / "run")]) == 2
+@pytest.mark.parametrize(
+    ("learner", "flags"),
+    [
+        ("reptile", []),
+        ("joint", []),
+        ("neural-statistician", []),
+        ("memory", []),
+        ("memory", ["--memory.keep"]),
+    ],
+)
+def test_learners_of_an_episodes_classes_refuse_ambiguous_ones(learner, flags, tmp_path, capfd):
+    given = [*SMALL, *AMBIGUOUS, *AS_AT_TEST, "--learner", learner, *flags]
+    assert train("omniglot", [*given, "--output-dir", str(tmp_path / "run")]) == 2
     err = " ".join(capfd.readouterr().err.split())
-    assert "rotations must be classes, random or none for learner" in err and not (tmp_path / "run").exists()
+    assert f"rotations must be classes, random or none for learner {learner}, got ambiguous" in err
+    assert not (tmp_path / "run").exists()
