@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_rl.core.contracts import Actor, Adapted, Collector
+from maml_rl.core.contracts import Actor, Adapted
 from maml_rl.core.keys import Key
 from maml_rl.core.trees import device_of, take_task
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
@@ -55,7 +55,8 @@ def drawn_readings(trained: Trained) -> list[Readings]:
     """Ambiguous episodes, and what each draw says about their pictures lying down."""
     built, key = trained.built, trained.built.key(trained.checkpoint.iteration)
     tasks = cast(Sequence[AmbiguousEpisode], built.tasks()[:NUM_EPISODES])
-    support, adapted = adapted_to(trained, built.family.collector, tasks, key)
+    support = built.family.collector.collect(tasks, None, key.at_phase(0))
+    adapted = adapted_to(trained, support, len(tasks), key)
     num_draws = NUM_READINGS if LEARNERS[trained.config.learner].draws else 1
     actors = [built.learner.actor(trained.state, adapted, key.at_phase(draw)) for draw in range(num_draws)]
     answers = [built.family.collector.collect(tasks, actor, key.at_phase(1)) for actor in actors]
@@ -72,28 +73,32 @@ def drawn_readings(trained: Trained) -> list[Readings]:
     return rows
 
 
-def adapted_to(trained: Trained, collector: Collector, tasks: Sequence[Any], key: Key) -> tuple[Any, Adapted]:
-    """The tasks' support, and what the learner knows after as many adaptations to it as in the run's evaluation."""
+def adapted_to(trained: Trained, support: Any, num_tasks: int, key: Key) -> Adapted:
+    """What the learner knows after as many adaptations to the tasks' support as in the run's evaluation."""
     learner, state = trained.built.learner, trained.state
-    support = collector.collect(tasks, None, key.at_phase(0))
-    adapted = learner.begin(state, len(tasks), key)
+    adapted = learner.begin(state, num_tasks, key)
     for step in range(num_adaptations(trained.config, LEARNERS[trained.config.learner])):
         adapted = learner.adapt(state, adapted, support, key.at_phase(step))
-    return support, adapted
+    return adapted
 
 
 def drawn_functions(trained: Trained) -> list[list[Functions]]:
-    """Functions drawn after each number of given examples, of a task of each kind: a row of panels a task."""
+    """Functions drawn after each number of given examples, of a task of each kind: a row of panels a task.
+
+    The examples of a panel are the first of those of the next, so that a row shows what more of them change.
+    """
     built, settings = trained.built, trained.config.task
     key, tasks = built.key(trained.checkpoint.iteration), cast(Sequence[Function], built.tasks())
     places = list({type(task): place for place, task in reversed(list(enumerate(tasks)))}.values())[::-1]
     low, high = settings.input_range
     inputs = np.linspace(low, high, 300)
+    most = dataclasses.replace(settings, num_examples=max(NUM_GIVEN))
+    collector = SinusoidCollector(most, built.device, built.threads)
+    given = cast(Examples, collector.collect(tasks, None, key.at_phase(0)))
     columns: list[list[Functions]] = []
     for count in NUM_GIVEN:
-        given = dataclasses.replace(settings, num_examples=count)
-        collector = SinusoidCollector(given, built.device, built.threads)
-        support, adapted = adapted_to(trained, collector, tasks, key)
+        support = Examples(given.inputs[:, :count], given.targets[:, :count])
+        adapted = adapted_to(trained, support, len(tasks), key)
         actors = [built.learner.actor(trained.state, adapted, key.at_phase(draw)) for draw in range(NUM_FUNCTIONS)]
         columns.append(
             [

@@ -1,15 +1,19 @@
 """Commands on learners whose predictions are distributions: scores, pictures, refusals."""
 
 import csv
+import itertools
 import json
 
 import matplotlib.image
+import numpy as np
 import pytest
 from pictures import write_folders
 
 from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import train
 from maml_rl.commands.visualize import visualize
+from maml_rl.experiments.forecasts import drawn_functions
+from maml_rl.experiments.runs import load_trained, read_config
 
 SMALL = ["--num-tasks", "3", "--num-iterations", "2", "--num-threads", "1", "--evaluation.num-tasks", "4"]
 LINES = ["--env", "sinusoid-or-line", "--sinusoid.hidden-sizes", "8", "8", "--evaluate-every", "2"]
@@ -77,6 +81,20 @@ def test_pictures_show_drawn_functions_and_reliability(runs, tmp_path):
         assert "reliability.png" in made and ("functions.png" in made) == (learner == "platipus")
         for path in (tmp_path / learner).iterdir():
             assert matplotlib.image.imread(path).std() > 0.01
+
+
+def test_more_examples_of_a_function_are_the_same_ones_and_further_ones(runs):
+    trained = load_trained(runs["platipus"], read_config(runs["platipus"]), "last")
+    rows = drawn_functions(trained)
+    trained.built.close()
+    assert len(rows) == 2  # a sinusoid and a line
+    for row in rows:
+        assert [len(panel.examples[0]) for panel in row] == [1, 5, 10]
+        for fewer, more in itertools.pairwise(row):
+            count = len(fewer.examples[0])
+            assert fewer.task == more.task
+            assert all((some == part[:count]).all() for some, part in zip(fewer.examples, more.examples, strict=True))
+            assert not np.allclose(fewer.drawn, more.drawn, atol=1e-3)  # each panel's draws are from its own examples
 
 
 def train_ambiguously(learner, folder):
