@@ -122,6 +122,15 @@ def test_losses_divergence_and_score_are_those_of_torch():
     assert Accuracy().score(Answered(data, outputs)).tolist() == right
 
 
+def test_several_draws_predict_the_mean_of_their_probabilities():
+    # Logits are log-probabilities up to a constant, which is another one for each draw and picture.
+    one, other = 2.0 * torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shift = torch.linspace(-5.0, 5.0, 18, dtype=torch.float64).view(3, 6, 1)
+    found = Accuracy().mixture([one, other + shift])
+    torch.testing.assert_close(found, (0.5 * (one.softmax(dim=-1) + other.softmax(dim=-1))).log())
+    torch.testing.assert_close(Accuracy().mixture([one, one]), one.log_softmax(dim=-1))
+
+
 @pytest.mark.parametrize("norm", ["batch", "support", "none"])
 def test_stacked_tasks_give_what_each_gives_alone(norm):
     problem = Problem(norm)
