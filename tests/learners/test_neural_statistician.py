@@ -12,11 +12,12 @@ import maml_rl
 from maml_rl.core.adam import AdamConfig
 from maml_rl.core.keys import EVALUATION, TRAINING, Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.trees import named
+from maml_rl.core.trees import as_leaves, named
 from maml_rl.experiments.presets import default_config
 from maml_rl.learners import neural_statistician, statistic
 from maml_rl.learners.number_statistician import NumberConfig, NumberStatistician
-from maml_rl.learners.statistic import BoundConfig, Summary, draw_noise
+from maml_rl.learners.statistic import Batch, BoundConfig, Summary, draw_noise
+from maml_rl.networks.blocks import by_batch
 from maml_rl.networks.statistician import Sizes
 from maml_rl.supervised.augmentation import AugmentationConfig
 from maml_rl.supervised.distributions import (
@@ -116,6 +117,23 @@ def test_the_reconstruction_weighs_more_at_first():
     config = BoundConfig(extra_weight=1.0, halving_steps=100)
     assert [config.weight_after(steps) for steps in (0, 99, 100, 250)] == [2.0, 2.0, 1.5, 1.25]
     assert BoundConfig(extra_weight=0.0).weight_after(0) == 1.0
+
+
+@pytest.mark.parametrize("extra_weight", [0.0, 1.0])
+def test_what_is_descended_is_minus_the_bound_of_one_observation(extra_weight, make_problem):
+    config = BoundConfig(extra_weight=extra_weight)
+    problem = make_problem(NAME, change=lambda given: dataclasses.replace(given, bound=config))
+    learner, state = problem.learner, problem.trained(2)
+    support, _ = problem.episodes(3)
+    batch = Batch((support.images > 0.5).float(), 3)  # three sets of five pictures
+    leaves, weight = as_leaves(state.params), config.weight_after(0)
+    found, _, _ = learner._slope(leaves, batch, weight, torch.Generator().manual_seed(0), state.running)
+    noise = draw_noise(learner.model.sizes, 3, 5, torch.Generator().manual_seed(0))
+    bound, _, _ = learner.model.bound(leaves, batch.sets, noise, by_batch(leaves, {}))
+    # the parts of `total`: the reconstruction counts 1 + a times, the divergences 1 / (1 + a) times
+    total = bound.total if not extra_weight else 2.0 * bound.reconstruction - 0.5 * (bound.context + bound.latents)
+    slopes = torch.autograd.grad(-total.sum() / 15, list(leaves.values()))
+    torch.testing.assert_close(found, torch.cat([slope.flatten() for slope in slopes]), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,15 @@ def retrace(model, params, sets, given, normalise):
     return about, context, latents, pairs
 
 
-def test_the_bound_is_reconstruction_minus_divergences_as_torch_has_them():
+ALL = [[1.0] * 4] * 3
+SOME = [[1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [1.0] * 4]
+
+
+@pytest.mark.parametrize("kept", [ALL, SOME], ids=["all", "some"])
+def test_the_bound_is_reconstruction_minus_divergences_as_torch_has_them(kept):
+    # The context is believed from what is kept; latents and reconstruction are of every observation.
     params, sets, normalise = numbers()
-    given = noise(3, 4)
+    given = noise(3, 4)._replace(kept=torch.tensor(kept).double())
     bound, _, _ = NUMBERS.bound(params, sets, given, normalise)
     about, context, latents, pairs = retrace(NUMBERS, params, sets, given, normalise)
     torch.testing.assert_close(bound.context, kl_divergence(as_torch(about), as_torch(standard(about.mean))))
