@@ -9,7 +9,8 @@ from pictures import write_folders
 
 import maml_rl
 from maml_rl.core.gaussians import kl
-from maml_rl.experiments.imagination import _from_all, _summarised, _unseen, summary
+from maml_rl.experiments import imagination
+from maml_rl.experiments.imagination import _from_all, _imagined, _summarised, _unseen, summary
 from maml_rl.experiments.runs import load_trained
 
 NAME = "neural-statistician"
@@ -59,6 +60,19 @@ def test_shown_classes_are_those_that_training_has_not_seen(trained):
         (own,) = [i for i in unseen if data.names[i].endswith(name)]
         pictures = rows[data.first[own] : data.first[own + 1]]
         assert all(any(torch.equal(one, other) for other in pictures) for one in of_class)
+
+
+def test_what_is_imagined_of_a_class_follows_from_its_own_drawings_alone(trained, monkeypatch):
+    learner, key = trained.built.learner, trained.built.key(0)
+    drawings, names = _unseen(trained, 4, 5, key)
+    others = torch.cat([drawings[1:2], drawings[1:]])  # those of the second class in place of the first's
+    one, other = [], []
+    for given, made in ((drawings, one), (others, other)):
+        monkeypatch.setattr(imagination, "_unseen", lambda *_, given=given: (given, names))
+        made.extend(row.new for row in _imagined(learner, trained, key))
+    assert np.abs(one[0] - other[0]).max() > 1e-3
+    for first, second in zip(one[1:], other[1:], strict=True):
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 
 def test_a_summary_takes_the_most_telling_member_each_time_and_ends_with_all(trained):
