@@ -17,9 +17,10 @@ from maml_rl.core.outer.choice import GradientOuter
 from maml_rl.core.trees import named
 from maml_rl.evaluation.showings import Showings
 from maml_rl.experiments.presets import default_config
-from maml_rl.learners.memory import MemoryConfig, as_queries, require_episodes
+from maml_rl.learners.memory import MemoryConfig, MemoryLearner, as_queries, require_episodes
 from maml_rl.networks.key_memory import EMPTY, class_log_probs
 from maml_rl.storage.checkpoint import load_latest
+from maml_rl.supervised.classification import support_of
 from maml_rl.supervised.episodes import Examples, as_input
 
 KEY = Key(0, EVALUATION, 0)
@@ -111,6 +112,24 @@ def test_a_task_takes_no_more_slots_than_its_pictures_and_no_more_than_there_are
 def test_a_gradient_step_comes_after_so_many_pictures_of_an_episode(each, num_steps, make_problem):
     problem = make_problem("memory", change=with_memory(examples_per_step=each))  # 5 ways, 1 shot and 4 queries
     assert problem.trained(1).adam.num_steps.item() == num_steps
+
+
+def test_in_training_the_support_is_shown_before_the_queries(make_problem, monkeypatch):
+    problem = make_problem("memory", shots=2, change=with_memory(examples_per_step=1))
+    shown, gradient_step = [], MemoryLearner._gradient_step
+
+    def watched(self, state, part, noise, rng):
+        shown.append(part.images)
+        return gradient_step(self, state, part, noise, rng)
+
+    monkeypatch.setattr(MemoryLearner, "_gradient_step", watched)
+    episodes = problem.training.sample(3, np.random.default_rng(0))
+    problem.learner.meta_step(problem.state, episodes, Key(1, TRAINING, 0))
+    sequence, support = torch.cat(shown, dim=1), support_of(problem.training.data, episodes).images
+    assert sequence.shape[:2] == (3, 30)  # 5 ways, 2 shots and 4 queries
+    for pictures, expected in zip(sequence, support, strict=True):
+        is_support = [any(torch.equal(picture, other) for other in expected) for picture in pictures]
+        assert is_support == [True] * 10 + [False] * 20
 
 
 def test_in_training_the_classes_of_different_episodes_differ_unless_the_memory_is_kept(make_problem):
