@@ -1,8 +1,8 @@
 """Digests of small runs and evaluations: what a change of structure must leave as it is, to the last bit.
 
-`python tests/recorded.py` writes recorded.json anew, for a change that is meant to move numbers (CHANGELOG.md says so);
-test_nothing_moves.py holds the code to it. The last bits belong to one kind of processor: the file names it, and on
-another kind the comparison is skipped.
+`python tests/recorded.py` writes recorded.json anew, for a change that is meant to move numbers (CHANGELOG.md says so),
+and `python tests/recorded.py --new` adds the cases that it lacks; test_nothing_moves.py holds the code to it. The last
+bits belong to one kind of processor: the file names it, and on another kind the comparison is skipped.
 """
 
 from __future__ import annotations
@@ -61,13 +61,15 @@ RUNS: dict[str, tuple[str, list[str]]] = {
         "train_sinusoid.py",
         [*SMALL_H1, "--learner", "meta-sgd", "--inner.num-steps", "2"],
     ),
+    "distributions": ("train.py", ["--env", "distributions", *SMALL_H1, "--distributions.num-examples", "20"]),
 }
 FEW_SHOT = ("maml", "fomaml", "anil", "meta-sgd", "reptile", "joint", "prototypical", "matching", "pixels")
+FEW_SHOT += ("memory", "platipus")
 PICTURES: dict[str, tuple[str, list[str]]] = {
     **{f"omniglot {learner}": ("train_omniglot.py", ["--learner", learner, *SMALL_H1]) for learner in FEW_SHOT},
     **{
         f"omniglot {learner} fast": ("train_omniglot.py", ["--learner", learner, *SMALL_H1, "--preset", "fast"])
-        for learner in ("maml", "anil", "prototypical", "matching")
+        for learner in ("maml", "anil", "prototypical", "matching", "memory", "neural-statistician")
     },
     "omniglot reptile 20 ways": ("train_omniglot.py", ["--learner", "reptile", "--ways", "20", *SMALL_H1]),
 }
@@ -157,8 +159,13 @@ def _digest(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    digests = {}
+    saved: dict[str, Any] = {"processor": processor(), "digests": {}}
+    if sys.argv[1:] == ["--new"]:
+        saved = json.loads(FILE.read_bytes())
+        assert saved["processor"] == processor(), f"recorded on {saved['processor']}, but this is {processor()}"
+    digests = saved["digests"]
     for case_name, compute in cases().items():
-        digests[case_name] = compute()
-        print(case_name, digests[case_name], flush=True)
-    FILE.write_text(json.dumps({"processor": processor(), "digests": digests}, indent=1) + "\n", encoding="utf-8")
+        if case_name not in digests:
+            digests[case_name] = compute()
+            print(case_name, digests[case_name], flush=True)
+    FILE.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
