@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -27,7 +28,7 @@ from maml_rl.commands.train import MAIN_ENV, parse_command, train
 from maml_rl.experiments.build import build
 from maml_rl.experiments.config import SINUSOID
 from maml_rl.experiments.films import make_filming
-from maml_rl.experiments.presets import default_config
+from maml_rl.experiments.presets import FASTER, default_config
 from maml_rl.experiments.saved_config import to_dict
 from maml_rl.experiments.training import Prepared, complete, default_folder
 from maml_rl.pictures.backend import DrawingError
@@ -512,6 +513,16 @@ def test_every_preset_of_a_script_runs(script, tmp_path):
     )
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["iteration"] == 1
+
+
+@pytest.mark.parametrize("learner", ["maml", "promp"])
+@pytest.mark.parametrize("env_id", FASTER)
+def test_the_fast_preset_runs_wherever_there_is_one(env_id, learner, tmp_path):
+    flags = ["--env", env_id, "--learner", learner, "--preset", "fast", *TINY, "--evaluation.episodes-per-task", "2"]
+    flags += ["--num-iterations", "1", "--evaluate-every", "1"]
+    assert train(MAIN_ENV, [*flags, "--output-dir", str(tmp_path / "run")]) == 0
+    (row,) = rows(tmp_path / "run")
+    assert all(math.isfinite(float(value)) for value in row.values() if value)
 
 
 def test_without_metaworld_one_sentence_says_how_to_install_it(tmp_path, capfd, monkeypatch):
