@@ -29,7 +29,7 @@ def module_file(module_name: str, outside: Path) -> str | None:
     closed = outside.resolve()
     sys.path[:] = [entry for entry in sys.path if not Path(entry).resolve().is_relative_to(closed)]
     if not Path.cwd().is_relative_to(closed):
-        _search_here(module_name)
+        search_here(module_name)
     specs = _specs(module_name)
     if any(Path(place).resolve().is_relative_to(closed) for spec in specs for place in _places(spec)):
         raise ValueError(
@@ -56,7 +56,7 @@ def no_such_module(module_name: str) -> ValueError:
     )
 
 
-def _search_here(module_name: str) -> None:
+def search_here(module_name: str) -> None:
     """Let imports search the current directory, too, if a module is not found without it."""
     importlib.invalidate_caches()
     here = os.getcwd()
@@ -117,7 +117,7 @@ def home_of(maker: Callable[..., Any]) -> str:
 
 
 def imported(module_name: str) -> ModuleType:
-    _search_here(module_name)
+    search_here(module_name)
     try:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:

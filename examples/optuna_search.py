@@ -1,7 +1,7 @@
 """Search for settings with Optuna: each trial is a run, and trials that fall behind on held-out tasks are pruned.
 
-pip install maml-rl optuna
-python optuna_search.py
+pip install optuna
+python examples/optuna_search.py
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
-MARK = re.compile(r"<!-- generated: (\w+) -->")
+MARK = re.compile(r"<!-- generated: (\w+) -->(?:\n\*The table is made[^*]*\*)?")
+"""The place of a list that is made from the code; what stands below it is for those who read the file itself."""
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)(#[^)\s]*)?\)")
 PAGES = reference.PAGES | scores.PAGES
 LANGUAGES = {".py": "python", ".json": "json", ".md": "markdown", ".toml": "toml"}

@@ -169,7 +169,7 @@ def figure(stored: Iterable[Row]) -> Figure:
     for (ways, shots), place in places.items():
         here = [row for row in stored if size(row) == (ways, shots)]
         place.set_title(f"{ways}-way {shots}-shot", fontsize=10)
-        for learner in {row["learner"] for row in here}:
+        for learner in dict.fromkeys(row["learner"] for row in here):
             level = _published_level(learner, (ways, shots))
             if level is not None:
                 place.axhline(1.0 - level, color=COLOUR_OF[learner], linestyle="--", linewidth=1.0, alpha=0.7)

@@ -121,8 +121,8 @@ axes.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Each step goes the right way, and goes far enough only nearly: it is an estimate from twenty episodes. Whoever wants
-# what the agent does anyway can only lose by it.
+# A step is an estimate from twenty episodes: it goes towards what the person wants where that is far off, and seldom
+# all the way. A person who wants what the agent does already gains nothing by it, and may lose.
 #
 # ## Score it
 #

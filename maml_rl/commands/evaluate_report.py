@@ -58,9 +58,9 @@ def print_table(
     for other in others:
         table.add_column(other.metric, justify="right", no_wrap=True)
     if curve.reliability:
-        table.add_column("calib. error", justify="right", min_width=len("calib."))
+        table.add_column("calib. error", justify="right", no_wrap=True)
     if described["published"]:
-        table.add_column("published", justify="right", style="dim")
+        table.add_column("published", justify="right", style="dim", no_wrap=True)
     sizes = ["", *(f"{size:g}" for size in step_sizes(config))]
     sizes = [sizes[step] if step < len(sizes) else "" for step in curve.gradient_steps]
     spread = curve.per_task.std(dim=1, correction=0).tolist()

@@ -6,8 +6,10 @@ import contextlib
 import errno
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 
@@ -69,6 +71,10 @@ def _finish(out: _Lenient, err: _Lenient) -> None:
 def program(*arguments: object) -> str:
     """A shell command that runs this program, as it was called, with other arguments."""
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    name = Path(called[-1]).name
+    found = shutil.which(name)
+    if len(called) == 2 and found is not None and os.path.exists(called[-1]) and os.path.samefile(found, called[-1]):
+        called = [name]  # as the shell was asked for it
     return shlex.join([*called, *map(str, arguments)])
 
 

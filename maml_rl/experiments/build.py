@@ -20,8 +20,9 @@ from maml_rl.evaluation.evaluator import Evaluation
 from maml_rl.evaluation.showings import Showings
 from maml_rl.experiments import footprint
 from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig
-from maml_rl.experiments.environments import make_sampling
+from maml_rl.experiments.environments import make_sampling, search_here
 from maml_rl.experiments.table import learner_entry, names_for
+from maml_rl.experiments.trust import imports_of
 from maml_rl.learners.entry import Context, Entry
 from maml_rl.networks.convnet import NormPolicy
 from maml_rl.policies.distribution import MeanActions
@@ -262,6 +263,9 @@ def _reinforcement(
     task_range: tuple[float, float] | None,
     mean_actions: bool,
 ) -> _Tasks:
+    for each in imports_of(config):
+        if each.purpose == "network":  # the environment is looked for here, too
+            search_here(each.name.partition(":")[0])
     sampling = make_sampling(config, threads, task_range, entry.in_a_row)
     closers = [sampling.close]
     try:

@@ -22,6 +22,7 @@ from envs.checking.form import SUPPORTED_ACTIONS, is_supported
 from envs.checking.steps import observations_are_of_unit_size
 from envs.modules import module_file as module_file
 from envs.modules import no_such_module as no_such_module
+from envs.modules import search_here as search_here
 from envs.observation_moments import observation_moments
 from envs.oracle import Oracle
 from envs.pictures import require_pictures

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -75,7 +75,10 @@ def load_checkpoint(run: Path, which: WhichCheckpoint) -> Checkpoint:
 
     Raises:
         CheckpointError: if there is none, or it is refused.
+        ValueError: if `which` is neither.
     """
+    if which not in get_args(WhichCheckpoint):
+        raise ValueError(f"checkpoint must be best or last, got {which!r}")
     load: Callable[[Path], Checkpoint] = load_best if which == "best" else load_latest
     return load(run / "checkpoints")
 

@@ -178,7 +178,16 @@ def _folder(job: Job, config: RunConfig, built: Built) -> RunFolder:
         return RunFolder.create(path, to_dict(config), or_beside=job.output_dir is None)
     folder = RunFolder.open(job.resume)
     try:
-        require_resumable(folder.path, built.learner, config.seed)
+        reached, number = require_resumable(folder.path, built.learner, config.seed), config.training.num_iterations
+        if number < reached:
+            raise ValueError(
+                f"num_iterations must be at least the {reached} that {folder.path} has done, got {number}: raise it "
+                "or leave it out"
+            )
+        if number == reached:
+            print(
+                f"note: {folder.path} has done all {number} iterations: raise num_iterations to go on", file=sys.stderr
+            )
         if job.output_dir is not None and job.output_dir.resolve() != job.resume.resolve():
             original, folder = folder, folder.copy(job.output_dir)
             original.close()

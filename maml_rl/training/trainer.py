@@ -326,14 +326,18 @@ def has_begun(folder: Path) -> bool:
     return (folder / "checkpoints" / "latest").exists() or saved not in ([], [0]) or has_rows(folder)
 
 
-def require_resumable(folder: Path, learner: Learner, seed: int) -> None:
+def require_resumable(folder: Path, learner: Learner, seed: int) -> int:
     """Check that the run in the locked `folder` can go on with `learner`; change nothing.
 
+    Returns:
+        The number of iterations done.
     Raises:
         CheckpointError, LogError: if its checkpoint or its rows are missing, damaged, or another run's.
     """
     saved = _saved(folder, learner, seed)
-    require_rows(folder, saved.iteration if saved else 0)
+    reached = saved.iteration if saved else 0
+    require_rows(folder, reached)
+    return reached
 
 
 def _saved(folder: Path, learner: Learner, seed: int) -> Checkpoint | None:

@@ -90,7 +90,7 @@ def assert_same_run(one, other):
             ["--outer.step", "moon"],
             "for learner maml, got 'moon': leave it out",
         ),
-        (["--learner", "reptile", "--inner.num-steps", "0"], "inner.num_steps must be at least 1 for the outer step"),
+        (["--learner", "reptile", "--inner.num-steps", "0"], "inner.num_steps must be at least 1 for outer.step"),
         (["--physics", "moon"], "invalid choice 'moon'"),
         (["--env", "maml/Nowhere-v0"], "env must be a registered task environment, got 'maml/Nowhere-v0'"),
         (

@@ -91,5 +91,9 @@ def time_spent(history: Columns) -> dict[str, float]:
     inside = sum(value for name, value in parts.items() if name != "evaluation")
     parts["rest of the iteration"] = max(0.0, float(np.nansum(history["iteration_seconds"])) - inside)
     known = sum(parts.values())
-    parts["saving and logging"] = max(0.0, float(np.nanmax(history["wall_seconds"])) - known)
+    iterations, wall = history["iteration"], history["wall_seconds"]
+    if iterations[-1] - iterations[0] == len(iterations) - 1:  # a shortened table does not tell
+        of_rows = [history[name][1:] for name in ("iteration_seconds", "evaluation_seconds") if name in history]
+        later = sum(float(np.nansum(seconds)) for seconds in of_rows)
+        parts["saving and logging"] = max(0.0, float(wall[-1] - wall[0]) - later)
     return {name: value for name, value in parts.items() if value > 0.001 * max(known, 1e-9)}
