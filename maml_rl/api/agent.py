@@ -71,7 +71,7 @@ class Surroundings:
         return Observer(self.observation_space)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Agent:
     """A policy that acts in an environment's own units, and adapts to its task.
 
@@ -87,6 +87,9 @@ class Agent:
     num_episodes: int = 0  # that it has adapted to
     task: Any = None  # an oracle's
     _memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Agent of {self.config.env}, learner {self.config.learner}, {self.num_episodes} episodes adapted to>"
 
     @property
     def num_steps(self) -> int:

@@ -32,13 +32,16 @@ from maml_rl.pictures.backend import drawing_backend
 from maml_rl.storage import checkpoint as checkpoints
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """A run's folder, with the settings to use it with. It is read on demand, so a run in progress can be watched."""
 
     path: Path
     config: RunConfig
     trusted: tuple[str, ...] = ()  # the user's own classes that it may import for environment and network
+
+    def __repr__(self) -> str:
+        return f"<Run of {self.config.env}, learner {self.config.learner}, seed {self.config.seed}, in {self.path}>"
 
     @property
     def metrics(self) -> dict[str, NDArray[np.float64]]:

@@ -61,6 +61,10 @@ class AdaptationCurve(NamedTuple):
     nll: Tensor | None = None  # as per_task: negative log-likelihood of the targets [nats], of distributions over them
     reliability: Sequence[Reliability] = ()  # [R] of the same predictions, over all tasks
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{value:.4g} after {step}" for step, value in zip(self.steps, self.mean, strict=True))
+        return f"<AdaptationCurve of {len(self.tasks)} tasks, {self.metric} {scores}>"
+
     @property
     def steps(self) -> Sequence[int]:
         return self.labels or range(len(self.per_task))

@@ -158,3 +158,11 @@ def test_a_policy_that_remembers_learns_from_recorded_episodes(tmp_path, monkeyp
     begun, *learned = (remembering, *(remembering.adapt_to([episode, episode]) for episode in episodes))
     assert not begun.adapted.any() and all(each.adapted.any() for each in learned)
     assert not torch.equal(learned[0].adapted, learned[1].adapted)
+
+
+def test_an_agent_and_a_run_are_shown_in_a_line(agent, tmp_path):
+    assert repr(agent) == "<Agent of two_arms:TwoArms, learner maml, 0 episodes adapted to>"
+    run = maml_rl.train(TwoArms, output_dir=tmp_path / "run", **GIVEN)
+    assert repr(run) == f"<Run of two_arms:TwoArms, learner maml, seed 1, in {tmp_path / 'run'}>"
+    with pytest.raises(ValueError, match="checkpoint must be best or last, got 'Best'"):
+        run.agent("Best")

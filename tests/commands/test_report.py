@@ -138,6 +138,10 @@ def test_the_parts_of_the_time_add_up(runs):
     metrics = maml_rl.load(runs / "large").metrics
     assert sum(time_spent(metrics).values()) == pytest.approx(metrics["wall_seconds"][-1], rel=0.01)
     assert time_spent({}) == {}
+    thinned = {name: column[::2] for name, column in metrics.items()}
+    later = {name: column + 1e4 * (name == "wall_seconds") for name, column in metrics.items()}  # after another run
+    assert "saving and logging" not in time_spent(thinned)
+    assert time_spent(later) == pytest.approx(time_spent(metrics))
 
 
 @pytest.mark.parametrize("run", SHIPPED, ids=lambda path: str(path.relative_to(RESULTS)))

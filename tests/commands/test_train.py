@@ -306,6 +306,29 @@ def test_a_resumed_run_keeps_its_settings(tmp_path, capfd):
     assert "inner.step_size was 0.1, now 0.2" in capfd.readouterr().err
 
 
+def test_a_run_is_not_resumed_to_fewer_iterations_than_it_has_done(tmp_path, capfd):
+    folder = tmp_path / "run"
+    assert train(MAIN_ENV, [*TINY, "--num-iterations", "2", "--output-dir", str(folder)]) == 0
+    before = (folder / "config.json").read_text()
+    assert train(MAIN_ENV, ["--resume", str(folder), "--num-iterations", "1"]) == 2
+    assert f"num_iterations must be at least the 2 that {folder} has done, got 1: raise it" in capfd.readouterr().err
+    assert train(MAIN_ENV, ["--resume", str(folder)]) == 0
+    assert f"note: {folder} has done all 2 iterations: raise num_iterations to go on" in capfd.readouterr().err
+    assert (folder / "config.json").read_text() == before
+
+
+def test_a_policy_network_is_found_in_the_current_folder(tmp_path):
+    (tmp_path / "my_network.py").write_text("from torch.nn import Linear\n")
+    script = f"import sys; sys.path.remove({str(tmp_path)!r}) if {str(tmp_path)!r} in sys.path else None\n"
+    script += "from maml_rl.commands.train import train\n"
+    script += (
+        f"sys.exit(train('Navigation2D', {[*TINY, '--policy.network', 'my_network:Linear', '--output-dir', 'run']}))"
+    )
+    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONSAFEPATH": "1"}
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=where, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_resuming_into_another_folder_leaves_the_first_as_it_was(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert train(MAIN_ENV, [*TINY, "--num-iterations", "1", "--output-dir", str(one)]) == 0

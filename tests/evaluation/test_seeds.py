@@ -51,3 +51,7 @@ def test_tasks_of_arrays_are_compared_by_their_numbers():
     assert len(over_seeds([curve(BEFORE[:2], AFTER[:2], tasks=tasks) for tasks in (first, same)]).mean) == 2
     with pytest.raises(ValueError, match="must be of the same measure, tasks and numbers of steps"):
         over_seeds([curve(BEFORE[:2], AFTER[:2], tasks=tasks) for tasks in (first, other)])
+
+
+def test_a_curve_is_shown_in_a_line():
+    assert repr(curve(BEFORE, AFTER)) == "<AdaptationCurve of 4 tasks, return 0 after 0, 1 after 1>"
