@@ -21,10 +21,11 @@ from maml_rl.experiments.runs import Trained
 from maml_rl.experiments.table import LEARNERS
 from maml_rl.pictures.forecast_plots import Functions, Readings, functions_plot, readings_plot, reliability_plot
 from maml_rl.pictures.plots import save_figure
+from maml_rl.storage.atomic import write_atomically
 from maml_rl.supervised.ambiguous import LYING, AmbiguousEpisode
 from maml_rl.supervised.sinusoid import Examples, Function, SinusoidCollector
 
-FORECASTS = ("reliability.png", "functions.png", "readings.png")
+FORECASTS = ("reliability.png", "functions.png", "readings.png", "readings.csv")
 NUM_FUNCTIONS = 10  # drawn from each posterior
 NUM_GIVEN = (1, 5, 10)  # examples
 NUM_READINGS, NUM_EPISODES = 20, 6  # draws, and ambiguous episodes that are shown
@@ -44,17 +45,28 @@ def draw_forecasts(trained: Trained, curve: AdaptationCurve, subject: str, folde
         title = f"{subject}: {NUM_FUNCTIONS} functions drawn from the posterior"
         save_figure(functions_plot(drawn_functions(trained), title), made[-1])
     if trained.config.kind == "pictures" and trained.config.task.rotations == "ambiguous":
-        made.append(folder / "readings.png")
-        save_figure(
-            readings_plot(drawn_readings(trained), f"{subject}: what draws make of a picture lying down"), made[-1]
-        )
+        readings = drawn_readings(trained)
+        made += [folder / "readings.png", folder / "readings.csv"]
+        title = f"{subject}: what draws make of a picture lying down"
+        save_figure(readings_plot(readings[:NUM_EPISODES], title), made[-2])
+        write_atomically(made[-1], as_table(readings).encode())
     return made
+
+
+def as_table(readings: Sequence[Readings]) -> str:
+    """CSV: for each episode and draw the probability that pictures lying down are of the upright one's class."""
+    rows = [
+        f"{episode},{draw},{share:.6g}\n"
+        for episode, each in enumerate(readings)
+        for draw, share in enumerate(each.shares)
+    ]
+    return "episode,draw,upright\n" + "".join(rows)
 
 
 def drawn_readings(trained: Trained) -> list[Readings]:
     """Ambiguous episodes, and what each draw says about their pictures lying down."""
     built, key = trained.built, trained.built.key(trained.checkpoint.iteration)
-    tasks = cast(Sequence[AmbiguousEpisode], built.tasks()[:NUM_EPISODES])
+    tasks = cast(Sequence[AmbiguousEpisode], built.tasks())
     support = built.family.collector.collect(tasks, None, key.at_phase(0))
     adapted = adapted_to(trained, support, len(tasks), key)
     num_draws = NUM_READINGS if LEARNERS[trained.config.learner].draws else 1

@@ -12,7 +12,7 @@ from pictures import write_folders
 from maml_rl.commands.evaluate import evaluate
 from maml_rl.commands.train import train
 from maml_rl.commands.visualize import visualize
-from maml_rl.experiments.forecasts import drawn_functions
+from maml_rl.experiments.forecasts import NUM_READINGS, drawn_functions
 from maml_rl.experiments.runs import load_trained, read_config
 
 SMALL = ["--num-tasks", "3", "--num-iterations", "2", "--num-threads", "1", "--evaluation.num-tasks", "4"]
@@ -112,7 +112,11 @@ def test_ambiguous_episodes_are_trained_scored_and_drawn(learner, own_cache, tmp
     assert train_ambiguously(learner, tmp_path) == 0
     assert visualize(None, [str(run), "--output-dir", str(tmp_path / "pictures"), "--num-tasks", "3"]) == 0
     made = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert {"readings.png", "reliability.png"} <= made and "episodes.png" not in made
+    assert {"readings.png", "readings.csv", "reliability.png"} <= made and "episodes.png" not in made
+    with open(tmp_path / "pictures" / "readings.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * (NUM_READINGS if learner == "platipus" else 1)
+    assert all(0.0 <= float(row["upright"]) <= 1.0 for row in rows)
     assert evaluate([str(run), "--num-tasks", "4", "--json"]) == 0
     found = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert found["metric"] == "accuracy" and found["learner"] == learner
