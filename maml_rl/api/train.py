@@ -16,12 +16,13 @@ from maml_rl.api.run import Run, load
 from maml_rl.api.settings import with_settings
 from maml_rl.experiments import experiment
 from maml_rl.experiments.build import require_learner
-from maml_rl.experiments.config import Physics, RunConfig, forbidden_changes
+from maml_rl.experiments.config import Physics, RunConfig, forbidden_changes, kind_of
 from maml_rl.experiments.environments import full_id, remember
 from maml_rl.experiments.fitting import fitted_to_folder
 from maml_rl.experiments.flags import Setting, changes, require_read
 from maml_rl.experiments.presets import Preset, default_config, require_beginning
 from maml_rl.experiments.runs import read_config
+from maml_rl.experiments.table import names_for
 from maml_rl.experiments.training import Job, Prepared, default_folder, note_cluster, prepare, without_cluster
 from maml_rl.experiments.training_seeds import Shown, begin_experiment, train_in_turn
 from maml_rl.experiments.trust import Import, require_trust
@@ -34,7 +35,7 @@ from maml_rl.training.trainer import TrainingError, TrainingResult
 def train(
     env: str | type[Any] | Callable[[], Any] | None = None,
     *,
-    learner: str = "maml",
+    learner: str | None = None,
     preset: Preset = "paper",
     physics: Physics | None = None,
     output_dir: str | Path | None = None,
@@ -51,7 +52,7 @@ def train(
     Args:
         env: an environment id or short name, "sinusoid", "omniglot" or "images"; or an environment class, or a function
             that makes one; by default HalfCheetahVel.
-        learner: a name in the table of learners.
+        learner: a name in the table of learners; by default MAML, or else the first that takes such tasks.
         preset: default settings: "paper", "fast" or "warm", as on the command line.
         physics: of robots, "rllab" or "gym".
         output_dir: the run's folder, which must not exist yet; by default runs/TASK-TIME.
@@ -94,7 +95,7 @@ def train_seeds(
     env: str | type[Any] | Callable[[], Any] | None = None,
     *,
     seeds: Sequence[int] = (1, 2, 3),
-    learner: str = "maml",
+    learner: str | None = None,
     preset: Preset = "paper",
     physics: Physics | None = None,
     output_dir: str | Path | None = None,
@@ -197,7 +198,7 @@ def _named(env: str | type[Any] | Callable[[], Any], physics: Physics | None) ->
 
 def _new_config(
     env: str | type[Any] | Callable[[], Any],
-    learner: str,
+    given_learner: str | None,
     preset: Preset,
     physics: Physics | None,
     network: Any,
@@ -205,6 +206,7 @@ def _new_config(
 ) -> tuple[RunConfig, RunConfig]:
     """The default settings, which ask for no more pictures than the user's folder has, and the user's."""
     name = _named(env, physics)
+    learner = given_learner or names_for(kind_of(name))[0]
     size: dict[str, Any] = {part: settings[part] for part in ("ways", "shots") if part in settings}
     with_settings(default_config(name, learner), size)  # refuses anything but numbers
     step: dict[str, Any] = {part: settings[part] for part in ("outer.step", "outer__step") if part in settings}

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
-from maml_rl.commands.streams import lenient_streams, program
+from maml_rl.commands.streams import fail, lenient_streams, program
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null, plus_minus
 from maml_rl.evaluation.statistics import Estimate, probability_of_improvement
 from maml_rl.experiments.build import build, require_tasks
@@ -138,9 +138,9 @@ def compare(arguments: Sequence[str] | None = None) -> int:
         result = _described(command, base, scores)
         _write(command, base, curves, result)
     except (CheckpointError, LogError, TrainingError, SamplingError) as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     except (ValueError, OSError) as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     _print_table(base, result, curves)
     if command.json:
         print(json.dumps(result))
@@ -387,8 +387,3 @@ def _print_table(base: RunConfig, result: dict[str, Any], curves: dict[Method, A
     Console(stderr=True).print(table)
     for pair, found in result["probability_of_improvement"].items():
         print(f"{pair} on a task, after the last step: with probability {found['value']:.2f}", file=sys.stderr)
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from maml_rl.commands.evaluate_report import (
     write_results,
 )
 from maml_rl.commands.evaluate_seeds import TogetherScored, intervals
-from maml_rl.commands.streams import lenient_streams
+from maml_rl.commands.streams import fail, lenient_streams
 from maml_rl.core.contracts import TaskFamily
 from maml_rl.core.keys import EVALUATION, Key
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
@@ -183,9 +182,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
             together.print_table(title_of(loaded[0], described, command.task_range))
             write_results(output, together.labelled_curves(), described)
     except SamplingError as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     except (ValueError, OSError) as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     if command.json:
         print(json.dumps(described, allow_nan=False))
     return 0
@@ -428,8 +427,3 @@ def _require_writable(output: Path) -> None:
             f"output must lie in a folder that can be written, but {output.parent} is none: name another by --output"
         )
     require_writable(output.parent, f"{output.name}.csv", f"{output.name}.json")
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status

@@ -20,7 +20,7 @@ import tyro
 from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
 from maml_rl.commands.leaderboard_table import COLUMNS, Row, print_table, ranked, write_tables
-from maml_rl.commands.streams import lenient_streams, program
+from maml_rl.commands.streams import fail, lenient_streams, program
 from maml_rl.core.outer.choice import GradientOuter, OuterConfig, ReptileOuter
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
 from maml_rl.experiments.build import (
@@ -171,9 +171,9 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
             # Write what is known, however long the others take.
             write_tables(command.output_dir, rows, _budget(command))
     except (CheckpointError, LogError, TrainingError) as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     except (ValueError, OSError) as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     print_table(rows)
     if command.json:
         print(json.dumps(ranked(rows)))
@@ -420,8 +420,3 @@ def _budget(command: LeaderboardCommand) -> str:
     iterations = "the learner's own" if command.num_iterations is None else str(command.num_iterations)
     minutes = "" if command.minutes is None else f"{command.minutes:g} minutes or "
     return f"{minutes}{iterations} iterations"
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status

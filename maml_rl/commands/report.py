@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from maml_rl.commands.command_line import parse
-from maml_rl.commands.streams import lenient_streams
+from maml_rl.commands.streams import fail, lenient_streams
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.experiment import runs_of
 from maml_rl.experiments.report.contents import report_page
@@ -88,9 +88,9 @@ def report(arguments: Sequence[str] | None = None) -> int:
         command.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(command.output, text.encode())
     except SamplingError as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     except (ValueError, OSError) as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     for each in found:
         if each.remark:
             print(f"note: {each.remark}", file=sys.stderr)
@@ -104,8 +104,3 @@ def _trusted(command: ReportCommand, run: Path) -> tuple[str, ...]:
 
 def _made_with() -> str:
     return f"Made by maml-rl {__version__} on {datetime.now():%Y-%m-%d at %H:%M}."
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status

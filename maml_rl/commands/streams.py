@@ -68,6 +68,14 @@ def _finish(out: _Lenient, err: _Lenient) -> None:
             _drain(stream)
 
 
+def fail(error: Exception, status: int) -> int:
+    """Say on stderr why a command ends; return its exit status."""
+    for note in getattr(error.__cause__, "__notes__", []):  # the error in a worker
+        print(note, file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
 def program(*arguments: object) -> str:
     """A shell command that runs this program, as it was called, with other arguments."""
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]

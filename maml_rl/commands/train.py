@@ -16,7 +16,7 @@ import tyro
 
 from maml_rl.api.train import finish, require_continuation, require_new
 from maml_rl.commands.command_line import parse, without_zoo
-from maml_rl.commands.streams import lenient_streams, program
+from maml_rl.commands.streams import fail, lenient_streams, program
 from maml_rl.commands.train_seeds import train_seeds
 from maml_rl.experiments.config import OMNIGLOT, Physics, RunConfig, kind_of, with_outer_step
 from maml_rl.experiments.environments import full_id
@@ -106,11 +106,11 @@ def train(env: str = MAIN_ENV, arguments: Sequence[str] | None = None, preset: P
             return train_seeds(started, command.jobs, shown, flags_to_continue(command))
         prepared = prepare(command.job)
     except (ValueError, OSError) as error:
-        return _fail(error, 2)  # nothing has been made
+        return fail(error, 2)  # nothing has been made
     try:
         result = finish(prepared)
     except (CheckpointError, LogError, TrainingError) as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     folder = prepared.folder
     if result.interrupted_by is not None:
         print(f"to continue: {program('--resume', folder.path, *flags_to_continue(command))}", file=sys.stderr)
@@ -242,10 +242,3 @@ def _summary(folder: RunFolder, result: TrainingResult) -> dict[str, object]:
         "interrupted_by": result.interrupted_by,
         "metrics": result.metrics,
     }
-
-
-def _fail(error: Exception, status: int) -> int:
-    for note in getattr(error.__cause__, "__notes__", []):  # the error in a worker
-        print(note, file=sys.stderr)
-    print(f"error: {error}", file=sys.stderr)
-    return status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import tyro
 
 from maml_rl.api.run import Run
 from maml_rl.commands.command_line import parse
-from maml_rl.commands.streams import lenient_streams
+from maml_rl.commands.streams import fail, lenient_streams
 from maml_rl.experiments.config import RunConfig
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.flags import require_read
@@ -95,9 +94,9 @@ def visualize(backend: str | None, arguments: Sequence[str] | None = None) -> in
             command.task_range,
         )
     except SamplingError as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     except (ValueError, OSError) as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     return 0
 
 
@@ -115,8 +114,3 @@ def _config(command: VisualizeCommand) -> RunConfig:
     if saved.kind == "pictures":
         task = dataclasses.replace(task.found_in(command.data_root), evaluate_on="test")
     return to_be_read(dataclasses.replace(saved, task=task), command.device, command.num_threads, **own)
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status

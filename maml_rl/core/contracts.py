@@ -144,8 +144,8 @@ class TaskFamily:
 
 
 class Model(Protocol):
-    """A network whose outputs have losses, which learners by gradients need in addition. All but `prepare` and
-    `linearize` see ONE task."""
+    """A network whose outputs have losses, which learners by gradients need in addition. Losses, outputs
+    and divergence are of ONE task; `prepare`, `linearize`, `trim`, `part` and `describe` take stacked ones."""
 
     @property
     def network(self) -> Network: ...

@@ -232,7 +232,7 @@ MAY_CHANGE = {
     ("evaluation",),
 }
 """Prefixes of settings that may differ when a run is resumed: they change how long and where it runs, or what is
-measured on the way, but not what is learned."""
+measured on the way, or, as the length of a decay does with the number of iterations, how learning goes on from here."""
 
 
 def forbidden_changes(saved: RunConfig, new: RunConfig) -> list[str]:

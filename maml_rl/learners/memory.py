@@ -172,7 +172,7 @@ class MemoryLearner:
         self._shape, self._collector, self._threads, self._device = shape, collector, threads, device
 
     def init(self, key: Key) -> MemoryState:
-        generator = torch.Generator().manual_seed(int(key.rng().integers(2**63)))
+        generator = key.torch_generator()
         network, settings = self.config.network, self.config.memory
         params = init_encoder(generator, network, self._shape.num_channels)
         width, num_features = settings.key_size, network.num_features(self._shape.side)

@@ -32,7 +32,6 @@ from maml_rl.learners.statistic import (
     State,
     Summary,
     carried,
-    generator_of,
     instances_of,
     learned,
     posteriors_of,
@@ -108,7 +107,7 @@ class PictureStatistician(NeuralStatistician):
             shots = by_class[0].shape[2]
             batches = []
             for place, sets in enumerate(torch.cat(by_class, dim=2)):  # [ways, K + Q, H, W, 1]
-                generator = generator_of(key, place, AUGMENTATION)
+                generator = key.torch_generator(place, AUGMENTATION)
                 changed = augmented(sets, self._config.augmentation, generator)
                 batches.append(Batch(binarised(changed, generator), shots))
         with clock("outer_seconds"):

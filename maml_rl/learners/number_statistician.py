@@ -24,7 +24,6 @@ from maml_rl.learners.statistic import (
     State,
     Summary,
     carried,
-    generator_of,
     learned,
 )
 from maml_rl.networks.blocks import Normalise, by_averages
@@ -87,7 +86,7 @@ class NumberStatistician(NeuralStatistician):
         return Summary(adapted.totals + found.sum(dim=1, keepdim=True), adapted.counts + found.shape[1])
 
     def actor(self, state: State, adapted: Summary, key: Key) -> Actor:
-        count, sizes, generator = num_tasks(adapted), self.model.sizes, generator_of(key)
+        count, sizes, generator = num_tasks(adapted), self.model.sizes, key.torch_generator()
         about = self.about(state, adapted)  # [N, 1, C]
         of_contexts = torch.randn(count, self._num_samples, sizes.context_size, generator=generator)
         noise = torch.randn(count, self._num_samples, sizes.num_latents, sizes.latent_size, generator=generator)

@@ -361,7 +361,7 @@ def draw_noise(like: Params, tasks: range, num_draws: int, key: Key) -> Params:
     """Standard normal numbers [n, num_draws, ...] of the tasks, each task's from its place below the key."""
     noise = map_params(lambda p: torch.empty(len(tasks), num_draws, *p.shape, dtype=p.dtype), like)
     for row, task in enumerate(tasks):
-        generator = torch.Generator().manual_seed(int(key.rng(task, DRAWS).integers(2**63)))
+        generator = key.torch_generator(task, DRAWS)
         for values in noise.values():
             values[row].normal_(generator=generator)  # three times as fast as numpy's
     return to_device(noise, device_of(like))

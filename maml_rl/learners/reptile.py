@@ -149,13 +149,14 @@ class ReptileClassifier:
     def adapt(self, state: ReptileState, adapted: ReptileAdapted, data: Examples, key: Key) -> ReptileAdapted:
         """Take one step on the next mini-batch of the support."""
         count, size = self.num_gradient_steps(adapted), self._config.optimiser.test_batch_size
-        batches = mini_batches(data, size, max(count + 1, self._num_test_steps), key.at_phase(0).rng(BATCHES))
+        of_all = max(count + 1, self._num_test_steps)
+        batches = mini_batches(data, size, of_all, key.at_phase(0).rng(BATCHES), only=count)
         inner = self._config.inner
         sizes = inner.sizes_for(state.params, [inner.test_step_size_at(count)], self.model.head)
         trimmed = adapted._replace(
             params=self.model.trim(adapted.params, data), second=self.model.trim(adapted.second, data)
         )
-        return self._steps(trimmed, [batches[count]], sizes, int(state.moments_steps) + count)
+        return self._steps(trimmed, batches, sizes, int(state.moments_steps) + count)
 
     def actor(self, state: ReptileState, adapted: ReptileAdapted, key: Key) -> Actor:
         return Actor(self.model.network, adapted.params)
@@ -211,14 +212,20 @@ class AdamWithoutMomentum:
         )
 
 
-def mini_batches(support: Examples, size: int, count: int, rng: np.random.Generator) -> list[Examples]:
+def mini_batches(
+    support: Examples, size: int, count: int, rng: np.random.Generator, only: int | None = None
+) -> list[Examples]:
     """Draw `count` batches of `size` examples of each task; an example repeats once all others have come as often.
 
     A support no larger than `size` is used whole as every batch.
+
+    Args:
+        only: the place of the one batch to return, by default all.
     """
     num_tasks, num_examples = support.labels.shape
+    places = range(count) if only is None else (only,)
     if num_examples <= size:
-        return [support] * count
+        return [support for _ in places]
     rounds = -(-size * count // num_examples)
     order = rng.random((num_tasks, rounds, num_examples)).argsort(axis=-1).reshape(num_tasks, -1)
     rows = torch.from_numpy(order).to(support.labels.device)
@@ -227,7 +234,7 @@ def mini_batches(support: Examples, size: int, count: int, rng: np.random.Genera
         each = torch.arange(num_tasks, device=batch.device).unsqueeze(1)
         return support._replace(images=support.images[each, batch], labels=support.labels[each, batch])
 
-    return [take(rows[:, i * size : (i + 1) * size]) for i in range(count)]
+    return [take(rows[:, i * size : (i + 1) * size]) for i in places]
 
 
 def omniglot(ways: int, shots: int) -> Protocol:

@@ -84,7 +84,7 @@ class NeuralStatistician:
         self._threads, self._device = threads, device
 
     def init(self, key: Key) -> State:
-        params = to_device(self.model.init(generator_of(key)), self._device)
+        params = to_device(self.model.init(key.torch_generator()), self._device)
         return State(params, init_moments(flatten(params)), init_averages(params))
 
     def ascend(self, state: State, batches: Sequence[Batch], key: Key) -> tuple[State, dict[str, float]]:
@@ -94,7 +94,7 @@ class NeuralStatistician:
         weight = self._bound.weight_after(num_steps)
 
         def of_batch(place: int) -> tuple[Tensor, Params, dict[str, float]]:
-            return self._slope(leaves, batches[place], weight, generator_of(key, place, NOISE), state.running)
+            return self._slope(leaves, batches[place], weight, key.torch_generator(place, NOISE), state.running)
 
         slopes, moments, metrics = zip(*self._threads.map(of_batch, range(len(batches))), strict=True)
         slope = mean_of(slopes).clamp_(-self._bound.max_slope, self._bound.max_slope)
@@ -138,7 +138,7 @@ class NeuralStatistician:
         prior."""
         sizes = self.model.sizes
         shape = (sizes.num_latents, len(contexts), num, sizes.latent_size)
-        noise = torch.randn(shape, generator=generator_of(key)).to(contexts.device)
+        noise = torch.randn(shape, generator=key.torch_generator()).to(contexts.device)
         with torch.no_grad():
             found = self.model.imagine(state.params, contexts, noise, by_averages(state.params, state.running))
         return found.unflatten(0, (len(contexts), num))
@@ -206,10 +206,6 @@ def learned(params: Params) -> tuple[Params, Params]:
     own = take_task(params, 0)
     running = {name.removeprefix(AVERAGES): value for name, value in own.items() if name.startswith(AVERAGES)}
     return own, running
-
-
-def generator_of(key: Key, *path: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(key.rng(*path).integers(2**63)))
 
 
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:

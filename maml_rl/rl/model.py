@@ -136,7 +136,7 @@ class PolicyModel:
         return self._distribution.log_prob(outputs, data.actions.flatten(0, 1)).view_as(data.mask)
 
     def _batch(self, params: Params, trajectory: Trajectory) -> Batch:
-        """The batch of a chunk of tasks, on the parameters' device; baselines are fitted on the trajectory's device."""
+        """The batch of a chunk of tasks, on the parameters' device; baselines are fitted on the CPU."""
         count = num_tasks(trajectory)
         single = [self._advantages(take_task(trajectory, i)) for i in range(count)]
         advantages, explained = (torch.stack(column) for column in zip(*single, strict=True))

@@ -138,3 +138,8 @@ def test_an_oracle_s_agent_is_told_its_task_first(here):
 def test_sinusoids_have_no_agent(here):
     run = maml_rl.train(WAVES, output_dir="run", num_iterations=0, evaluate_every=0, quiet=True)
     assert "agent acts in environments, but this is a run of sinusoid" in refusal(run.agent)
+
+
+def test_the_learner_by_default_is_that_of_the_command(here):
+    run = maml_rl.train("distributions", num_iterations=1, num_tasks=2, num_examples=4, evaluate_every=0, quiet=True)
+    assert run.config.learner == "neural-statistician"

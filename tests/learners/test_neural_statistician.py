@@ -99,9 +99,7 @@ def test_randomness_is_new_in_each_iteration_and_follows_the_key(make_problem, m
     met = []
 
     def spying(self, state, batches, key):
-        met.append(
-            (batches[0].sets, draw_noise(Sizes(), 2, 5, statistic.generator_of(key, 0, statistic.NOISE)).context)
-        )
+        met.append((batches[0].sets, draw_noise(Sizes(), 2, 5, key.torch_generator(0, statistic.NOISE)).context))
         return state, {}
 
     monkeypatch.setattr(statistic.NeuralStatistician, "ascend", spying)
