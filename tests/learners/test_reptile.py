@@ -32,6 +32,8 @@ def test_mini_batches_go_round_the_support():
         assert torch.equal(drawn[task, 6:12].sort().values, torch.arange(6) + 6 * task)
     assert not torch.equal(drawn[0, :6], drawn[1, :6] - 6)
     assert all(torch.equal(batch.images.flatten(1).long(), batch.labels) for batch in batches)
+    (third,) = mini_batches(examples(3, 6), 4, 5, np.random.default_rng(0), only=2)
+    assert torch.equal(third.labels, batches[2].labels) and torch.equal(third.images, batches[2].images)
 
 
 def test_a_small_support_is_every_batch():
