@@ -217,7 +217,8 @@ def learners_with(preset: Preset) -> list[str]:
 
 def _require_known(preset: Preset, is_known: bool, known: object, name: str) -> None:
     if not is_known:
-        raise ValueError(f"preset {preset} exists for {known}, not for {name}: leave it out")
+        where = f"exists for {known}, not for {name}" if known else f"does not exist for {name}"
+        raise ValueError(f"preset {preset} {where}: leave it out")
 
 
 def _longer_steps_on_less_data(config: RunConfig) -> RunConfig:

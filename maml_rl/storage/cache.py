@@ -29,6 +29,8 @@ def fetched(address: str, path: Path, known_hash: str | None) -> Path:
     try:
         return Path(pooch.retrieve(address, known_hash, path.name, path.parent))
     except ValueError as error:
+        if "hash of downloaded file" not in str(error):  # an address of no known kind
+            raise OSError(str(error).partition("\n")[0]) from error
         raise OSError("it does not match its hash, so it was cut or altered") from error
     except OSError as error:  # those of requests, too
         raise OSError(str(error).partition("\n")[0]) from error

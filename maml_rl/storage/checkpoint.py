@@ -73,6 +73,8 @@ def load_best(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: if there is none or it is refused.
     """
+    if (folder / "latest").exists() and not (folder / "best").exists():
+        raise CheckpointError(f"{folder} has no best checkpoint, only the last one, as shipped runs have: take that")
     return _load_pointed(folder, "best")
 
 

@@ -123,7 +123,7 @@ def test_fast_takes_longer_steps_on_ten_episodes_and_evaluates_as_the_paper(env)
             "fast",
             r"preset fast exists for \['maml/AntDir-gym-v0', .*not for maml/Band",
         ),
-        (VEL, "maml", "warm", "preset warm exists for"),
+        (VEL, "maml", "warm", "preset warm does not exist for"),
         (
             "sinusoid",
             "maml",
