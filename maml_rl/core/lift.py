@@ -38,11 +38,6 @@ def takes_stacked(function: Function) -> Function:
     return function
 
 
-def over_tasks(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`torch.vmap` of a function of one task's trees, or the function itself if it takes stacked ones."""
-    return function if getattr(function, "takes_stacked", False) else torch.vmap(function)
-
-
 def lift(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Turn a function of one task's trees into one of stacked trees; axis 0 of the result is the task."""
     if getattr(function, "takes_stacked", False):

@@ -17,10 +17,6 @@ def map_params(function: Callable[..., Tensor], *trees: Params) -> Params:
     return {name: function(*(tree[name] for tree in trees)) for name in trees[0]}
 
 
-def detach(params: Params) -> Params:
-    return map_params(lambda p: p.detach(), params)
-
-
 def as_leaves(params: Params) -> Params:
     """The same values as leaf variables, so that gradients can be taken with respect to them."""
     return map_params(lambda p: p.detach().requires_grad_(), params)

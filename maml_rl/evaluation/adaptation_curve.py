@@ -102,7 +102,7 @@ class AdaptationCurve(NamedTuple):
 
     @property
     def gain(self) -> Tensor:
-        """Each task's improvement over its score before the first step: [K + 1, N]; above 0 is better."""
+        """Each task's improvement over its score in the first row: [R, N]; above 0 is better."""
         change = self.per_task - self.per_task[:1]
         return change if self.higher_is_better else -change
 

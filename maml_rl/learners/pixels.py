@@ -33,6 +33,8 @@ class NearestPicture(FeedForward):
         self, params: Params, memory: tuple[()], observation: Examples, previous: Previous | None
     ) -> tuple[Tensor, tuple[()]]:
         """The scores of the classes: [N, B, ways]."""
+        if not params["labels"].shape[-1]:
+            raise ValueError("the support must hold pictures, got none: adapt before acting")
         near = -torch.cdist(observation.images.flatten(-3), params["images"].flatten(-3)).square()  # [N, B, S]
         ways = int(params["labels"].max()) + 1
         of_class = torch.nn.functional.one_hot(params["labels"], ways).bool().unsqueeze(-3)  # [N, 1, S, ways]

@@ -209,11 +209,11 @@ def one_shot_runs(data_root: str | None, config: ImageConfig) -> list[OneShotRun
     path = _downloaded(ONE_SHOT_RUNS, checksum=None) if folder is None else folder / "all_runs.zip"
     if not path.exists():
         raise DataError(f"{path} is missing: download it from {ADDRESS}{ONE_SHOT_RUNS}.zip")
-    archive = open_archive(path)
-    lists = sorted(name for name in _members(archive) if name.endswith("class_labels.txt"))
-    if not lists:
-        raise DataError(f"{path} must hold runNN/class_labels.txt, but none is there: delete it and fetch it again")
-    return [_one_shot_run(archive, name, config) for name in lists]
+    with open_archive(path) as archive:
+        lists = sorted(name for name in _members(archive) if name.endswith("class_labels.txt"))
+        if not lists:
+            raise DataError(f"{path} must hold runNN/class_labels.txt, but none is there: delete it and fetch it again")
+        return [_one_shot_run(archive, name, config) for name in lists]
 
 
 def _one_shot_run(archive: zipfile.ZipFile, name: str, config: ImageConfig) -> OneShotRun:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.core.lift import Threads, available_cores, lift, over_tasks, takes_stacked
+from maml_rl.core.lift import Threads, available_cores, lift, takes_stacked
 from maml_rl.runtime import product_threads
 
 
@@ -156,6 +156,5 @@ def test_a_function_that_takes_stacked_trees_is_called_with_them():
         return tree["a"].sum(dim=-1)
 
     tree = {"a": torch.arange(6.0).view(3, 2)}
-    for lifted in (lift(total), over_tasks(total)):
-        assert torch.equal(lifted(tree), torch.tensor([1.0, 5.0, 9.0]))
-    assert torch.equal(over_tasks(lambda each: each["a"].sum())(tree), torch.tensor([1.0, 5.0, 9.0]))
+    assert torch.equal(lift(total)(tree), torch.tensor([1.0, 5.0, 9.0]))
+    assert torch.equal(lift(lambda each: each["a"].sum())(tree), torch.tensor([1.0, 5.0, 9.0]))
