@@ -58,7 +58,7 @@ def test_ranges_of_tasks_put_together_give_the_whole(tree):
     assert equal(concatenate_tasks(pieces), stacked)
 
 
-def test_leaves_are_new_variables_and_detached_ones_none(tree):
+def test_leaves_are_new_variables(tree):
     leaves = as_leaves(tree)
     assert equal(leaves, tree)
     assert all(leaf.requires_grad and leaf.is_leaf for leaf in leaves.values())
