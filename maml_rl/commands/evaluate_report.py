@@ -53,12 +53,14 @@ def print_table(
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
     own = ("gradient steps", "used", "step size", curve.metric, "95 % interval", "std over tasks", "gain", "worse")
     others = [*curve.measures[1:], *filter(None, [curve.likelihood])]
+    has_spread = curve.likelihood is None  # else there is no room for it in 80 columns; the files have it
     for name in own:
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+        if has_spread or name != "std over tasks":
+            table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for other in others:
         table.add_column(other.metric, justify="right", no_wrap=True)
     if curve.reliability:
-        table.add_column("calib. error", justify="right", no_wrap=True)
+        table.add_column("calib. error", justify="right", min_width=len("calib."))
     if described["published"]:
         table.add_column("published", justify="right", style="dim", no_wrap=True)
     sizes = ["", *(f"{size:g}" for size in step_sizes(config))]
@@ -78,7 +80,7 @@ def print_table(
             row[0],
             f"{row[1]:.4g}",
             row[2],
-            f"{row[3]:.3g}",
+            *([f"{row[3]:.3g}"] if has_spread else []),
             *change,
             *more,
         )

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 
 import matplotlib.image
 import numpy as np
@@ -53,6 +54,13 @@ def test_likelihood_and_calibration_stand_beside_the_error(learner, runs, capfd)
         rows = list(csv.DictReader(file))
     assert {"amplitude", "phase", "slope", "intercept"} <= rows[0].keys()
     assert all((row["slope"] == "") == (row["amplitude"] != "") for row in rows)
+
+
+def test_the_table_keeps_its_digits_in_80_columns(runs, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result, err = scored(runs["platipus"], capfd, "--num-steps", "2")
+    rows = [line.split() for line in err.splitlines() if re.match(r" +[012] +\d+ ", line)]
+    assert [row[-1] for row in rows] == [f"{error:.3g}" for error in result["calibration_error"]]
 
 
 def test_the_number_of_draws_is_asked_for(runs, capfd):
