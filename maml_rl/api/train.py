@@ -88,7 +88,7 @@ def train(
         told = (*make_trackers([track] if isinstance(track, str) else track), *callbacks)
         prepared = prepare(Job(config, folder, None if resume is None else Path(resume), film_every, told))
         finish(prepared)
-    return load(prepared.folder.path, trust_env=True)
+    return load(prepared.folder.path, trust_env=True, device=config.device)
 
 
 def train_seeds(

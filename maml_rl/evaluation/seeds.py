@@ -58,7 +58,7 @@ def same_tasks(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 def _is_same(first: Any, second: Any) -> bool:
     if dataclasses.is_dataclass(first) and type(first) is type(second):
-        return _is_same(vars(first), vars(second))
+        return all(_is_same(getattr(first, f.name), getattr(second, f.name)) for f in dataclasses.fields(first))
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         return first.keys() == second.keys() and all(_is_same(first[name], second[name]) for name in first)
     return bool(np.array_equal(first, second))

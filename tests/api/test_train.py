@@ -61,7 +61,7 @@ def refusal(call, *arguments, **settings):
         ),
         (NAVIGATION, {"learner": "mamml"}, "learner must be one of ['maml', 'fomaml', "),
         (NAVIGATION, {"learner": "prototypical"}, "learner prototypical takes few-shot episodes of pictures"),
-        (NAVIGATION, {"preset": "fats"}, "preset fats exists for"),
+        (NAVIGATION, {"preset": "fats"}, "preset fats does not exist for"),
         (NAVIGATION, {"preset": "warm"}, "preset warm "),
         (NAVIGATION, {"physics": "moon"}, "physics must be rllab or gym, got 'moon'"),
         ("AntVel", {"physics": "moon"}, "physics must be rllab or gym, got 'moon'"),
