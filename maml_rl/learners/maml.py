@@ -190,6 +190,15 @@ class PolicyInnerConfig(InnerConfig):
     """Inner policy-gradient loss: log-prob x advantage (Finn et al. 2017), likelihood ratio pi / stop(pi) (Rothfuss et
     al. 2019), the same to the policy that collected the data, which stays right in later epochs of the outer step, or
     DiCE (Foerster et al. 2018). Same first derivative on fresh data, different second."""
+    unit_return: float | None = None
+    """Return before a step, below 0, at which the step has its size: a task with twice that return takes twice the
+    step, one with none stays. For tasks whose return says how far off they are, where a policy gradient alone gives a
+    direction. By default every task takes the same step, as in Finn et al. 2017."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit_return is not None and not -float("inf") < self.unit_return < 0.0:
+            raise ValueError(f"inner.unit_return must be negative and finite, got {self.unit_return}")
 
 
 @dataclass(frozen=True)
@@ -238,7 +247,10 @@ def make_model(context: Context, config: Any) -> Model:
     """The model of a gradient learner on this kind of task."""
     if context.kind == "reinforcement":
         policy = make_policy(context.details, config.policy)
-        return PolicyModel(policy, config.advantage, config.inner.estimator, context.threads, context.device)
+        inner = config.inner
+        return PolicyModel(
+            policy, config.advantage, inner.estimator, context.threads, context.device, inner.unit_return
+        )
     if context.kind == "regression":
         return RegressionModel(context.details, context.device)
     return picture_model(context, config.network)

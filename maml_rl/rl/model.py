@@ -59,16 +59,20 @@ class PolicyModel:
         estimator: str,
         threads: Threads,
         device: torch.device,
+        unit_return: float | None = None,
     ):
         """
         Args:
             estimator: "log_prob", "ratio", "stored_ratio" or "dice": the inner loss.
             device: of the initial parameters; everything else is computed where its parameters are.
+            unit_return: the return, below 0, of which the inner loss is the square's half in place of the return;
+                None for the return.
         """
         self.network, self.head = policy, policy.head
         self._policy, self._distribution = policy, policy.spec.distribution
         self._advantage, self._threads, self._device = advantage, threads, device
         self._inner_loss = None if estimator == "stored_ratio" else INNER_LOSSES[estimator]
+        self._unit_return = unit_return
 
     def init_params(self, key: Key) -> Params:
         generator = key.torch_generator()
@@ -98,8 +102,10 @@ class PolicyModel:
 
     def inner_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
         if self._inner_loss is None:
-            return self.outer_loss_at(outputs, data)
-        return self._inner_loss(self._log_probs(outputs, data), data.advantages, data.mask)
+            loss = self.outer_loss_at(outputs, data)
+        else:
+            loss = self._inner_loss(self._log_probs(outputs, data), data.advantages, data.mask)
+        return loss if self._unit_return is None else loss * step_share(data.rewards, self._unit_return)
 
     def outer_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
         return surrogate_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask)
@@ -164,6 +170,15 @@ class PolicyModel:
         advantages = gae(rewards, padded, config.discount, config.gae_lambda) * mask
         explained = explained_variance(returns, values, mask)
         return (standardise(advantages, mask, 1e-8) if config.normalise else advantages), explained
+
+
+def step_share(rewards: Tensor, unit_return: float) -> Tensor:
+    """The mean return of a task's episodes in units of `unit_return`, at least 0: [E, T] to [].
+
+    As a factor of a loss with the gradient of -J, the expected return, it gives that of J^2 / (2 |unit_return|) where
+    J < 0. The factor is a constant here, so second derivatives lack the product of two gradients of J.
+    """
+    return (rewards.sum(dim=-1).mean() / unit_return).clamp_min(0.0)
 
 
 def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
