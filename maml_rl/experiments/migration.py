@@ -52,10 +52,16 @@ def _of_early_2(config: dict[str, Any]) -> dict[str, Any]:
     inner = method.get("inner") if isinstance(method, dict) else None
     if not isinstance(method, dict) or not isinstance(inner, dict):
         return config
-    return config | {"method": method | {"inner": ADDED_TO_INNER_OF_2 | inner}}
+    return config | {"method": method | {"inner": _whole_inner(inner)}}
 
 
 ADDED_TO_INNER_OF_2 = {"before_weight": 0.0, "train_later_ratio": 1.0}
+ADDED_TO_POLICIES_INNER_OF_2 = {"unit_return": None}
+
+
+def _whole_inner(inner: dict[str, Any]) -> dict[str, Any]:
+    of_a_policy = "estimator" in inner
+    return ADDED_TO_INNER_OF_2 | (ADDED_TO_POLICIES_INNER_OF_2 if of_a_policy else {}) | inner
 
 
 def _without_unread_draws(config: dict[str, Any]) -> dict[str, Any]:
@@ -132,11 +138,8 @@ def _size_taken(evaluation: dict[str, Any], name: str) -> float:
 
 def _inner_of_1(inner: dict[str, Any], first: float, later: float, kind: str) -> dict[str, Any]:
     new = {name: value for name, value in inner.items() if name != "estimator" or kind == "reinforcement"}
-    return (
-        ADDED_TO_INNER_OF_2
-        | new
-        | {"test_step_size": None if first == inner.get("step_size") else first, "later_ratio": later / first}
-    )
+    sizes = {"test_step_size": None if first == inner.get("step_size") else first, "later_ratio": later / first}
+    return _whole_inner(new | sizes)
 
 
 def _outer_of_1(outer: dict[str, Any], learner: str, kind: str) -> dict[str, Any]:
