@@ -244,14 +244,26 @@ def _longer_steps_on_less_data(config: RunConfig) -> RunConfig:
 
 def _nearer_ahead(config: RunConfig) -> RunConfig:
     """For navigation, whose rewards tell at once: advantages that look a few steps ahead, a policy before adaptation
-    that serves most tasks, and longer steps. docs/findings.md has the effect of each."""
+    that serves most tasks, longer outer steps, and inner ones by the return. docs/findings.md has the effect of
+    each."""
     method = replace(
         config.method,
         outer=_longer(getattr(config.method, "outer", None), config.learner, max_kl=0.05),
         advantage=replace(config.method.advantage, gae_lambda=0.7),
         inner=replace(config.method.inner, before_weight=1.0),
     )
-    return replace(config, method=method, training=replace(config.training, num_iterations=60))
+    config = replace(config, method=method, training=replace(config.training, num_iterations=100))
+    return _told_by_return(config, -40.0)
+
+
+def _told_by_return(config: RunConfig, unit_return: float) -> RunConfig:
+    """Inner steps in proportion to a task's return, which says how far off its target is."""
+    inner = replace(config.method.inner, unit_return=unit_return)
+    return replace(config, method=replace(config.method, inner=inner))
+
+
+def _to_a_speed(config: RunConfig) -> RunConfig:
+    return _told_by_return(_longer_steps_on_less_data(config), -120.0)
 
 
 def _longer(outer: object, learner: str, max_kl: float) -> TrustRegionOuter | ProximalOuter:
@@ -270,14 +282,13 @@ def _longer(outer: object, learner: str, max_kl: float) -> TrustRegionOuter | Pr
     )
 
 
-ROBOTS = [
-    f"maml/{robot}-{physics}-v0"
-    for robot in ("HalfCheetahVel", "HalfCheetahDir", "AntVel", "AntDir")
-    for physics in ("rllab", "gym")
-]
+def _in_both_physics(*robots: str) -> list[str]:
+    return [f"maml/{robot}-{physics}-v0" for robot in robots for physics in ("rllab", "gym")]
+
 
 FASTER: dict[str, Callable[[RunConfig], RunConfig]] = {
-    **dict.fromkeys(ROBOTS, _longer_steps_on_less_data),
+    **dict.fromkeys(_in_both_physics("HalfCheetahVel"), _to_a_speed),
+    **dict.fromkeys(_in_both_physics("HalfCheetahDir", "AntVel", "AntDir"), _longer_steps_on_less_data),
     "maml/Navigation2D-v0": _nearer_ahead,
 }
 """Functions by environment id that make the paper's settings faster."""

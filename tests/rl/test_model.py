@@ -6,11 +6,12 @@ from players import categorical, gaussian, recipe_for
 
 import envs  # noqa: F401 - registers the ids
 from maml_rl.core.contracts import Actor
-from maml_rl.core.inner import InnerConfig, adapt_tasks
+from maml_rl.core.inner import InnerConfig, InnerStep, adapt_tasks
 from maml_rl.core.keys import INITIALISATION, TRAINING, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.objective import MetaObjective
 from maml_rl.core.trees import stack, take_task, take_tasks
+from maml_rl.learners.maml import PolicyInnerConfig
 from maml_rl.rl.baseline import fitted_values
 from maml_rl.rl.losses import masked_mean
 from maml_rl.rl.model import AdvantageConfig, PolicyModel, explained_variance
@@ -23,9 +24,9 @@ KEY = Key(2, TRAINING, 0)
 POLICY = gaussian(2, 2)
 
 
-def make_model(advantage=None, threads=None, policy=POLICY):
+def make_model(advantage=None, threads=None, policy=POLICY, estimator="ratio", unit_return=None):
     advantage = AdvantageConfig() if advantage is None else advantage
-    return PolicyModel(policy, advantage, "ratio", threads or Threads(1), torch.device("cpu"))
+    return PolicyModel(policy, advantage, estimator, threads or Threads(1), torch.device("cpu"), unit_return)
 
 
 def make_env(num_envs):
@@ -145,6 +146,35 @@ def test_explained_variance():
     assert explained_variance(returns, returns + 3.0, mask).item() == pytest.approx(1.0, abs=1e-5)
     other = torch.where(mask.bool(), returns, 100.0)
     assert torch.equal(explained_variance(other, 0.5 * other, mask), explained_variance(returns, 0.5 * returns, mask))
+
+
+@pytest.mark.parametrize("estimator", ["ratio", "log_prob", "dice", "stored_ratio"])
+def test_a_task_with_twice_the_return_takes_twice_the_step(estimator):
+    plain, weighted = make_model(estimator=estimator), make_model(estimator=estimator, unit_return=-8.0)
+    theta, batch = collect_at_theta(plain)
+    params, returns = stack(theta, NUM_TASKS), batch.rewards.sum(dim=-1).mean(dim=-1)
+    step, as_set = (InnerStep(model, params, batch, with_hessian=True) for model in (weighted, plain))
+    curved, as_curved = (each.hessian_product(params) for each in (step, as_set))
+    assert returns.max() < 0.0 and returns.std() > 1.0
+    for i, share in enumerate(returns / -8.0):
+        for name in params:
+            torch.testing.assert_close(step.gradient[name][i], share * as_set.gradient[name][i])
+            torch.testing.assert_close(curved[name][i], share * as_curved[name][i])
+
+
+def test_with_a_unit_return_a_task_without_loss_stays():
+    model = make_model(unit_return=-8.0)
+    theta, batch = collect_at_theta(model)
+    params = stack(theta, NUM_TASKS)
+    for rewards in (torch.zeros_like(batch.rewards), batch.rewards.abs()):
+        adapted = adapt_tasks(model, params, [batch._replace(rewards=rewards)], [0.3], Threads(1))
+        assert all(torch.equal(adapted[name], params[name]) for name in params)
+
+
+@pytest.mark.parametrize("unit", [0.0, 8.0, float("nan"), -float("inf")])
+def test_a_unit_return_is_below_zero(unit):
+    with pytest.raises(ValueError, match=r"inner\.unit_return must be negative and finite, got"):
+        PolicyInnerConfig(unit_return=unit)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
