@@ -18,7 +18,7 @@ from maml_rl.core.contracts import Model
 from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, split_step_sizes
 from maml_rl.core.lift import Threads, lift
 from maml_rl.core.output_map import LossAtOutputs
-from maml_rl.core.path import follow
+from maml_rl.core.path import Path, follow
 from maml_rl.core.trees import Params, concatenate_tasks, num_tasks, stack, take_tasks, unflatten
 
 Result = TypeVar("Result")
@@ -38,6 +38,14 @@ class Linearization(NamedTuple):
     fisher_product: Callable[[Tensor], Tensor]  # [P] -> [P], in theta
 
 
+class Begun(NamedTuple):
+    """The tasks at the parameters that an outer step begins with."""
+
+    adapted: Params  # theta' [task, ...]
+    before: Tensor | None  # outputs [task, B, width] at theta on the first support; None without inner steps
+    after: Tensor | None  # outputs [task, B, width] at theta' on the query; None where they are not known
+
+
 class MetaObjective:
     """The meta-loss of one iteration's data as a function of all that is learned: theta, and learned step_sizes/...
 
@@ -45,7 +53,7 @@ class MetaObjective:
 
     Attributes:
         model: of the tasks' family.
-        adapted: theta' [task, ...] at the parameters that the outer step begins with, once they have been asked about.
+        begun: at the parameters that the outer step begins with, once they have been asked about.
     """
 
     def __init__(
@@ -61,7 +69,7 @@ class MetaObjective:
         Args:
             step_sizes: numbers or trees, one for each support, if none are learned; by default those of `inner`.
         """
-        self.adapted: Params | None = None
+        self.begun: Begun | None = None
         self.model, self._inner, self._threads = model, inner, threads
         self._step_sizes = inner.step_sizes if step_sizes is None else step_sizes
         self._num_tasks = num_tasks(query)
@@ -98,13 +106,13 @@ class MetaObjective:
         """
         theta, step_sizes = self._split(params)
 
-        def one_chunk(data: tuple[Any, list[Any]], *further: Any) -> tuple[Result, Params]:
+        def one_chunk(data: tuple[Any, list[Any]], *further: Any) -> tuple[Result, Begun]:
             path = follow(self.model, self._inner, step_sizes, theta, *data, with_hessian=with_hessian)
-            return function(path, *data, *further), path.adapted
+            return function(path, *data, *further), _begun(path)
 
-        results, adapted = zip(*self._threads.map(one_chunk, self._data, *columns), strict=True)
-        if self.adapted is None:
-            self.adapted = concatenate_tasks(list(adapted))
+        results, ways = zip(*self._threads.map(one_chunk, self._data, *columns), strict=True)
+        if self.begun is None:
+            self.begun = concatenate_tasks(list(ways))
         return list(results)
 
     def evaluate(self, params: Params) -> Evaluation:
@@ -154,7 +162,7 @@ class MetaObjective:
         loss = self.mean([chunk.loss for chunk in chunks])
         gradient = self.mean([chunk.gradient for chunk in chunks])
         gradient_norm = gradient.norm().item()
-        self.adapted = concatenate_tasks([chunk.adapted for chunk in chunks])
+        self.begun = concatenate_tasks([chunk.begun for chunk in chunks])
         slopes = [chunk.step_size_gradient for chunk in chunks if chunk.step_size_gradient is not None]
         if slopes:
             gradient = torch.cat([gradient, self.mean(slopes)])
@@ -170,6 +178,10 @@ class MetaObjective:
         for each in sums[1:]:
             total = total + each.double()
         return (total / self._num_tasks).to(sums[0].dtype)
+
+
+def _begun(path: Path) -> Begun:
+    return Begun(path.adapted, path.steps[0].outputs if path.steps else None, path.outputs)
 
 
 class _Chunk:
@@ -191,7 +203,7 @@ class _Chunk:
     ):
         self._num_tasks = num_tasks(query)
         self._path = follow(model, inner, step_sizes, theta, query, supports)
-        self.adapted = self._path.adapted
+        self.begun = _begun(self._path)
         self.old_outputs = self._path.outputs
         outer = LossAtOutputs(model.outer_loss_at, self.old_outputs, query)
         self.loss, further = outer.values.sum(), None

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 from torch import Tensor
 
-from maml_rl.core.acting import answer
+from maml_rl.core.acting import Answered, answer
 from maml_rl.core.adam import AdamConfig
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Collector, Measure, Model, Report
 from maml_rl.core.inner import HEAD, InnerConfig, StepSize, adapt_tasks, join_step_sizes, split_step_sizes
 from maml_rl.core.keys import INITIALISATION, Key
 from maml_rl.core.lift import Threads
-from maml_rl.core.objective import MetaObjective
+from maml_rl.core.objective import Begun, MetaObjective
 from maml_rl.core.outer.choice import GradientOuter, OuterConfig, ProximalOuter, TrustRegionOuter
 from maml_rl.core.outer.proximal import Proximal, ProximalConfig
 from maml_rl.core.outer.step import OuterStep
@@ -102,8 +102,7 @@ class MAML:
             objective = MetaObjective(self.model, self.inner, supports, query, self.threads, sizes)
             learned = join_step_sizes(state.params, state.step_sizes)
             moved = self.outer.step(objective, learned, data.adapted, state.outer, key.iteration)
-        adapted = data.adapted if objective.adapted is None else objective.adapted
-        metrics = self._metrics(state.params, adapted, data) | moved.metrics
+        metrics = self._metrics(state.params, objective.begun, data) | moved.metrics
         steps = metrics.get("env_steps", 0.0)
         rate = {"steps_per_s": steps / clock.seconds["sample_seconds"]} if steps else {}
         return MAMLState(*split_step_sizes(moved.params), moved.state), Report(metrics, clock.seconds | rate)
@@ -162,21 +161,28 @@ class MAML:
             collect(self.inner.num_steps)
         return _Collected(experience, batches, adapted)
 
-    def _metrics(self, theta: Params, adapted: Params, data: _Collected) -> dict[str, float]:
-        """Scores before and after adaptation, each on the data collected at that moment, and further metrics."""
+    def _metrics(self, theta: Params, begun: Begun | None, data: _Collected) -> dict[str, float]:
+        """Scores before and after adaptation, each on the data collected at that moment, and further metrics.
+
+        Args:
+            begun: the adapted tasks with their outputs, if the outer step has asked about them.
+        """
         metric, first, query = self.measure.metric, data.experience[0], data.experience[-1]
+        adapted, before, after = begun or Begun(data.adapted, None, None)
         return {
-            **spread(f"{metric}_before", self._score(stack(theta, num_tasks(adapted)), first)),
-            **spread(f"{metric}_after", self._score(adapted, query)),
+            **spread(f"{metric}_before", self._score(stack(theta, num_tasks(adapted)), first, before)),
+            **spread(f"{metric}_after", self._score(adapted, query, after)),
             **self.model.describe(data.batches),
             **self.measure.describe(data.experience),
         }
 
-    def _score(self, params: Params, data: Any) -> Tensor:
-        """Scores [task, sample]. params, data: stacked."""
+    def _score(self, params: Params, data: Any, outputs: Tensor | None) -> Tensor:
+        """Scores [task, sample]. params, data: stacked; outputs: those of the parameters on the data, where known."""
         if self.collector.resamples:
             return self.measure.score(data)
-        return self.measure.score(answer(Actor(self.model.network, params), data, self.threads))
+        if outputs is None:
+            return self.measure.score(answer(Actor(self.model.network, params), data, self.threads))
+        return self.measure.score(Answered(data, outputs))
 
 
 # --- settings and the table's lines -----------------------------------------------------------------------------

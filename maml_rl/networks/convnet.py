@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maml_rl.core.trees import Params
+from maml_rl.networks.batch_norm import batch_norm
 
 NUM_LAYERS = 4
 EPSILON = 1e-3  # keeps normalisation finite; that of MAML's published code
@@ -143,16 +144,12 @@ def by_batch(params: Params) -> Normalise:
 
     def normalise(layer: int, hidden: Tensor) -> Tensor:
         scale, bias = params[f"norm{layer}.scale"].reshape(-1), params[f"norm{layer}.bias"].reshape(-1)
-        rows = hidden.flatten(1, -2)  # [G, b h w, N C]: in this form torch's second derivative is fastest, too
+        rows = hidden.flatten(1, -2)  # [G, b h w, N C]
         if len(rows) == 1:  # spares a copy
-            return _batch_norm(rows.squeeze(0), scale, bias).view_as(hidden)
-        return torch.stack([_batch_norm(group, scale, bias) for group in rows.unbind()]).view_as(hidden)
+            return batch_norm(rows.squeeze(0), scale, bias, EPSILON).view_as(hidden)
+        return torch.stack([batch_norm(group, scale, bias, EPSILON) for group in rows.unbind()]).view_as(hidden)
 
     return normalise
-
-
-def _batch_norm(rows: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return F.batch_norm(rows, None, None, scale, bias, training=True, eps=EPSILON)
 
 
 class BatchMoments(NamedTuple):
