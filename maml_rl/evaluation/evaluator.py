@@ -58,13 +58,14 @@ class Evaluation:
         adapted = learner.begin(state, len(tasks), key)
         support = None
         for count in range(last + 1):
-            now = key.at_phase(count)
-            actor = learner.actor(state, adapted, now)
+            now, is_scored = key.at_phase(count), count in self.scored_after
+            if collector.resamples or is_scored:  # an actor may cost as much as adapting: PLATIPUS adapts every draw
+                actor = learner.actor(state, adapted, now)
             if collector.resamples:
                 support = collector.collect(tasks, actor, now)
             elif support is None:
                 support = collector.collect(tasks, None, key.at_phase(0))
-            if count in self.scored_after:
+            if is_scored:
                 scored, place = support, now
                 if self.judge is not None:
                     place = key.at_phase(JUDGED + count)
