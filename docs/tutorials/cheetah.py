@@ -79,10 +79,10 @@ plots[0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Before adaptation the cheetah runs at 1 m/s whatever is wanted. The step makes it slower or faster, as the rewards
-# of its own episodes have asked. Where 1 m/s *is* wanted there is nothing to gain, and the step, which is made of
-# noise then, loses something: a fifth of all tasks are served worse by the first step
-# ([results](../results.md#halfcheetah-vel-in-minutes)).
+# Before adaptation the cheetah runs at some 0.9 m/s whatever is wanted. The rewards of its own episodes say whether to
+# go slower or faster, and their sum says by how much: this policy's steps are in proportion to it
+# ([why](../findings.md#a-policy-gradient-says-which-way-not-how-far)). One step goes nearly all the way, at times
+# a little too far, which the second corrects.
 #
 # ## Keep it
 
