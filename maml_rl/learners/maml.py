@@ -204,7 +204,10 @@ class PolicyInnerConfig(InnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.unit_return is not None and not -float("inf") < self.unit_return < 0.0:
-            raise ValueError(f"inner.unit_return must be negative and finite, got {self.unit_return}")
+            raise ValueError(
+                f"inner.unit_return must be negative and finite, got {self.unit_return}: give a return before "
+                "adaptation, or leave it out where returns lie above 0"
+            )
 
 
 @dataclass(frozen=True)
