@@ -1,6 +1,6 @@
 """Batch normalisation whose second derivatives take half as many passes over the maps as torch's.
 
-torch composes them of some twenty operations; written out, they are one call of its first derivative and seven
+torch composes them of some twenty operations; written out, they are one call of its first derivative and eight
 operations more. Values and first derivatives are torch's own, to the last bit.
 """
 
