@@ -21,7 +21,7 @@ PUBLISHED = -78.6
 """Return after one step of the published run, 76 million environment steps long (Finn et al. 2017, result files)."""
 CURVES = {
     ("halfcheetah_vel_fast", "maml"): "MAML, --preset fast: mean and range of three seeds",
-    ("halfcheetah_vel_fast", "promp"): "ProMP, --preset fast, one seed",
+    ("halfcheetah_vel_fast", "promp"): "ProMP, --preset fast: three seeds",
     ("halfcheetah_vel_plain", "maml"): "MAML, every task the same step: three seeds",
 }
 """Lines by results folder and learner."""
