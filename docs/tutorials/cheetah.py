@@ -79,7 +79,7 @@ plots[0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Before adaptation the cheetah runs at some 0.9 m/s whatever is wanted. The rewards of its own episodes say whether to
+# Before adaptation the cheetah runs at some 0.9 m/s whatever is wanted. The rewards of its episodes say whether to
 # go slower or faster, and their sum says by how much: this policy's steps are in proportion to it
 # ([why](../findings.md#a-policy-gradient-says-which-way-not-how-far)). One step goes nearly all the way, at times
 # a little too far, which the second corrects.

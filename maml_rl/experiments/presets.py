@@ -253,17 +253,17 @@ def _nearer_ahead(config: RunConfig) -> RunConfig:
         inner=replace(config.method.inner, before_weight=1.0),
     )
     config = replace(config, method=method, training=replace(config.training, num_iterations=100))
-    return _told_by_return(config, -40.0)
+    return _steps_by_return(config, -40.0)
 
 
-def _told_by_return(config: RunConfig, unit_return: float) -> RunConfig:
+def _steps_by_return(config: RunConfig, unit_return: float) -> RunConfig:
     """Inner steps in proportion to a task's return, which says how far off its target is."""
     inner = replace(config.method.inner, unit_return=unit_return)
     return replace(config, method=replace(config.method, inner=inner))
 
 
 def _to_a_speed(config: RunConfig) -> RunConfig:
-    return _told_by_return(_longer_steps_on_less_data(config), -120.0)
+    return _steps_by_return(_longer_steps_on_less_data(config), -120.0)
 
 
 def _longer(outer: object, learner: str, max_kl: float) -> TrustRegionOuter | ProximalOuter:

@@ -57,7 +57,7 @@ class Problem(NamedTuple):
         return self.family.measure.metric
 
 
-def reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=(16, 16)):
+def reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=(16, 16), unit_return=None):
     def make_env(num_envs):
         return gymnasium.make_vec(env_id, num_envs=num_envs, horizon=horizon)
 
@@ -65,7 +65,7 @@ def reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=(16, 16))
     policy = gaussian(env.single_observation_space.shape[0], env.single_action_space.shape[0], hidden_sizes)
     recipe = recipe_for(make_env, policy, num_episodes, horizon)
     family = TaskFamily(env, EpisodeSampler(LocalSampler(recipe, threads), recipe), Return())
-    return Problem(family, PolicyModel(policy, AdvantageConfig(), "ratio", threads, CPU), threads)
+    return Problem(family, PolicyModel(policy, AdvantageConfig(), "ratio", threads, CPU, unit_return), threads)
 
 
 def regression(config, threads):
@@ -280,17 +280,22 @@ def test_three_iterations_are_bit_equal_for_any_number_of_threads(env_id, horizo
     assert_bit_equal_on_any_number_of_threads(TrustRegionOuter(), env_id, horizon, num_episodes, hidden_sizes)
 
 
+def test_steps_by_the_return_are_bit_equal_for_any_number_of_threads():
+    args = "maml/HalfCheetahVel-gym-v0", 10, 7, (33, 5)
+    assert_bit_equal_on_any_number_of_threads(TrustRegionOuter(), *args, unit_return=-5.0)
+
+
 @pytest.mark.parametrize("env_id", ["test/Push-v0", "maml/HalfCheetahVel-gym-v0"])
 def test_proximal_iterations_are_bit_equal_for_any_number_of_threads(env_id):
     outer = ProximalOuter(proximal=ProximalConfig(target_kl=0.01, max_kl=0.05, exploration=0.5))
     assert_bit_equal_on_any_number_of_threads(outer, env_id, 10, 7, (33, 5))
 
 
-def assert_bit_equal_on_any_number_of_threads(outer, env_id, horizon, num_episodes, hidden_sizes):
+def assert_bit_equal_on_any_number_of_threads(outer, env_id, horizon, num_episodes, hidden_sizes, unit_return=None):
     results = []
     for num_threads in (1, 2, 3, 4, 8):
         threads = Threads(num_threads)
-        problem = reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes=hidden_sizes)
+        problem = reinforcement(env_id, horizon, num_episodes, threads, hidden_sizes, unit_return)
         learner = problem.maml(InnerConfig(), outer)
         state, reports = learner.init(BEGINNING), []
         for iteration in range(3):
