@@ -123,6 +123,7 @@ class ModulePolicy(FeedForward):
         return with_own_params(self.spec.distribution, params, values)
 
     def linearize(self, params: Params, observations: Tensor) -> OutputMap:
+        _ = self._module  # made now if this thread has none yet: under vmap no initial parameters can be drawn
         return AutogradMap(self.outputs, params, observations)
 
     def step(

@@ -1,5 +1,6 @@
 """A torch.nn.Module as policy network: a function of its parameters, or refused in one sentence."""
 
+import threading
 import time
 
 import pytest
@@ -120,6 +121,17 @@ def test_threads_call_one_policy_at_once_under_parameters_of_their_own():
 
     assert all(threads.map(is_right, [0, 1, 2, 3] * 10))
     threads.close()
+
+
+def test_a_thread_may_begin_with_the_derivatives_of_many_tasks():
+    policy, found = ModulePolicy(SPEC, layers(middle=nn.Tanh)), []
+    params = stack(policy.init(torch.Generator().manual_seed(0)), 2)
+    thread = threading.Thread(
+        target=lambda: found.append(policy.linearize(params, torch.zeros(2, 4, SPEC.observation_size)).outputs)
+    )
+    thread.start()
+    thread.join()
+    assert len(found) == 1 and len(found[0]) == 2
 
 
 def test_a_name_that_leads_nowhere_is_refused():
