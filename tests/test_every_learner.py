@@ -60,8 +60,16 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory):
+    """A run that was told which arm pays."""
+    folder = tmp_path_factory.mktemp("expert") / "run"
+    told = {"oracle": True, "inner.num_steps": 0, "num_iterations": 1, "num_tasks": 3, "episodes_per_task": 4}
+    return maml_rl.train(TwoArms, output_dir=folder, quiet=True, evaluate_every=0, **told).path
+
+
 @pytest.fixture
-def settings(data, own_cache):
+def settings(data, expert, own_cache):
     """Small runs: (learner, kind) -> keyword arguments of maml_rl.train."""
 
     def small(named, kind):
@@ -81,6 +89,8 @@ def settings(data, own_cache):
             given |= {"train_shots": None} if name == "reptile" else {}
         if hasattr(LEARNERS[name].configs[kind](), "inner") and name != "joint":
             given |= {"inner.num_steps": 2}
+        if name == "gmps":
+            given |= {"expert": str(expert)}
         if name == "promp":  # with all that it can carry along
             given |= {"outer.proximal.inner_kl": (0.1, 0.2), "target_kl": 0.01, "outer.proximal.max_kl": 0.02}
         return given

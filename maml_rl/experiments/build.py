@@ -21,6 +21,7 @@ from maml_rl.evaluation.showings import Showings
 from maml_rl.experiments import footprint
 from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig
 from maml_rl.experiments.environments import make_sampling, search_here
+from maml_rl.experiments.spaces import numbers_of_task
 from maml_rl.experiments.table import learner_entry, names_for
 from maml_rl.experiments.trust import imports_of
 from maml_rl.learners.entry import Context, Entry
@@ -128,7 +129,7 @@ def build(config: RunConfig, task_range: tuple[float, float] | None = None, mean
         for close in tasks.closers:
             opened.callback(close)
         steps = num_adaptations(config, entry)
-        context = Context(config.kind, tasks.training, steps, threads, device, tasks.details)
+        context = Context(config.kind, tasks.training, steps, threads, device, tasks.details, numbers_of_task)
         learner = entry.build(context, config.method)
         close_all = opened.pop_all().close
     evaluation = Evaluation(

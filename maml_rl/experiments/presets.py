@@ -22,6 +22,7 @@ from maml_rl.experiments.config import (
     make_config,
 )
 from maml_rl.experiments.table import LEARNERS, learner_entry
+from maml_rl.learners import guided
 from maml_rl.learners.entry import Protocol
 from maml_rl.learners.maml import PolicyInnerConfig, ReinforcementConfig
 from maml_rl.rl.model import AdvantageConfig
@@ -121,7 +122,7 @@ def default_config(env: str, learner: str, preset: Preset = "paper", ways: int =
     if preset == "paper":
         return config
     _require_known(preset, env in _environments_with(preset), _environments_with(preset), env)
-    return FASTER[env](config)
+    return _guided(config) if isinstance(config.method, guided.Config) else FASTER[env](config)
 
 
 def _experiment(env: str) -> Experiment:
@@ -239,6 +240,25 @@ def _longer_steps_on_less_data(config: RunConfig) -> RunConfig:
         task=replace(config.task, sampling=sampling, observations="normalised"),
         training=replace(config.training, num_iterations=100),
         evaluation=replace(config.evaluation, episodes_per_task=number),  # as the paper's protocol
+    )
+
+
+def _guided(config: RunConfig) -> RunConfig:
+    """For an expert that was trained by the same preset: its observations and advantages, few tasks and many epochs,
+    since an expert's answers are hardly noisy. docs/findings.md has the effect."""
+    expert, outer = default_config(config.env, "maml", "fast"), config.method.outer
+    method = replace(
+        config.method,
+        outer=replace(outer, proximal=replace(outer.proximal, epochs=15)),
+        advantage=expert.method.advantage,
+    )
+    number = config.task.sampling.episodes_per_task
+    return replace(
+        config,
+        method=method,
+        task=replace(expert.task, sampling=replace(config.task.sampling, episodes_per_task=20)),
+        training=replace(config.training, num_iterations=100, num_tasks=10),
+        evaluation=replace(config.evaluation, episodes_per_task=config.evaluation.episodes_per_task or number),
     )
 
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from maml_rl.learners import joint, maml, matching, memory, neural_statistician, pixels, platipus, prototypical, reptile
+from maml_rl.learners import (
+    guided,
+    joint,
+    maml,
+    matching,
+    memory,
+    neural_statistician,
+    pixels,
+    platipus,
+    prototypical,
+    reptile,
+)
 from maml_rl.learners.entry import Entry, Kind
 
 LEARNERS: dict[str, Entry] = {
@@ -14,6 +25,7 @@ LEARNERS: dict[str, Entry] = {
         maml.META_SGD_ENTRY,
         maml.PROMP_ENTRY,
         maml.E_MAML_ENTRY,
+        guided.ENTRY,
         reptile.ENTRY,
         joint.ENTRY,
         prototypical.ENTRY,

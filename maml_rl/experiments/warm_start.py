@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from maml_rl.experiments.config import RunConfig
+from maml_rl.experiments.environments import surroundings_of
 from maml_rl.experiments.runs import read_config, require_same_observations
 from maml_rl.experiments.zoo import resolved
+from maml_rl.policies.scale import ObservationScale
 from maml_rl.storage.checkpoint import Checkpoint, load_latest
 
 
 def warm_start(config: RunConfig, initial: Checkpoint) -> Checkpoint:
+    """`initial` with all that the settings take from other runs: parameters to begin with, and an expert.
+
+    Raises:
+        ConfigError, CheckpointError: if such a run cannot be read.
+        ValueError: if it does not fit.
+    """
+    return _with_expert(config, _begun_from(config, initial))
+
+
+def _begun_from(config: RunConfig, initial: Checkpoint) -> Checkpoint:
     """`initial` with the last parameters of the run in `config.init_from` that this run has, too.
 
     An encoder that Prototypical Networks have learned becomes MAML's in this way, and MAML's last layer stays as it
@@ -53,13 +66,103 @@ def warm_start(config: RunConfig, initial: Checkpoint) -> Checkpoint:
     return dataclasses.replace(initial, state=state, counters=counters)
 
 
-def with_scale_of_start(config: RunConfig) -> RunConfig:
-    """The config with the observation scale of the run in `config.init_from`, under which its first layer has learned.
+def _with_expert(config: RunConfig, initial: Checkpoint) -> Checkpoint:
+    """`initial` with the policy of the run in `config.method.expert`, which has seen the tasks' numbers.
 
     Raises:
-        ConfigError: if that run cannot be read.
+        ConfigError, CheckpointError: if that run cannot be read.
+        ValueError: if its tasks, its observations or its network are others.
+    """
+    source = expert_config(config)
+    if source is None:
+        return initial
+    found = load_latest(resolved(config.method.expert) / "checkpoints")
+    known = _params(found.state)
+    own = {name.removeprefix(EXPERT): value for name, value in initial.state.items() if name.startswith(EXPERT)}
+    wrong = sorted(name for name in own.keys() | known.keys() if _shape(own, name) != _shape(known, name))
+    if wrong:
+        raise ValueError(
+            f"expert must name a run with this one's network, but {wrong[0]} is {_shape(known, wrong[0])} in "
+            f"{config.method.expert} and {_shape(own, wrong[0])} here: give both the same policy settings"
+        )
+    state = initial.state | {f"{EXPERT}{name}": value for name, value in known.items()}
+    scale = source.task.observation_scale
+    if scale is not None:
+        for part in ("mean", "std"):
+            values = getattr(scale, part)[-len(initial.state[f"expert/{part}"]) :]
+            state[f"expert/{part}"] = torch.tensor(values).to(initial.state[f"expert/{part}"])
+    spent = {name: initial.counters[name] + found.counters[name] for name in initial.counters}
+    return dataclasses.replace(initial, state=state, counters=spent)
+
+
+EXPERT = "expert/params/"
+"""Prefix of an expert's parameters in a checkpoint."""
+
+
+def _shape(params: dict[str, Tensor], name: str) -> list[int] | None:
+    return list(params[name].shape) if name in params else None
+
+
+def expert_config(config: RunConfig) -> RunConfig | None:
+    """The settings of the run in `config.method.expert`, None for a learner that needs none.
+
+    Raises:
+        ConfigError: if it cannot be read.
+        ValueError: if there is none, or it is of another environment or network, or was not told its tasks.
+    """
+    if not hasattr(config.method, "expert"):
+        return None
+    name = config.method.expert
+    if name is None:
+        raise ValueError(
+            f"learner {config.learner} needs expert, the folder of a run that was told its tasks, got none: train one "
+            "with --oracle --inner.num-steps 0 first"
+        )
+    source = read_config(resolved(name))
+    if source.env != config.env:
+        raise ValueError(f"expert must name a run of {config.env}, but {name} is one of {source.env}")
+    if not source.task.oracle:
+        raise ValueError(
+            f"expert must name a run that was told its tasks, but {name} was not: train it with --oracle "
+            "--inner.num-steps 0"
+        )
+    require_same_observations(resolved(name), source)
+    theirs, ours = ((c.method.policy.activation, c.method.policy.network) for c in (source, config))
+    if theirs != ours:
+        raise ValueError(f"expert must name a run with policy.activation and network {ours}, but {name} has {theirs}")
+    return source
+
+
+def with_scale_of_start(config: RunConfig) -> RunConfig:
+    """The config with the observation scale of the run that it begins with or has its expert from, under which their
+    first layers have learned.
+
+    Raises:
+        ConfigError: if such a run cannot be read.
         ValueError: if it saw observations of the same environment in another form.
     """
+    return _with_scale_of_expert(_with_scale_of_beginning(config))
+
+
+def _with_scale_of_expert(config: RunConfig) -> RunConfig:
+    source = expert_config(config)
+    if source is None:
+        return config
+    name = config.method.expert
+    if source.task.observations != config.task.observations:
+        raise ValueError(f"observations must be {source.task.observations}, as in the run {name} of the expert")
+    scale, size = source.task.observation_scale, surroundings_of(source)[3]
+    if scale is not None:  # without the task's numbers at the end, which this policy does not see
+        scale = ObservationScale(scale.mean[:-size], scale.std[:-size])
+    if config.task.observation_scale not in (None, scale):
+        raise ValueError(
+            f"init_from and expert must name runs that saw observations on one scale, but {config.init_from} and "
+            f"{name} did not: leave init_from out"
+        )
+    return dataclasses.replace(config, task=dataclasses.replace(config.task, observation_scale=scale))
+
+
+def _with_scale_of_beginning(config: RunConfig) -> RunConfig:
     if config.init_from is None or config.kind != "reinforcement" or config.task.observation_scale is not None:
         return config
     start = resolved(config.init_from)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 
 from maml_rl.core.contracts import Learner, TaskFamily
 from maml_rl.core.lift import Threads
@@ -27,6 +28,8 @@ class Context:
     threads: Threads
     device: torch.device
     details: Any  # reinforcement: PolicySpec; pictures: PictureSpec; others: the settings of the tasks
+    numbers_of: Callable[[Any], NDArray] | None = None
+    """A task in numbers, where an environment's tasks are trained on; it raises ValueError if a task has none."""
 
 
 class Protocol(NamedTuple):

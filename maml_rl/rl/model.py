@@ -102,13 +102,13 @@ class PolicyModel:
 
     def inner_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
         if self._inner_loss is None:
-            loss = self.outer_loss_at(outputs, data)
+            loss = self._surrogate(outputs, data)
         else:
             loss = self._inner_loss(self._log_probs(outputs, data), data.advantages, data.mask)
         return loss if self._unit_return is None else loss * step_share(data.rewards, self._unit_return)
 
     def outer_loss_at(self, outputs: Tensor, data: Batch) -> Tensor:
-        return surrogate_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask)
+        return self._surrogate(outputs, data)
 
     def clipped_loss_at(self, outputs: Tensor, data: Batch, clip: float) -> Tensor:
         return clipped_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask, clip)
@@ -137,6 +137,9 @@ class PolicyModel:
             "entropy_before": _sampled_entropy(batches[0]),
             "entropy_after": _sampled_entropy(query),
         }
+
+    def _surrogate(self, outputs: Tensor, data: Batch) -> Tensor:
+        return surrogate_loss(self._log_probs(outputs, data), data.log_probs, data.advantages, data.mask)
 
     def _log_probs(self, outputs: Tensor, data: Batch) -> Tensor:
         return self._distribution.log_prob(outputs, data.actions.flatten(0, 1)).view_as(data.mask)

@@ -115,6 +115,17 @@ def test_fast_takes_longer_steps_on_ten_episodes_and_evaluates_as_the_paper(env)
         default_config(env, "meta-sgd", "fast")
 
 
+@pytest.mark.parametrize("env", sorted(FASTER))
+def test_fast_with_an_expert_takes_few_tasks_and_many_epochs_and_evaluates_as_the_paper(env):
+    paper, fast = default_config(env, "gmps"), default_config(env, "gmps", "fast")
+    assert fast.training.num_tasks == 10 < paper.training.num_tasks
+    assert (fast.method.outer.proximal.epochs, paper.method.outer.proximal.epochs) == (15, 5)
+    assert fast.as_evaluated.task.sampling == paper.as_evaluated.task.sampling
+    told = default_config(env, "maml", "fast")
+    assert fast.task.observations == told.task.observations and fast.method.advantage == told.method.advantage
+    assert fast.method.inner == paper.method.inner  # before_weight and unit_return among them
+
+
 @pytest.mark.parametrize(
     ("env", "learner", "preset", "message"),
     [

@@ -1,0 +1,218 @@
+"""Guided Meta-Policy Search: adaptation by reinforcement learning, meta-learning by imitation of an expert that is told
+the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_rl.core.adam import AdamConfig
+from maml_rl.core.clock import Clock
+from maml_rl.core.contracts import Report
+from maml_rl.core.keys import INITIALISATION, TASKS, Key
+from maml_rl.core.outer.choice import ProximalOuter
+from maml_rl.core.outer.proximal import ProximalConfig
+from maml_rl.core.trees import Params, concatenate_tasks, device_of, stack, take_tasks, to_device
+from maml_rl.learners.entry import TRAINING_ONLY, WHOLE_PATH, Context, Entry
+from maml_rl.learners.maml import MAML, PolicyInnerConfig, ReinforcementConfig
+from maml_rl.policies.module import make_policy
+from maml_rl.policies.policy import Policy, PolicySpec
+from maml_rl.rl.model import PolicyModel
+
+
+class Expert(NamedTuple):
+    """A policy that sees the observation and, behind it, the task's n numbers. It is not trained here."""
+
+    params: Params
+    mean: Tensor  # [n], of the task's numbers: it sees them as (x - mean) / std
+    std: Tensor  # [n]
+
+
+class GuidedState(NamedTuple):
+    """Everything that is learned or carried along."""
+
+    params: Params  # theta
+    step_sizes: Params  # as in MAMLState
+    outer: Any  # the outer step's memory
+    expert: Expert | tuple[()]  # () where nothing is trained
+
+
+class GuidedBatch(NamedTuple):
+    """A query `Batch` with the expert's answers. N tasks, E episodes, T steps."""
+
+    observations: Tensor  # [N, E, T, O]
+    actions: Tensor  # [N, E, T, A]
+    log_probs: Tensor  # [N, E, T]
+    advantages: Tensor  # [N, E, T]
+    mask: Tensor  # [N, E, T]
+    rewards: Tensor  # [N, E, T]
+    explained_variance: Tensor  # [N]
+    expert: Tensor  # [N, E, T, W]: its outputs
+
+
+class GuidedModel(PolicyModel):
+    """A policy that adapts by its rewards; after adaptation it is judged by how far it is from the expert."""
+
+    def outer_loss_at(self, outputs: Tensor, data: Any) -> Tensor:
+        """Mean KL(policy || expert) over the steps of one task.
+
+        Its slope in a Gaussian's mean is the error in units of the expert's variance. In KL(expert || policy), the
+        likelihood of the expert's actions, it is in units of the policy's own, which grows with the error at first and
+        so hides it.
+        """
+        return self.divergence(outputs, data.expert.flatten(0, 1), data)
+
+    def clipped_loss_at(self, outputs: Tensor, data: Any, clip: float) -> Tensor:
+        """The same: no likelihood ratio occurs that could be clipped."""
+        return self.outer_loss_at(outputs, data)
+
+    def clipped_share(self, outputs: Tensor, data: Any, clip: float) -> Tensor:
+        return torch.zeros_like(data.mask[0, 0])
+
+
+@dataclass(frozen=True)
+class Guide:
+    """An expert without its parameters."""
+
+    network: Policy  # over observations and, behind them, the task's numbers
+    num_numbers: int  # n
+    numbers_of: Callable[[Any], NDArray]  # a task's
+
+
+class GuidedMAML(MAML):
+    """Guided Meta-Policy Search (Mendonca et al. 2019, arXiv:1904.00956).
+
+    Each iteration collects a task's episodes, adapts to them by their rewards, collects episodes of the adapted policy
+    and asks the expert about the states visited there. Theta then moves so that adaptation leads to the expert's
+    actions. At test neither the expert nor the task is needed. Departures: one expert is told the task, in place
+    of an expert for each; states are those of the present iteration, without demonstrations and without a data set
+    that grows; the outer loss is KL(policy || expert) in place of the likelihood of the expert's actions.
+    """
+
+    def __init__(self, guide: Guide | None, **parts: Any):
+        """
+        Args:
+            guide: None where nothing is trained.
+            parts: as `MAML` takes them, with a GuidedModel.
+        """
+        super().__init__(**parts)
+        self._guide = guide
+
+    def init(self, key: Key) -> GuidedState:  # type: ignore[override]
+        """The state before training. The expert's parameters are placeholders: a new run takes them from the
+        expert's run (`warm_start`)."""
+        begun = super().init(key)
+        if self._guide is None:
+            return GuidedState(*begun, ())
+        params = to_device(self._guide.network.init(key.torch_generator()), device_of(begun.params))
+        zeros = next(iter(params.values())).new_zeros(self._guide.num_numbers)
+        return GuidedState(*begun, Expert(params, zeros, torch.ones_like(zeros)))
+
+    def meta_step(  # type: ignore[override]
+        self, state: GuidedState, tasks: Sequence[Any], key: Key
+    ) -> tuple[GuidedState, Report]:
+        moved, report = super().meta_step(state, tasks, key)  # type: ignore[arg-type]
+        return GuidedState(*moved, state.expert), report
+
+    def _collect(self, state: Any, tasks: Sequence[Any], key: Key, clock: Clock) -> Any:
+        """Data as MAML's, the query with the expert's answers."""
+        data = super()._collect(state, tasks, key, clock)
+        *supports, query = data.batches
+        with clock("sample_seconds"):
+            answers = self._answers(state.expert, query.observations, tasks)
+            guided = GuidedBatch(**query._asdict(), expert=answers)
+        return data._replace(batches=[*supports, guided])
+
+    def _answers(self, expert: Expert, observations: Tensor, tasks: Sequence[Any]) -> Tensor:
+        """The expert's outputs [N, E, T, W] where [N, E, T, O] was observed in these tasks."""
+        assert self._guide is not None, "training needs an expert"
+        network = self._guide.network
+        numbers = torch.from_numpy(np.stack([self._guide.numbers_of(task) for task in tasks])).to(observations)
+        told = (numbers - expert.mean) / expert.std
+
+        def one_chunk(start: int, stop: int) -> Tensor:
+            seen = take_tasks(observations, start, stop)
+            behind = take_tasks(told, start, stop)[:, None, None].expand(*seen.shape[:-1], -1)
+            inputs = torch.cat([seen, behind], dim=-1)
+            with torch.no_grad():
+                outputs = network.outputs(stack(expert.params, stop - start), inputs.flatten(1, 2))
+            return outputs.view(*seen.shape[:-1], -1)
+
+        return concatenate_tasks(self.threads.over_chunks(one_chunk, observations))
+
+
+@dataclass(frozen=True)
+class Config(ReinforcementConfig):
+    """Settings of Guided Meta-Policy Search."""
+
+    expert: str | None = None
+    """Folder of a run with --oracle on the same environment and network, whose policy is imitated after
+    adaptation. The time and the environment steps that it took count as this run's."""
+    inner: PolicyInnerConfig = field(default_factory=lambda: PolicyInnerConfig(estimator="stored_ratio"))
+    outer: ProximalOuter = field(
+        default_factory=lambda: ProximalOuter(
+            proximal=ProximalConfig(inner_kl=(0.0,), adam=AdamConfig(learning_rate=1e-3))
+        )
+    )
+
+
+def build(context: Context, config: Config) -> GuidedMAML:
+    """
+    Raises:
+        ValueError: if tasks do not consist of numbers, which the expert must be told.
+    """
+    family, inner, policy = context.family, config.inner, make_policy(context.details, config.policy)
+    model = GuidedModel(policy, config.advantage, inner.estimator, context.threads, context.device, inner.unit_return)
+    inner.sizes_for(model.init_params(Key(0, INITIALISATION, 0)), (), model.head)
+    return GuidedMAML(
+        _guide(context, config),
+        model=model,
+        collector=family.collector,
+        measure=family.measure,
+        inner=inner,
+        outer=config.outer.make(),
+        threads=context.threads,
+    )
+
+
+def _guide(context: Context, config: Config) -> Guide | None:
+    if context.numbers_of is None:
+        return None
+    (task,) = context.family.source.sample_tasks(1, Key(0, INITIALISATION, 0).rng(TASKS))
+    try:
+        number = len(context.numbers_of(task))
+    except ValueError as error:
+        raise ValueError(f"learner gmps needs tasks of numbers, which its expert is told: {error}") from None
+    size, distribution = context.details
+    network = make_policy(PolicySpec(size + number, distribution), config.policy)
+    return Guide(network, number, context.numbers_of)
+
+
+def require(config: Config) -> None:
+    if config.inner.estimator != "stored_ratio":
+        raise ValueError(
+            f"learner gmps needs inner.estimator stored_ratio, got {config.inner.estimator}: its epochs adapt anew to "
+            "data that older parameters have collected; leave that out"
+        )
+
+
+ENTRY = Entry(
+    "gmps",
+    "Guided Meta-Policy Search: adaptation that leads to what an expert does (Mendonca et al. 2019)",
+    {"reinforcement": Config},
+    build,
+    gradient_steps=True,
+    outer_steps=("proximal",),
+    unread={
+        "method.inner.before_weight": WHOLE_PATH,
+        "method.outer.proximal.clip method.outer.proximal.exploration": "learners from rewards after adaptation",
+    },
+    training_only=(*TRAINING_ONLY, "expert/"),
+    require=require,
+)
