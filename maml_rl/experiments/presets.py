@@ -244,20 +244,16 @@ def _longer_steps_on_less_data(config: RunConfig) -> RunConfig:
 
 
 def _guided(config: RunConfig) -> RunConfig:
-    """For an expert that was trained by the same preset: its observations and advantages, few tasks and many epochs,
+    """For an expert that was trained by the same preset: its observations, advantages and step length, and few tasks,
     since an expert's answers are hardly noisy. docs/findings.md has the effect."""
-    expert, outer = default_config(config.env, "maml", "fast"), config.method.outer
-    method = replace(
-        config.method,
-        outer=replace(outer, proximal=replace(outer.proximal, epochs=15)),
-        advantage=expert.method.advantage,
-    )
+    expert = default_config(config.env, "maml", "fast")
+    method = replace(config.method, outer=expert.method.outer, advantage=expert.method.advantage)
     number = config.task.sampling.episodes_per_task
     return replace(
         config,
         method=method,
         task=replace(expert.task, sampling=replace(config.task.sampling, episodes_per_task=20)),
-        training=replace(config.training, num_iterations=100, num_tasks=10),
+        training=replace(config.training, num_iterations=100, num_tasks=20),
         evaluation=replace(config.evaluation, episodes_per_task=config.evaluation.episodes_per_task or number),
     )
 

@@ -4,7 +4,7 @@ the task."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_rl.core.adam import AdamConfig
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Report
 from maml_rl.core.keys import INITIALISATION, TASKS, Key
-from maml_rl.core.outer.choice import ProximalOuter
-from maml_rl.core.outer.proximal import ProximalConfig
 from maml_rl.core.trees import Params, concatenate_tasks, device_of, stack, take_tasks, to_device
-from maml_rl.learners.entry import TRAINING_ONLY, WHOLE_PATH, Context, Entry
-from maml_rl.learners.maml import MAML, PolicyInnerConfig, ReinforcementConfig
+from maml_rl.learners.entry import TRAINING_ONLY, Context, Entry
+from maml_rl.learners.maml import MAML, ReinforcementConfig
 from maml_rl.policies.module import make_policy
 from maml_rl.policies.policy import Policy, PolicySpec
 from maml_rl.rl.model import PolicyModel
@@ -44,7 +41,7 @@ class GuidedState(NamedTuple):
 
 
 class GuidedBatch(NamedTuple):
-    """A query `Batch` with the expert's answers. N tasks, E episodes, T steps."""
+    """A `Batch` with the expert's answers. N tasks, E episodes, T steps."""
 
     observations: Tensor  # [N, E, T, O]
     actions: Tensor  # [N, E, T, A]
@@ -121,13 +118,14 @@ class GuidedMAML(MAML):
         return GuidedState(*moved, state.expert), report
 
     def _collect(self, state: Any, tasks: Sequence[Any], key: Key, clock: Clock) -> Any:
-        """Data as MAML's, the query with the expert's answers."""
+        """Data as MAML's, with the expert's answers."""
         data = super()._collect(state, tasks, key, clock)
-        *supports, query = data.batches
         with clock("sample_seconds"):
-            answers = self._answers(state.expert, query.observations, tasks)
-            guided = GuidedBatch(**query._asdict(), expert=answers)
-        return data._replace(batches=[*supports, guided])
+            batches = [
+                GuidedBatch(**each._asdict(), expert=self._answers(state.expert, each.observations, tasks))
+                for each in data.batches
+            ]
+        return data._replace(batches=batches)
 
     def _answers(self, expert: Expert, observations: Tensor, tasks: Sequence[Any]) -> Tensor:
         """The expert's outputs [N, E, T, W] where [N, E, T, O] was observed in these tasks."""
@@ -154,12 +152,6 @@ class Config(ReinforcementConfig):
     expert: str | None = None
     """Folder of a run with --oracle on the same environment and network, whose policy is imitated after
     adaptation. The time and the environment steps that it took count as this run's."""
-    inner: PolicyInnerConfig = field(default_factory=lambda: PolicyInnerConfig(estimator="stored_ratio"))
-    outer: ProximalOuter = field(
-        default_factory=lambda: ProximalOuter(
-            proximal=ProximalConfig(inner_kl=(0.0,), adam=AdamConfig(learning_rate=1e-3))
-        )
-    )
 
 
 def build(context: Context, config: Config) -> GuidedMAML:
@@ -194,25 +186,12 @@ def _guide(context: Context, config: Config) -> Guide | None:
     return Guide(network, number, context.numbers_of)
 
 
-def require(config: Config) -> None:
-    if config.inner.estimator != "stored_ratio":
-        raise ValueError(
-            f"learner gmps needs inner.estimator stored_ratio, got {config.inner.estimator}: its epochs adapt anew to "
-            "data that older parameters have collected; leave that out"
-        )
-
-
 ENTRY = Entry(
     "gmps",
     "Guided Meta-Policy Search: adaptation that leads to what an expert does (Mendonca et al. 2019)",
     {"reinforcement": Config},
     build,
     gradient_steps=True,
-    outer_steps=("proximal",),
-    unread={
-        "method.inner.before_weight": WHOLE_PATH,
-        "method.outer.proximal.clip method.outer.proximal.exploration": "learners from rewards after adaptation",
-    },
+    unread={"method.outer.proximal.clip": "learners from rewards after adaptation"},
     training_only=(*TRAINING_ONLY, "expert/"),
-    require=require,
 )

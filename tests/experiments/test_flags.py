@@ -233,8 +233,6 @@ def test_what_no_run_knows_and_what_the_command_knows_are_left_to_the_parser():
         ("omniglot", "joint", {"before_weight": 0.5}, "--inner.before-weight 0.5 applies to learners that weigh the"),
         ("sinusoid", "platipus", {"before_weight": 0.5}, "--inner.before-weight 0.5 applies to learners that weigh"),
         (VEL, "reptile", {"before_weight": 0.5}, "--inner.before-weight 0.5 applies to learners that weigh the losses"),
-        (VEL, "gmps", {"before_weight": 0.5}, "--inner.before-weight 0.5 applies to learners that weigh the losses"),
-        (VEL, "gmps", {"proximal.clip": 0.5}, "--outer.proximal.clip 0.5 applies to learners from rewards after"),
         ("omniglot", "joint", {"first_order": True}, "--inner.first-order True applies to learners that differentiate"),
         (
             "omniglot",

@@ -116,14 +116,14 @@ def test_fast_takes_longer_steps_on_ten_episodes_and_evaluates_as_the_paper(env)
 
 
 @pytest.mark.parametrize("env", sorted(FASTER))
-def test_fast_with_an_expert_takes_few_tasks_and_many_epochs_and_evaluates_as_the_paper(env):
+def test_fast_with_an_expert_steps_as_the_expert_did_and_evaluates_as_the_paper(env):
     paper, fast = default_config(env, "gmps"), default_config(env, "gmps", "fast")
-    assert fast.training.num_tasks == 10 < paper.training.num_tasks
-    assert (fast.method.outer.proximal.epochs, paper.method.outer.proximal.epochs) == (15, 5)
-    assert fast.as_evaluated.task.sampling == paper.as_evaluated.task.sampling
     told = default_config(env, "maml", "fast")
-    assert fast.task.observations == told.task.observations and fast.method.advantage == told.method.advantage
-    assert fast.method.inner == paper.method.inner  # before_weight and unit_return among them
+    assert fast.training.num_tasks == 20 <= paper.training.num_tasks
+    assert fast.as_evaluated.task.sampling == paper.as_evaluated.task.sampling
+    assert fast.task.observations == told.task.observations
+    assert (fast.method.advantage, fast.method.outer) == (told.method.advantage, told.method.outer)
+    assert fast.method.inner == paper.method.inner  # no unit_return: it is no policy gradient that judges the step
 
 
 @pytest.mark.parametrize(

@@ -143,13 +143,13 @@ class Way(gymnasium.Env):
 
 def test_adaptation_comes_to_do_what_the_expert_does(tmp_path):
     given = {"num_tasks": 10, "episodes_per_task": 20, "evaluate_every": 0, "quiet": True, "num_iterations": 30}
-    given |= {"policy.hidden_sizes": (16,)}
-    told = maml_rl.train(Way, output_dir=tmp_path / "told", **TOLD, **given, max_kl=0.1)
+    given |= {"policy.hidden_sizes": (16,), "max_kl": 0.1}
+    told = maml_rl.train(Way, output_dir=tmp_path / "told", **TOLD, **given)
     assert told.metrics["return_after"][-5:].mean() > 0.6
     run = maml_rl.train(Way, learner="gmps", expert=str(told.path), output_dir=tmp_path / "guided", **given)
     before, after = (run.metrics[f"return_{when}"] for when in ("before", "after"))
-    assert abs(before[-5:].mean()) < 0.2 and after[:5].mean() < 0.3
-    assert after[-5:].mean() > 0.5
+    assert abs(before[-5:].mean()) < 0.2 and after[0] < 0.3
+    assert after[-5:].mean() > 0.6
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,6 @@ def test_adaptation_comes_to_do_what_the_expert_does(tmp_path):
         ({"policy.hidden_sizes": (8,)}, "expert must name a run with this one's network, but 0.bias is .100. in"),
         ({"policy.activation": "tanh"}, "expert must name a run with policy.activation and network"),
         ({"observations": "raw"}, "observations must be normalised, as in the run .* of the expert"),
-        ({"inner.estimator": "log_prob"}, "learner gmps needs inner.estimator stored_ratio, got log_prob"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_made(given, sentence, expert, tmp_path):
