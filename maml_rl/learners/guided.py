@@ -128,7 +128,7 @@ class GuidedMAML(MAML):
         return data._replace(batches=batches)
 
     def _answers(self, expert: Expert, observations: Tensor, tasks: Sequence[Any]) -> Tensor:
-        """The expert's outputs [N, E, T, W] where [N, E, T, O] was observed in these tasks."""
+        """The expert's outputs [N, E, T, W], within reach, where [N, E, T, O] was observed in these tasks."""
         assert self._guide is not None, "training needs an expert"
         network = self._guide.network
         numbers = torch.from_numpy(np.stack([self._guide.numbers_of(task) for task in tasks])).to(observations)
@@ -140,7 +140,7 @@ class GuidedMAML(MAML):
             inputs = torch.cat([seen, behind], dim=-1)
             with torch.no_grad():
                 outputs = network.outputs(stack(expert.params, stop - start), inputs.flatten(1, 2))
-            return outputs.view(*seen.shape[:-1], -1)
+            return network.spec.distribution.within_reach(outputs).view(*seen.shape[:-1], -1)
 
         return concatenate_tasks(self.threads.over_chunks(one_chunk, observations))
 

@@ -29,6 +29,10 @@ class _Indices:
     def draw_noise(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
         return rng.random((num_steps, self.noise_size), dtype=np.float32)
 
+    def within_reach(self, outputs: Tensor) -> Tensor:
+        """The outputs: every index is an action."""
+        return outputs
+
 
 @dataclass(frozen=True)
 class Categorical(_Indices):

@@ -46,6 +46,8 @@ class Distribution(Protocol):
         """KL(old || new): [..., width] twice to [...]."""
 
     def entropy(self, outputs: Tensor) -> Tensor: ...
+    def within_reach(self, outputs: Tensor) -> Tensor:
+        """Outputs that say as little as possible about actions that an environment would clip: [..., width] twice."""
 
 
 class ActionSource(Protocol):

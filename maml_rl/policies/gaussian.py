@@ -75,3 +75,9 @@ class Gaussian:
     def entropy(self, outputs: Tensor) -> Tensor:
         log_std = self.split(outputs)[1]
         return (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=-1)
+
+    def within_reach(self, outputs: Tensor) -> Tensor:
+        """Means at most one standard deviation beyond the bounds, +-1: further out they are clipped nearly always."""
+        mean, log_std = self.split(outputs)
+        reach = 1.0 + log_std.exp()
+        return torch.cat([torch.maximum(torch.minimum(mean, reach), -reach), log_std], dim=-1)

@@ -49,6 +49,7 @@ def test_one_choice_among_several_is_a_categorical_distribution():
     assert torch.equal(alone.kl(old, outputs), CATEGORICAL.kl(old, outputs))
     for name in ("network_width", "action_width", "noise_size", "own_params"):
         assert getattr(alone, name) == getattr(CATEGORICAL, name)
+    assert CATEGORICAL.within_reach(outputs) is alone.within_reach(outputs) is outputs  # nothing is clipped
 
 
 def test_choices_are_drawn_independently():

@@ -55,3 +55,13 @@ def test_the_initial_standard_deviation():
     params = Gaussian(2, init_std=0.3, min_std=1e-6).init_params()
     assert list(params) == [GAUSSIAN.own_params]
     torch.testing.assert_close(params["log_std"].exp(), torch.full((2,), 0.3))
+
+
+def test_within_reach_actions_that_are_executed_are_nearly_the_same():
+    outputs, noise = torch.tensor([[0.3, -1.4, -0.7, 0.0], [7.0, -3.0, -0.7, 0.0]]), random(4000, 2, 2).float()
+    near = GAUSSIAN.within_reach(outputs)
+    assert torch.equal(near[0], outputs[0])  # means within one standard deviation of the bounds
+    torch.testing.assert_close(near[1], torch.tensor([1.0 + math.exp(-0.7), -2.0, -0.7, 0.0]))
+    executed = [GAUSSIAN.sample(each, noise).clamp(-1.0, 1.0) for each in (outputs, near)]
+    assert (executed[0] - executed[1]).abs().mean() < 0.1
+    assert torch.equal(GAUSSIAN.within_reach(near), near)
