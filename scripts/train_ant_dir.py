@@ -1,8 +1,9 @@
 """Ant forward or backward, by the protocol of Finn et al. 2017: 40 episodes per task in place of 20.
 
-From new parameters an ant hardly learns to walk here. Learn to walk on Ant-Vel first and go on from that run:
-`python scripts/train_ant_vel.py --preset fast --output-dir runs/ant_vel`, then
-`python scripts/train_ant_dir.py --preset fast --init-from runs/ant_vel --init-from-any-env` (docs/howto/warm_start.md).
+From new parameters an ant hardly learns to walk here, unless it is told which way. So train an ant that is, and let it
+guide the one that adapts (docs/learners.md):
+`python scripts/train_ant_dir.py --preset fast --oracle --inner.num-steps 0 --output-dir runs/ant_told`, then
+`python scripts/train_ant_dir.py --preset fast --learner gmps --expert runs/ant_told`.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Guided Meta-Policy Search: adaptation that leads to what an expert does who is told the task."""
 
 import dataclasses
+import shutil
 
 import gymnasium
 import numpy as np
@@ -174,3 +175,18 @@ def test_an_expert_must_have_been_told_its_tasks(tmp_path):
     with pytest.raises(ValueError, match=r"expert must name a run that was told its tasks, but .*blind was not"):
         maml_rl.train(NAVIGATION, learner="gmps", expert=str(tmp_path / "blind"), output_dir=tmp_path / "run", **SMALL)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_and_is_used_without_its_expert_s_folder(expert, tmp_path):
+    moved = tmp_path / "told"
+    shutil.copytree(expert, moved)
+    given = {"learner": "gmps", "expert": str(moved), "observations": "normalised", **SMALL}
+    whole = maml_rl.train(NAVIGATION, output_dir=tmp_path / "whole", num_iterations=2, **given)
+    part = maml_rl.train(NAVIGATION, output_dir=tmp_path / "part", num_iterations=1, **given)
+    shutil.rmtree(moved)
+    resumed = maml_rl.train(resume=part.path, num_iterations=2, quiet=True)
+    for name, value in load_latest(whole.path / "checkpoints").state.items():
+        assert torch.equal(value, load_latest(resumed.path / "checkpoints").state[name])
+    assert resumed.evaluate(num_tasks=3).mean == whole.evaluate(num_tasks=3).mean
+    resumed.agent().save(tmp_path / "agent")
+    assert maml_rl.load_agent(tmp_path / "agent").num_steps == 0
