@@ -244,8 +244,8 @@ def _longer_steps_on_less_data(config: RunConfig) -> RunConfig:
 
 
 def _guided(config: RunConfig) -> RunConfig:
-    """For an expert that was trained by the same preset: its observations, advantages and step length, and few tasks,
-    since an expert's answers are hardly noisy. docs/findings.md has the effect."""
+    """For an expert that was trained by the same preset: its observations, advantages and step length, and few tasks and
+    iterations, since an expert's answers are hardly noisy. docs/findings.md has the effect."""
     expert = default_config(config.env, "maml", "fast")
     method = replace(config.method, outer=expert.method.outer, advantage=expert.method.advantage)
     number = config.task.sampling.episodes_per_task
@@ -253,7 +253,7 @@ def _guided(config: RunConfig) -> RunConfig:
         config,
         method=method,
         task=replace(expert.task, sampling=replace(config.task.sampling, episodes_per_task=20)),
-        training=replace(config.training, num_iterations=100, num_tasks=20),
+        training=replace(config.training, num_iterations=40, num_tasks=20),
         evaluation=replace(config.evaluation, episodes_per_task=config.evaluation.episodes_per_task or number),
     )
 

@@ -119,7 +119,7 @@ def test_fast_takes_longer_steps_on_ten_episodes_and_evaluates_as_the_paper(env)
 def test_fast_with_an_expert_steps_as_the_expert_did_and_evaluates_as_the_paper(env):
     paper, fast = default_config(env, "gmps"), default_config(env, "gmps", "fast")
     told = default_config(env, "maml", "fast")
-    assert fast.training.num_tasks == 20 <= paper.training.num_tasks
+    assert fast.training.num_tasks == 20 <= paper.training.num_tasks and fast.training.num_iterations == 40
     assert fast.as_evaluated.task.sampling == paper.as_evaluated.task.sampling
     assert fast.task.observations == told.task.observations
     assert (fast.method.advantage, fast.method.outer) == (told.method.advantage, told.method.outer)
