@@ -244,8 +244,8 @@ def _longer_steps_on_less_data(config: RunConfig) -> RunConfig:
 
 
 def _guided(config: RunConfig) -> RunConfig:
-    """For an expert that was trained by the same preset: its observations, advantages and step length, and few tasks and
-    iterations, since an expert's answers are hardly noisy. docs/findings.md has the effect."""
+    """For an expert that was trained by the same preset: its observations, advantages and step length, and few tasks
+    and iterations, since an expert's answers are hardly noisy. docs/findings.md has the effect."""
     expert = default_config(config.env, "maml", "fast")
     method = replace(config.method, outer=expert.method.outer, advantage=expert.method.advantage)
     number = config.task.sampling.episodes_per_task
