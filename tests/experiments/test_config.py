@@ -57,7 +57,7 @@ def test_every_outer_step_that_a_learner_takes_can_be_chosen(name, kind):
     for step in others:
         with pytest.raises(ValueError, match=rf"outer\.step must be .* for learner {name}.* got '{step}'"):
             with_outer_step(config, step)
-    maml_s = name in ("maml", "fomaml", "anil", "meta-sgd")
+    maml_s = name in ("maml", "fomaml", "anil", "meta-sgd", "gmps")
     assert (len(others) == 1) == maml_s and (len(others) == len(OUTER_STEPS)) == (name == "pixels")
 
 
