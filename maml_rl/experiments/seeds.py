@@ -9,7 +9,8 @@ from maml_rl.experiments.config import RunConfig, forbidden_changes
 
 
 def require_one_experiment(saved: Sequence[tuple[Path, RunConfig]]) -> None:
-    """Refuse runs that differ in more than their seed, the run that they begin with, and what a resumed run may change.
+    """Refuse runs that differ in more than their seed, the runs that they begin with or learn from, and what a resumed
+    run may change.
 
     Args:
         saved: each run's folder and settings.
@@ -33,9 +34,9 @@ def require_one_experiment(saved: Sequence[tuple[Path, RunConfig]]) -> None:
 
 
 def differences_but_seed(own: RunConfig, other: RunConfig) -> list[str]:
-    """Sentences about the settings in which two runs differ, except the seed, the run that each begins with, if both
-    begin with one, and what a resumed run may change."""
-    left_out = ("seed ", "init_from ") if own.init_from and other.init_from else ("seed ",)
+    """Sentences about the settings in which two runs differ, except the seed, the expert's run, the run that each
+    begins with, if both begin with one, and what a resumed run may change."""
+    left_out = ("seed ", "method.expert ", *(("init_from ",) if own.init_from and other.init_from else ()))
     return [each for each in forbidden_changes(own, other) if not each.startswith(left_out)]
 
 

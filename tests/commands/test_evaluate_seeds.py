@@ -24,7 +24,8 @@ TINY += ["--evaluation.episodes-per-task", "2", "--outer.step", "gradient"]
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """Seeds of one experiment, of another length, with another step size, and two that begin with earlier runs."""
+    """Seeds of one experiment, of another length, with another step size, two that begin with earlier runs, and two
+    that each have their own expert."""
     folder = tmp_path_factory.mktemp("experiment")
     variants = {f"seed{seed}": ["--seed", str(seed), "--num-iterations", "1"] for seed in (1, 2, 3)}
     variants["longer"] = ["--seed", "4", "--num-iterations", "2"]
@@ -32,6 +33,10 @@ def experiment(tmp_path_factory):
     for seed in (1, 2):
         begin = ["--init-from", str(folder / f"seed{seed}")]
         variants[f"begun{seed}"] = ["--seed", str(seed), "--num-iterations", "1", *begin]
+        told = ["--oracle", "--inner.num-steps", "0"]
+        variants[f"expert{seed}"] = ["--seed", str(seed), "--num-iterations", "1", *told]
+        guide = ["--learner", "gmps", "--expert", str(folder / f"expert{seed}")]
+        variants[f"guided{seed}"] = ["--seed", str(seed), "--num-iterations", "1", *guide]
     for name, flags in variants.items():
         assert train(NAVIGATION, [*TINY, *flags, "--output-dir", str(folder / name)]) == 0
     return folder
@@ -109,8 +114,9 @@ def test_seeds_are_scored_on_the_same_tasks_and_taken_together(score, tmp_path):
     assert "seeds 1, 2, 3" in printed and "IQM" in printed and "return of each run" in printed
 
 
-def test_each_seed_may_begin_with_its_own_run(score):
-    found, _ = score("begun1", "begun2")
+@pytest.mark.parametrize("name", ["begun", "guided"])
+def test_each_seed_may_have_its_own_earlier_run(score, name):
+    found, _ = score(f"{name}1", f"{name}2")
     assert found["seeds"] == [1, 2]
 
 
