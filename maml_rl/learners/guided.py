@@ -1,4 +1,4 @@
-"""Guided Meta-Policy Search: adaptation by reinforcement learning, meta-learning by imitation of an expert that is told
+"""Guided Meta-Policy Search: adaptation by reinforcement learning, meta-learning by imitation of an expert that sees
 the task."""
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class GuidedMAML(MAML):
 
     Each iteration collects a task's episodes, adapts to them by their rewards, collects episodes of the adapted policy
     and asks the expert about the states visited there. Theta then moves so that adaptation leads to the expert's
-    actions. At test neither the expert nor the task is needed. Departures: one expert is told the task, in place
+    actions. At test neither the expert nor the task is needed. Departures: one expert sees the task, in place
     of an expert for each; states are those of the present iteration, without demonstrations and without a data set
     that grows; the outer loss is KL(policy || expert) in place of the likelihood of the expert's actions.
     """
@@ -180,7 +180,7 @@ def _guide(context: Context, config: Config) -> Guide | None:
     try:
         number = len(context.numbers_of(task))
     except ValueError as error:
-        raise ValueError(f"learner gmps needs tasks of numbers, which its expert is told: {error}") from None
+        raise ValueError(f"learner gmps needs tasks of numbers, which its expert sees: {error}") from None
     size, distribution = context.details
     network = make_policy(PolicySpec(size + number, distribution), config.policy)
     return Guide(network, number, context.numbers_of)
