@@ -58,42 +58,47 @@ def init_moments(theta: Tensor) -> Moments:
     return Moments(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros((), dtype=torch.int64))
 
 
-def adam_step(theta: Tensor, gradient: Tensor, moments: Moments, config: AdamConfig) -> tuple[Tensor, Moments]:
-    """Take one step on a vector [P], at the rate that the schedule gives."""
-    num_steps = int(moments.num_steps.item())
-    first = config.beta1 * moments.first + (1.0 - config.beta1) * gradient
-    second = mean_square(moments.second, gradient, config.beta2)
-    first_unbiased = first / (1.0 - config.beta1 ** (num_steps + 1))
-    root = root_mean_square(second, num_steps + 1, config.beta2, config.epsilon)
-    step = config.rate_after(num_steps) * first_unbiased / root
-    return theta - step, Moments(first, second, moments.num_steps + 1)
-
-
-def adam_step_over_threads(
-    theta: Tensor, gradient: Tensor, moments: Moments, config: AdamConfig, threads: Threads
+def adam_step(
+    theta: Tensor, gradient: Tensor, moments: Moments, config: AdamConfig, threads: Threads | None = None
 ) -> tuple[Tensor, Moments]:
-    """Call `adam_step` on pieces spread over threads; every entry moves by itself, so the bits are the same."""
-    columns = (each.split(PIECE) for each in (theta, gradient, moments.first, moments.second))
+    """Take one step on a vector [P], at the rate that the schedule gives.
 
-    def of_piece(theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Moments]:
-        return adam_step(theta, gradient, Moments(first, second, moments.num_steps), config)
+    Args:
+        threads: to spread the vector over. Every entry moves by itself, so the bits are the same.
+    """
+    num_steps = int(moments.num_steps.item())
+    rate, first_part = config.rate_after(num_steps), 1.0 - config.beta1 ** (num_steps + 1)
+    arriving = moved, first, second = torch.empty_like(theta), torch.empty_like(theta), torch.empty_like(theta)
 
-    vectors, moved = zip(*threads.map(of_piece, *columns), strict=True)
-    first, second = (torch.cat([each[part] for each in moved]) for part in (0, 1))
-    return torch.cat(vectors), Moments(first, second, moments.num_steps + 1)
+    def of_piece(*columns: Tensor) -> None:
+        theta, gradient, old_first, old_second, moved, first, second = columns
+        torch.mul(old_first, config.beta1, out=first).add_((1.0 - config.beta1) * gradient)
+        mean_square(old_second, gradient, config.beta2, out=second)
+        root = root_mean_square(second, num_steps + 1, config.beta2, config.epsilon)
+        torch.sub(theta, (first / first_part).mul_(rate).div_(root), out=moved)
+
+    size = PIECE if theta.device.type == "cpu" else max(1, theta.numel())
+    columns = [each.split(size) for each in (theta, gradient, moments.first, moments.second, *arriving)]
+    if threads is None:
+        for piece in zip(*columns, strict=True):
+            of_piece(*piece)
+    else:
+        threads.map(of_piece, *columns)
+    return moved, Moments(first, second, moments.num_steps + 1)
 
 
-PIECE = 100_000  # entries of a vector that one thread moves at once
+PIECE = 50_000
+"""Entries of a vector that are moved at once, so that what lies between the operations stays in the cache."""
 
 
-def mean_square(second: Tensor, gradient: Tensor, beta2: float) -> Tensor:
+def mean_square(second: Tensor, gradient: Tensor, beta2: float, out: Tensor | None = None) -> Tensor:
     """The running mean of squared gradients, updated by one more gradient."""
-    return beta2 * second + (1.0 - beta2) * gradient.square()
+    return torch.mul(second, beta2, out=out).add_(gradient.square().mul_(1.0 - beta2))
 
 
 def root_mean_square(second: Tensor, num_steps: int, beta2: float, epsilon: float) -> Tensor:
     """The divisor of a step: the root of the unbiased mean square of `num_steps` gradients, plus epsilon."""
-    return (second / (1.0 - beta2**num_steps)).sqrt() + epsilon
+    return (second / (1.0 - beta2**num_steps)).sqrt_().add_(epsilon)
 
 
 class Descent(NamedTuple):

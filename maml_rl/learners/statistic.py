@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.core.adam import AdamConfig, Moments, adam_step_over_threads, init_moments
+from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
 from maml_rl.core.gaussians import Gaussian
 from maml_rl.core.keys import Key
 from maml_rl.core.lift import Threads
@@ -98,7 +98,7 @@ class NeuralStatistician:
 
         slopes, moments, metrics = zip(*self._threads.map(of_batch, range(len(batches))), strict=True)
         slope = mean_of(slopes).clamp_(-self._bound.max_slope, self._bound.max_slope)
-        vector, adam = adam_step_over_threads(flatten(state.params), slope, state.adam, self._adam, self._threads)
+        vector, adam = adam_step(flatten(state.params), slope, state.adam, self._adam, self._threads)
         share = max(MOMENTUM, 1.0 / (num_steps + 1))  # at first a plain average, since there is nothing before
         running = {
             name: value + share * (mean_of([each[name] for each in moments]) - value)

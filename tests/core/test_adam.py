@@ -5,7 +5,6 @@ from maml_rl.core.adam import (
     AdamConfig,
     Moments,
     adam_step,
-    adam_step_over_threads,
     begin_descent,
     descend,
     init_moments,
@@ -92,16 +91,20 @@ def test_a_step_is_taken_at_the_rate_that_is_left():
     assert (second - first).item() / first.item() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-def test_pieces_on_threads_move_as_the_whole(num_threads):
+@pytest.mark.parametrize("num_threads", [None, 1, 3])
+def test_a_long_vector_moves_as_its_entries_do(num_threads):
     generator = torch.Generator().manual_seed(0)
     theta, gradient, first = (torch.randn(250_001, generator=generator) for _ in range(3))
-    moments = Moments(first, first.square(), torch.tensor(4))
-    threads = Threads(num_threads)
+    moments, config = Moments(first, first.square(), torch.tensor(4)), AdamConfig()
+    threads = Threads(num_threads) if num_threads else None
     try:
-        found = adam_step_over_threads(theta, gradient, moments, AdamConfig(), threads)
+        found, after = adam_step(theta, gradient, moments, config, threads)
     finally:
-        threads.close()
-    expected = adam_step(theta, gradient, moments, AdamConfig())
-    assert torch.equal(found[0], expected[0])
-    assert all(torch.equal(one, other) for one, other in zip(found[1], expected[1], strict=True))
+        if threads is not None:
+            threads.close()
+    for some in (slice(0, 100), slice(140_000, 140_100), slice(249_990, None)):
+        here = Moments(first[some], first[some].square(), torch.tensor(4))
+        expected, expected_after = adam_step(theta[some], gradient[some], here, config)
+        assert torch.equal(found[some], expected)
+        assert torch.equal(after.first[some], expected_after.first)
+        assert torch.equal(after.second[some], expected_after.second)
