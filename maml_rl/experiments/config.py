@@ -235,6 +235,19 @@ MAY_CHANGE = {
 measured on the way, or, as the length of a decay does with the number of iterations, how learning goes on from here."""
 
 
+SETTLED = ("observation_scale", "expert_policy")
+"""Names of settings that nobody chooses: they are measured, or read from another run, when a run begins."""
+
+
+def with_settled(config: RunConfig, saved: RunConfig) -> RunConfig:
+    """The config with what was settled when the saved run of the same settings began."""
+    parts = {}
+    for part in ("task", "method"):
+        found = {name: getattr(getattr(saved, part), name) for name in SETTLED if hasattr(getattr(saved, part), name)}
+        parts[part] = dataclasses.replace(getattr(config, part), **found)
+    return dataclasses.replace(config, **parts)
+
+
 def forbidden_changes(saved: RunConfig, new: RunConfig) -> list[str]:
     """Sentences about the settings that differ but must not when a run is resumed."""
     before, after = (dict(_leaves(dataclasses.asdict(config))) for config in (saved, new))
@@ -246,8 +259,8 @@ def forbidden_changes(saved: RunConfig, new: RunConfig) -> list[str]:
 
 
 def _may_change(path: tuple[str, ...]) -> bool:
-    # a scale is measured, not chosen: whoever asks for the same run need not know it
-    return "observation_scale" in path or any(path[: len(start)] == start for start in MAY_CHANGE)
+    # whoever asks for the same run need not know what was settled when it began
+    return any(name in path for name in SETTLED) or any(path[: len(start)] == start for start in MAY_CHANGE)
 
 
 def _leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

@@ -47,14 +47,16 @@ def migrated(version: int, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_early_2(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the settings of adaptation that early files of version 2 lack."""
+    """The config with the settings of adaptation and of experts that early files of version 2 lack."""
     method = config.get("method")
     inner = method.get("inner") if isinstance(method, dict) else None
     if not isinstance(method, dict) or not isinstance(inner, dict):
         return config
-    return config | {"method": method | {"inner": _whole_inner(inner)}}
+    guided = ADDED_TO_GUIDED_OF_2 if "expert" in method else {}
+    return config | {"method": guided | method | {"inner": _whole_inner(inner)}}
 
 
+ADDED_TO_GUIDED_OF_2 = {"expert_policy": None}
 ADDED_TO_INNER_OF_2 = {"before_weight": 0.0, "train_later_ratio": 1.0}
 ADDED_TO_POLICIES_INNER_OF_2 = {"unit_return": None}
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from maml_rl.core.memory import require_memory
 from maml_rl.experiments.build import Built, build, require_tasks, with_pictures
-from maml_rl.experiments.config import RunConfig, forbidden_changes
+from maml_rl.experiments.config import RunConfig, forbidden_changes, with_settled
 from maml_rl.experiments.environments import environment_remarks, measured
 from maml_rl.experiments.films import make_filming
 from maml_rl.experiments.runs import read_config, require_same_observations
 from maml_rl.experiments.saved_config import to_dict
-from maml_rl.experiments.warm_start import begun_anew, warm_start, with_scale_of_start
+from maml_rl.experiments.warm_start import begun_anew, warm_start, with_settings_of_start
 from maml_rl.storage.checkpoint import Checkpoint, load_latest
 from maml_rl.storage.run_folder import RunFolder
 from maml_rl.training.callbacks import Callback, require_callbacks
@@ -137,7 +137,7 @@ def prepare(job: Job) -> Prepared:
     for remark in environment_remarks(job.config):
         print(f"warning: {remark}", file=sys.stderr)
     if job.resume is None:
-        job = dataclasses.replace(job, config=measured(with_scale_of_start(job.config)))
+        job = dataclasses.replace(job, config=measured(with_settings_of_start(job.config)))
     built = build(job.config) if job.resume else build_new(job.config)
     filming = None
     try:
@@ -245,9 +245,7 @@ def complete(
     resume = None
     if (folder / "config.json").exists():
         resume, saved = folder, read_config(folder)
-        if config.kind == "reinforcement":
-            task = dataclasses.replace(config.task, observation_scale=saved.task.observation_scale)
-            config = dataclasses.replace(config, task=task)
+        config = with_settled(config, saved)
     print(f"{folder}: to iteration {config.training.num_iterations}", file=sys.stderr)
     prepared = prepare(Job(config, folder, resume, film_every, make_trackers(track)))
     try:

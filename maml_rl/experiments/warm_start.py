@@ -71,21 +71,14 @@ def _with_expert(config: RunConfig, initial: Checkpoint) -> Checkpoint:
 
     Raises:
         ConfigError, CheckpointError: if that run cannot be read.
-        ValueError: if its tasks, its observations or its network are others.
+        ValueError: if its tasks or its observations are others.
     """
     source = expert_config(config)
     if source is None:
         return initial
     found = load_latest(resolved(config.method.expert) / "checkpoints")
     known = _params(found.state)
-    own = {name.removeprefix(EXPERT): value for name, value in initial.state.items() if name.startswith(EXPERT)}
-    wrong = sorted(name for name in own.keys() | known.keys() if _shape(own, name) != _shape(known, name))
-    if wrong:
-        raise ValueError(
-            f"expert must name a run with this one's network, but {wrong[0]} is {_shape(known, wrong[0])} in "
-            f"{config.method.expert} and {_shape(own, wrong[0])} here: give both the same policy settings"
-        )
-    state = initial.state | {f"{EXPERT}{name}": value for name, value in known.items()}
+    state = initial.state | {f"expert/params/{name}": value for name, value in known.items()}
     scale = source.task.observation_scale
     if scale is not None:
         for part in ("mean", "std"):
@@ -95,20 +88,12 @@ def _with_expert(config: RunConfig, initial: Checkpoint) -> Checkpoint:
     return dataclasses.replace(initial, state=state, counters=spent)
 
 
-EXPERT = "expert/params/"
-"""Prefix of an expert's parameters in a checkpoint."""
-
-
-def _shape(params: dict[str, Tensor], name: str) -> list[int] | None:
-    return list(params[name].shape) if name in params else None
-
-
 def expert_config(config: RunConfig) -> RunConfig | None:
     """The settings of the run in `config.method.expert`, None for a learner that needs none.
 
     Raises:
         ConfigError: if it cannot be read.
-        ValueError: if there is none, or it is of another environment or network, or was not told its tasks.
+        ValueError: if there is none, or it is of another environment, or was not told its tasks.
     """
     if not hasattr(config.method, "expert"):
         return None
@@ -127,24 +112,21 @@ def expert_config(config: RunConfig) -> RunConfig | None:
             "--inner.num-steps 0"
         )
     require_same_observations(resolved(name), source)
-    theirs, ours = ((c.method.policy.activation, c.method.policy.network) for c in (source, config))
-    if theirs != ours:
-        raise ValueError(f"expert must name a run with policy.activation and network {ours}, but {name} has {theirs}")
     return source
 
 
-def with_scale_of_start(config: RunConfig) -> RunConfig:
-    """The config with the observation scale of the run that it begins with or has its expert from, under which their
-    first layers have learned.
+def with_settings_of_start(config: RunConfig) -> RunConfig:
+    """The config with what other runs have settled: the observation scale of the run that it begins with or has its
+    expert from, under which their first layers have learned, and the expert's network.
 
     Raises:
         ConfigError: if such a run cannot be read.
         ValueError: if it saw observations of the same environment in another form.
     """
-    return _with_scale_of_expert(_with_scale_of_beginning(config))
+    return _with_settings_of_expert(_with_scale_of_beginning(config))
 
 
-def _with_scale_of_expert(config: RunConfig) -> RunConfig:
+def _with_settings_of_expert(config: RunConfig) -> RunConfig:
     source = expert_config(config)
     if source is None:
         return config
@@ -159,7 +141,9 @@ def _with_scale_of_expert(config: RunConfig) -> RunConfig:
             f"init_from and expert must name runs that saw observations on one scale, but {config.init_from} and "
             f"{name} did not: leave init_from out"
         )
-    return dataclasses.replace(config, task=dataclasses.replace(config.task, observation_scale=scale))
+    method = dataclasses.replace(config.method, expert_policy=source.method.policy)
+    task = dataclasses.replace(config.task, observation_scale=scale)
+    return dataclasses.replace(config, task=task, method=method)
 
 
 def _with_scale_of_beginning(config: RunConfig) -> RunConfig:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from maml_rl.core.trees import Params, concatenate_tasks, device_of, stack, take
 from maml_rl.learners.entry import TRAINING_ONLY, Context, Entry
 from maml_rl.learners.maml import MAML, ReinforcementConfig
 from maml_rl.policies.module import make_policy
-from maml_rl.policies.policy import Policy, PolicySpec
+from maml_rl.policies.policy import Policy, PolicyConfig, PolicySpec
 from maml_rl.rl.model import PolicyModel
 
 
@@ -150,8 +151,9 @@ class Config(ReinforcementConfig):
     """Settings of Guided Meta-Policy Search."""
 
     expert: str | None = None
-    """Folder of a run with --oracle on the same environment and network, whose policy is imitated after
-    adaptation. The time and the environment steps that it took count as this run's."""
+    """Folder of a run with --oracle on the same environment, whose policy is imitated after adaptation. The time and
+    the environment steps that it took count as this run's."""
+    expert_policy: tyro.conf.Suppress[tyro.conf.Fixed[PolicyConfig | None]] = None  # read from its run; None: as here
 
 
 def build(context: Context, config: Config) -> GuidedMAML:
@@ -182,7 +184,7 @@ def _guide(context: Context, config: Config) -> Guide | None:
     except ValueError as error:
         raise ValueError(f"learner gmps needs tasks of numbers, which its expert sees: {error}") from None
     size, distribution = context.details
-    network = make_policy(PolicySpec(size + number, distribution), config.policy)
+    network = make_policy(PolicySpec(size + number, distribution), config.expert_policy or config.policy)
     return Guide(network, number, context.numbers_of)
 
 
