@@ -56,7 +56,10 @@ def _of_early_2(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"method": guided | method | {"inner": _whole_inner(inner)}}
 
 
-ADDED_TO_GUIDED_OF_2 = {"expert_policy": None}
+ADDED_TO_GUIDED_OF_2 = {
+    "expert_policy": None,
+    "clone": {"num_iterations": 0, "epochs": 4, "batch_size": 1000, "learning_rate": 1e-3},
+}
 ADDED_TO_INNER_OF_2 = {"before_weight": 0.0, "train_later_ratio": 1.0}
 ADDED_TO_POLICIES_INNER_OF_2 = {"unit_return": None}
 

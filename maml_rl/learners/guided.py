@@ -3,8 +3,9 @@ the task."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,14 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_rl.core.acting import FeedForward
+from maml_rl.core.adam import AdamConfig, begin_descent, descend
 from maml_rl.core.clock import Clock
-from maml_rl.core.contracts import Report
+from maml_rl.core.contracts import Actor, Previous, Report
+from maml_rl.core.inner import join_step_sizes
 from maml_rl.core.keys import INITIALISATION, TASKS, Key
+from maml_rl.core.objective import Begun
+from maml_rl.core.outer.step import Moved
 from maml_rl.core.trees import Params, concatenate_tasks, device_of, stack, take_tasks, to_device
 from maml_rl.learners.entry import TRAINING_ONLY, Context, Entry
 from maml_rl.learners.maml import MAML, ReinforcementConfig
@@ -74,6 +80,13 @@ class GuidedModel(PolicyModel):
         return torch.zeros_like(data.mask[0, 0])
 
 
+NUMBERS = "numbers"
+"""Name of the task's numbers among the parameters of an expert that acts."""
+
+SHUFFLED = 2**32 - 6
+"""Place below a key for the order of the steps that theta learns from."""
+
+
 @dataclass(frozen=True)
 class Guide:
     """An expert without its parameters."""
@@ -81,6 +94,45 @@ class Guide:
     network: Policy  # over observations and, behind them, the task's numbers
     num_numbers: int  # n
     numbers_of: Callable[[Any], NDArray]  # a task's
+
+    def actor(self, expert: Expert, tasks: Sequence[Any]) -> Actor:
+        """The expert in these tasks."""
+        numbers = torch.from_numpy(np.stack([self.numbers_of(task) for task in tasks])).to(expert.mean)
+        told = (numbers - expert.mean) / expert.std
+        return Actor(SightedNetwork(self.network), stack(expert.params, len(tasks)) | {NUMBERS: told})
+
+
+@dataclass(frozen=True)
+class SightedNetwork(FeedForward):
+    """A network that sees the observation and, behind it, the task's numbers [N, n], which its parameters hold."""
+
+    network: Policy
+
+    def step(
+        self, params: Params, memory: tuple[()], observation: Tensor, previous: Previous | None
+    ) -> tuple[Tensor, tuple[()]]:
+        own = {name: value for name, value in params.items() if name != NUMBERS}
+        behind = params[NUMBERS].unsqueeze(1).expand(*observation.shape[:-1], -1)
+        return self.network.outputs(own, torch.cat([observation, behind], dim=-1)), ()
+
+
+@dataclass(frozen=True)
+class CloneConfig:
+    """Settings of the first iterations, in which theta itself learns to do what the expert does."""
+
+    num_iterations: int = 0
+    """Iterations in which Adam moves theta itself towards the expert, on steps of all that act: theta, adapted policies
+    and the expert. The other iterations move theta so that adaptation leads to the expert."""
+    epochs: int = 4  # Passes over the steps of one of these iterations.
+    batch_size: int = 1000  # Steps in one update of Adam.
+    learning_rate: float = 1e-3  # Learning rate of Adam at first; it falls to zero within each iteration.
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_iterations", 0), ("epochs", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"clone.{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise ValueError(f"clone.learning_rate must be positive and finite, got {self.learning_rate}")
 
 
 class GuidedMAML(MAML):
@@ -93,14 +145,14 @@ class GuidedMAML(MAML):
     that grows; the outer loss is KL(policy || expert) in place of the likelihood of the expert's actions.
     """
 
-    def __init__(self, guide: Guide | None, **parts: Any):
+    def __init__(self, guide: Guide | None, clone: CloneConfig, **parts: Any):
         """
         Args:
             guide: None where nothing is trained.
             parts: as `MAML` takes them, with a GuidedModel.
         """
         super().__init__(**parts)
-        self._guide = guide
+        self._guide, self._clone = guide, clone
 
     def init(self, key: Key) -> GuidedState:  # type: ignore[override]
         """The state before training. The expert's parameters are placeholders: a new run takes them from the
@@ -119,31 +171,70 @@ class GuidedMAML(MAML):
         return GuidedState(*moved, state.expert), report
 
     def _collect(self, state: Any, tasks: Sequence[Any], key: Key, clock: Clock) -> Any:
-        """Data as MAML's, with the expert's answers."""
-        data = super()._collect(state, tasks, key, clock)
-        with clock("sample_seconds"):
-            batches = [
-                GuidedBatch(**each._asdict(), expert=self._answers(state.expert, each.observations, tasks))
-                for each in data.batches
-            ]
-        return data._replace(batches=batches)
-
-    def _answers(self, expert: Expert, observations: Tensor, tasks: Sequence[Any]) -> Tensor:
-        """The expert's outputs [N, E, T, W], within reach, where [N, E, T, O] was observed in these tasks."""
+        """Data as MAML's, with the expert's answers; where theta is to learn from the expert itself, its episodes stand
+        in the middle."""
         assert self._guide is not None, "training needs an expert"
-        network = self._guide.network
-        numbers = torch.from_numpy(np.stack([self._guide.numbers_of(task) for task in tasks])).to(observations)
-        told = (numbers - expert.mean) / expert.std
+        data, expert = super()._collect(state, tasks, key, clock), self._guide.actor(state.expert, tasks)
+        experience, batches = list(data.experience), list(data.batches)
+        with clock("sample_seconds"):
+            if self._clones(key):
+                shown = self.collector.collect(tasks, expert, key.at_phase(self.inner.num_steps + 1))
+                experience.insert(1, shown)
+                batches.insert(1, self.model.prepare(stack(state.params, len(tasks)), shown))
+            answered = [
+                GuidedBatch(**each._asdict(), expert=self._answers(expert, each.observations)) for each in batches
+            ]
+        return data._replace(experience=experience, batches=answered)
+
+    def _answers(self, expert: Actor, observations: Tensor) -> Tensor:
+        """The expert's outputs [N, E, T, W], within reach, where [N, E, T, O] was observed."""
+        distribution = self.model.network.spec.distribution  # type: ignore[attr-defined]
 
         def one_chunk(start: int, stop: int) -> Tensor:
             seen = take_tasks(observations, start, stop)
-            behind = take_tasks(told, start, stop)[:, None, None].expand(*seen.shape[:-1], -1)
-            inputs = torch.cat([seen, behind], dim=-1)
             with torch.no_grad():
-                outputs = network.outputs(stack(expert.params, stop - start), inputs.flatten(1, 2))
-            return network.spec.distribution.within_reach(outputs).view(*seen.shape[:-1], -1)
+                outputs, _ = expert.take_tasks(start, stop).step((), seen.flatten(1, 2), None)
+            return distribution.within_reach(outputs).view(*seen.shape[:-1], -1)
 
         return concatenate_tasks(self.threads.over_chunks(one_chunk, observations))
+
+    def _clones(self, key: Key) -> bool:
+        return key.iteration < self._clone.num_iterations
+
+    def _move(self, state: Any, data: Any, key: Key) -> tuple[Moved[Any], Begun | None]:
+        if not self._clones(key):
+            return super()._move(state, data, key)
+        params, metrics = self._cloned(state.params, data.batches, key.torch_generator(SHUFFLED))
+        return Moved(join_step_sizes(params, state.step_sizes), state.outer, metrics), None
+
+    def _cloned(
+        self, theta: Params, batches: Sequence[GuidedBatch], generator: torch.Generator
+    ) -> tuple[Params, dict[str, float]]:
+        """Theta after Adam on the mean of KL(theta || expert) over all steps of these batches."""
+        config, network = self._clone, self.model.network
+        distribution = network.spec.distribution  # type: ignore[attr-defined]
+        played = [each.mask.bool() for each in batches]
+        seen = torch.cat([each.observations[mask] for each, mask in zip(batches, played, strict=True)])
+        answers = torch.cat([each.expert[mask] for each, mask in zip(batches, played, strict=True)])
+
+        def loss(params: Params, rows: Tensor) -> Tensor:
+            return distribution.kl(network.outputs(params, seen[rows]), answers[rows]).mean()  # type: ignore[attr-defined]
+
+        def whole(params: Params) -> float:
+            with torch.no_grad():
+                pieces = torch.arange(len(seen), device=seen.device).split(PIECE)
+                return sum(loss(params, rows).item() * len(rows) for rows in pieces) / len(seen)
+
+        num_updates = config.epochs * math.ceil(len(seen) / config.batch_size)
+        adam = AdamConfig(config.learning_rate, decay="cosine", decay_steps=num_updates)
+        descent, before = begin_descent(theta), whole(theta)
+        for _ in range(config.epochs):
+            for rows in torch.randperm(len(seen), generator=generator).to(seen.device).split(config.batch_size):
+                descent, _ = descend(lambda params, rows=rows: loss(params, rows), descent, adam)  # type: ignore[misc]
+        return descent.params, {"surrogate_loss_before": before, "surrogate_loss_after": whole(descent.params)}
+
+
+PIECE = 10_000  # steps whose loss is computed at once
 
 
 @dataclass(frozen=True)
@@ -153,6 +244,7 @@ class Config(ReinforcementConfig):
     expert: str | None = None
     """Folder of a run with --oracle on the same environment, whose policy is imitated after adaptation. The time and
     the environment steps that it took count as this run's."""
+    clone: CloneConfig = field(default_factory=CloneConfig)
     expert_policy: tyro.conf.Suppress[tyro.conf.Fixed[PolicyConfig | None]] = None  # read from its run; None: as here
 
 
@@ -166,6 +258,7 @@ def build(context: Context, config: Config) -> GuidedMAML:
     inner.sizes_for(model.init_params(Key(0, INITIALISATION, 0)), (), model.head)
     return GuidedMAML(
         _guide(context, config),
+        config.clone,
         model=model,
         collector=family.collector,
         measure=family.measure,

@@ -19,7 +19,7 @@ from maml_rl.core.lift import Threads
 from maml_rl.core.objective import Begun, MetaObjective
 from maml_rl.core.outer.choice import GradientOuter, OuterConfig, ProximalOuter, TrustRegionOuter
 from maml_rl.core.outer.proximal import Proximal, ProximalConfig
-from maml_rl.core.outer.step import OuterStep
+from maml_rl.core.outer.step import Moved, OuterStep
 from maml_rl.core.statistics import spread
 from maml_rl.core.trees import Params, map_params, num_tasks, stack
 from maml_rl.learners.entry import Context, Entry, Protocol, omniglot_protocol
@@ -97,15 +97,19 @@ class MAML:
         clock = Clock()
         data = self._collect(state, tasks, key, clock)
         with clock("outer_seconds"):
-            *supports, query = data.batches
-            sizes = self._step_sizes(state, self.inner.step_sizes)
-            objective = MetaObjective(self.model, self.inner, supports, query, self.threads, sizes)
-            learned = join_step_sizes(state.params, state.step_sizes)
-            moved = self.outer.step(objective, learned, data.adapted, state.outer, key.iteration)
-        metrics = self._metrics(state.params, objective.begun, data) | moved.metrics
+            moved, begun = self._move(state, data, key)
+        metrics = self._metrics(state.params, begun, data) | moved.metrics
         steps = metrics.get("env_steps", 0.0)
         rate = {"steps_per_s": steps / clock.seconds["sample_seconds"]} if steps else {}
         return MAMLState(*split_step_sizes(moved.params), moved.state), Report(metrics, clock.seconds | rate)
+
+    def _move(self, state: MAMLState, data: _Collected, key: Key) -> tuple[Moved[Any], Begun | None]:
+        """Take an outer step; also return the adapted tasks, if it has asked about them."""
+        *supports, query = data.batches
+        sizes = self._step_sizes(state, self.inner.step_sizes)
+        objective = MetaObjective(self.model, self.inner, supports, query, self.threads, sizes)
+        learned = join_step_sizes(state.params, state.step_sizes)
+        return self.outer.step(objective, learned, data.adapted, state.outer, key.iteration), objective.begun
 
     def begin(self, state: MAMLState, num_tasks: int, key: Key) -> MAMLAdapted:
         """Theta for every task."""

@@ -1,5 +1,6 @@
 """Guided Meta-Policy Search: adaptation that leads to what an expert does who is told the task."""
 
+import copy
 import dataclasses
 import shutil
 
@@ -10,6 +11,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 import maml_rl
+from maml_rl.core.clock import Clock
 from maml_rl.core.keys import TRAINING, Key
 from maml_rl.core.objective import MetaObjective
 from maml_rl.core.outer.proximal import ProximalConfig, Surrogate
@@ -17,6 +19,7 @@ from maml_rl.core.trees import flatten, from_names, map_params, named
 from maml_rl.experiments.build import build
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.warm_start import warm_start, with_settings_of_start
+from maml_rl.learners.guided import CloneConfig
 from maml_rl.policies.policy import PolicyConfig
 from maml_rl.storage.checkpoint import load_latest
 from maml_rl.training.trainer import first_checkpoint
@@ -122,6 +125,80 @@ def test_the_first_gradient_is_that_of_the_divergence_after_a_step_written_down_
     torch.testing.assert_close(slope.gradient.float(), flatten(gradient), rtol=1e-3, atol=1e-5)
 
 
+def cloning(guided, **settings):
+    """The learner and state of `guided`, whose first iteration clones the expert."""
+    built, state, _ = guided
+    learner = copy.copy(built.learner)
+    learner._clone = CloneConfig(num_iterations=1, **settings)
+    return learner, state
+
+
+def test_cloning_descends_the_divergence_of_theta_itself_from_the_expert(guided):
+    tasks, (learner, state) = collected(guided)[0], cloning(guided, epochs=1, batch_size=10**6, learning_rate=0.01)
+    batches = learner._collect(state, tasks, KEY, Clock()).batches
+    moved, report = learner.meta_step(state, tasks, KEY)
+    model = learner.model
+
+    def loss(theta):
+        total, count = torch.zeros(()), 0.0
+        for batch in batches:
+            for n in range(len(tasks)):
+                one = type(batch)(*(value[n] for value in batch))
+                steps = one.mask.sum()
+                total, count = total + steps * model.outer_loss_at(model.outputs(theta, one), one), count + steps
+        return total / count
+
+    slope, value = torch.func.grad_and_value(loss)(map_params(lambda p: p.clone(), state.params))
+    assert report.metrics["surrogate_loss_before"] == pytest.approx(value.item(), rel=1e-4)
+    for name, before in state.params.items():  # Adam's first step is as long as its rate, against the slope
+        sure = slope[name].abs() > 1e-4
+        expected = torch.where(sure, -0.01 * slope[name].sign(), moved.params[name] - before)
+        torch.testing.assert_close(moved.params[name] - before, expected, rtol=0.01, atol=0.0)
+    assert loss(moved.params).item() == pytest.approx(report.metrics["surrogate_loss_after"], rel=1e-4)
+    assert report.metrics["surrogate_loss_after"] < report.metrics["surrogate_loss_before"]
+
+
+def test_cloning_learns_from_episodes_of_theta_of_adapted_policies_and_of_the_expert(guided, expert):
+    tasks, (learner, state) = collected(guided)[0], cloning(guided)
+    data = learner._collect(state, tasks, KEY, Clock())
+    support, shown, query = data.batches
+    assert len(learner._collect(state, tasks, KEY._replace(iteration=1), Clock()).batches) == 2
+    scale = guided[0].config.task.observation_scale
+    mean, std = (value.float() for value in scale.tensors)
+    for n, task in enumerate(tasks):
+        agent = maml_rl.load(expert).agent().told(task)
+        played = shown.mask[n].bool()
+        wanted = agent.act((shown.observations[n][played] * std + mean).numpy())
+        noise = shown.actions[n][played] - torch.from_numpy(wanted / gymnasium.make(NAVIGATION).action_space.high)
+        assert noise.mean(dim=0).abs().max() < 4.0 * noise.std() / len(noise) ** 0.5 + 0.05
+    steps = sum(float(each.mask.sum()) for each in (support, shown, query))
+    assert learner.meta_step(state, tasks, KEY)[1].metrics["env_steps"] == steps
+
+
+@pytest.mark.parametrize("num_threads", [2, 3])
+def test_cloning_has_the_same_bits_on_any_number_of_threads(num_threads, expert, tmp_path):
+    given = {"learner": "gmps", "expert": str(expert), "observations": "normalised", "num_iterations": 2, **SMALL}
+    given |= {"clone.num_iterations": 1, "clone.batch_size": 7}
+    alone = maml_rl.train(NAVIGATION, output_dir=tmp_path / "alone", **given)
+    several = maml_rl.train(NAVIGATION, output_dir=tmp_path / "several", **given | {"num_threads": num_threads})
+    for name, value in load_latest(alone.path / "checkpoints").state.items():
+        assert torch.equal(value, load_latest(several.path / "checkpoints").state[name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_iterations": -1}, "clone.num_iterations must be at least 0, got -1"),
+        ({"epochs": 0}, "clone.epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "clone.batch_size must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "clone.learning_rate must be positive and finite, got 0.0"),
+    ],
+)
+def test_settings_of_cloning_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        CloneConfig(**settings)
+
+
 class Way(gymnasium.Env):
     """A push to the left or to the right, which nothing but the reward tells."""
 
@@ -176,12 +253,12 @@ def test_an_expert_must_have_been_told_its_tasks(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("hidden_sizes", [(100, 100), (8,)])
-def test_a_run_goes_on_and_is_used_without_its_expert_s_folder(hidden_sizes, expert, tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"policy.hidden_sizes": (8,)}, {"clone.num_iterations": 1}])
+def test_a_run_goes_on_and_is_used_without_its_expert_s_folder(settings, expert, tmp_path):
     moved = tmp_path / "told"
     shutil.copytree(expert, moved)
     given = {"learner": "gmps", "expert": str(moved), "observations": "normalised", **SMALL}
-    given |= {"policy.hidden_sizes": hidden_sizes}
+    given |= settings
     whole = maml_rl.train(NAVIGATION, output_dir=tmp_path / "whole", num_iterations=2, **given)
     part = maml_rl.train(NAVIGATION, output_dir=tmp_path / "part", num_iterations=1, **given)
     shutil.rmtree(moved)
