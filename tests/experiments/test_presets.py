@@ -18,6 +18,7 @@ from maml_rl.experiments.table import LEARNERS, names_for
 from maml_rl.learners.maml import PolicyInnerConfig, ReinforcementConfig
 
 VEL, DIR = "maml/HalfCheetahVel-rllab-v0", "maml/HalfCheetahDir-rllab-v0"
+ANT_DIR = "maml/AntDir-rllab-v0"
 ENVS = [*EXPERIMENTS, "maml/HalfCheetahVel-gym-v0", "my.module:MyEnv", "sinusoid", "omniglot", "images"]
 PAIRS = [(env, learner) for env in ENVS for learner in names_for(kind_of(env))]
 
@@ -123,6 +124,7 @@ def test_fast_with_an_expert_steps_as_the_expert_did_and_evaluates_as_the_paper(
     assert fast.as_evaluated.task.sampling == paper.as_evaluated.task.sampling
     assert fast.task.observations == told.task.observations
     assert (fast.method.advantage, fast.method.outer) == (told.method.advantage, told.method.outer)
+    assert (fast.method.clone.num_iterations, paper.method.clone.num_iterations) == (5 * (env == ANT_DIR), 0)
     assert fast.method.inner == paper.method.inner  # no unit_return: it is no policy gradient that judges the step
 
 
