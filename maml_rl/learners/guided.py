@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,7 +143,8 @@ class GuidedMAML(MAML):
     and asks the expert about the states visited there. Theta then moves so that adaptation leads to the expert's
     actions. At test neither the expert nor the task is needed. Departures: one expert sees the task, in place
     of an expert for each; states are those of the present iteration, without demonstrations and without a data set
-    that grows; the outer loss is KL(policy || expert) in place of the likelihood of the expert's actions.
+    that grows; the outer loss is KL(policy || expert) in place of the likelihood of the expert's actions; and theta
+    may begin as a clone of the expert.
     """
 
     def __init__(self, guide: Guide | None, clone: CloneConfig, **parts: Any):
@@ -230,7 +232,7 @@ class GuidedMAML(MAML):
         descent, before = begin_descent(theta), whole(theta)
         for _ in range(config.epochs):
             for rows in torch.randperm(len(seen), generator=generator).to(seen.device).split(config.batch_size):
-                descent, _ = descend(lambda params, rows=rows: loss(params, rows), descent, adam)  # type: ignore[misc]
+                descent, _ = descend(partial(loss, rows=rows), descent, adam)
         return descent.params, {"surrogate_loss_before": before, "surrogate_loss_after": whole(descent.params)}
 
 
