@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from maml_rl.api.settings import with_settings
-from maml_rl.experiments.config import with_outer_step
+from maml_rl.experiments.config import SETTLED, with_outer_step
 from maml_rl.experiments.flags import changes, flags_of, require_own_flags, require_read
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.table import LEARNERS
@@ -39,7 +39,7 @@ def test_every_setting_has_a_flag_and_stands_where_it_says(name, kind):
     def walk(value, path=()):
         for each in dataclasses.fields(value):
             child = getattr(value, each.name)
-            if each.name in ("observation_scale", "fingerprint"):  # measured, not chosen
+            if each.name in (*SETTLED, "fingerprint"):  # nobody chooses these
                 continue
             if dataclasses.is_dataclass(child):
                 walk(child, (*path, each.name))
