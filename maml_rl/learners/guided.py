@@ -253,8 +253,14 @@ class Config(ReinforcementConfig):
 def build(context: Context, config: Config) -> GuidedMAML:
     """
     Raises:
-        ValueError: if tasks do not consist of numbers, which the expert must be told.
+        ValueError: if tasks do not consist of numbers, which the expert must be told, or the settings do not go
+            together.
     """
+    if config.clone.num_iterations and not config.inner.num_steps:
+        raise ValueError(
+            f"clone.num_iterations must be 0 where inner.num_steps is 0, got {config.clone.num_iterations}: theta does "
+            "not adapt then, and every iteration moves theta itself towards the expert"
+        )
     family, inner, policy = context.family, config.inner, make_policy(context.details, config.policy)
     model = GuidedModel(policy, config.advantage, inner.estimator, context.threads, context.device, inner.unit_return)
     inner.sizes_for(model.init_params(Key(0, INITIALISATION, 0)), (), model.head)

@@ -236,6 +236,10 @@ def test_adaptation_comes_to_do_what_the_expert_does(tmp_path):
     [
         ({"expert": None}, "learner gmps needs expert, the folder of a run that was told its tasks, got none"),
         ({"env": "maml/Bandit-K5-v0"}, "expert must name a run of maml/Bandit-K5-v0, but .* is one of maml/Navigation"),
+        (
+            {"clone.num_iterations": 2, "inner.num_steps": 0},
+            "clone.num_iterations must be 0 where inner.num_steps is 0",
+        ),
         ({"observations": "raw"}, "observations must be normalised, as in the run .* of the expert"),
     ],
 )
