@@ -10,8 +10,14 @@ import torch
 TRAINING, EVALUATION, INITIALISATION = 0, 1, 2
 """Independent streams of randomness."""
 
-TASKS = 2**32 - 1
-"""Place below a key for the choice of tasks: no task has this index, so no task's data share these numbers."""
+TASKS, BATCHES, ORDER, AGES, DROPPED, SHUFFLED = (2**32 - place for place in range(1, 7))
+"""Places below a key beside those of tasks, which are counted from 0, so that no task's data share these numbers: the
+choice of tasks, mini-batches, the order of pictures that are shown one by one, noise in ages, dropout, and the order of
+the steps that an expert shows."""
+
+DRAWS = ORDER
+"""Place below a key and a task for draws of that task's parameters; nothing that draws them shows pictures one by
+one."""
 
 JUDGED = 2**20
 """Phase offset of episodes that are only scored, so that their noise differs from every gradient step's."""

@@ -10,11 +10,11 @@ import torch
 
 from maml_rl.core.acting import answer
 from maml_rl.core.contracts import Learner, State
-from maml_rl.core.keys import Key
+from maml_rl.core.keys import ORDER, Key
 from maml_rl.core.lift import Threads
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve
 from maml_rl.evaluation.evaluator import Evaluation
-from maml_rl.supervised.showings import ORDER, between, in_showings
+from maml_rl.supervised.showings import between, in_showings
 
 
 @dataclass(frozen=True)

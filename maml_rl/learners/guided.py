@@ -20,7 +20,7 @@ from maml_rl.core.adam import AdamConfig, begin_descent, descend
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Previous, Report
 from maml_rl.core.inner import join_step_sizes
-from maml_rl.core.keys import INITIALISATION, TASKS, Key
+from maml_rl.core.keys import INITIALISATION, SHUFFLED, TASKS, Key
 from maml_rl.core.objective import Begun
 from maml_rl.core.outer.step import Moved
 from maml_rl.core.trees import Params, concatenate_tasks, device_of, stack, take_tasks, to_device
@@ -83,9 +83,6 @@ class GuidedModel(PolicyModel):
 
 NUMBERS = "numbers"
 """Name of the task's numbers among the parameters of an expert that acts."""
-
-SHUFFLED = 2**32 - 6
-"""Place below a key for the order of the steps that theta learns from."""
 
 
 @dataclass(frozen=True)

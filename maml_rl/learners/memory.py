@@ -17,7 +17,7 @@ from maml_rl.core.acting import FeedForward
 from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Collector, Previous, Report
-from maml_rl.core.keys import Key
+from maml_rl.core.keys import AGES, DROPPED, ORDER, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
 from maml_rl.core.trees import (
@@ -54,13 +54,10 @@ from maml_rl.networks.key_memory import (
 from maml_rl.supervised.classification import PictureShape
 from maml_rl.supervised.encoder_pass import CHUNK_PICTURES, EncoderPass, gradient
 from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples, rotated_class
-from maml_rl.supervised.showings import ORDER, between, in_showings
+from maml_rl.supervised.showings import between, in_showings
 
 RUNNING, MEMORY = "running/", "memory/"
 """Prefixes of what an actor carries beside the parameters: averages of normalisation, and the memory."""
-
-AGES, DROPPED = 2**32 - 4, 2**32 - 5
-"""Places below a key for the noise in ages, and for dropout."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Collector, Measure, Model, Report
 from maml_rl.core.gaussians import Gaussian, kl
 from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, adapt_tasks, scale, subtract
-from maml_rl.core.keys import INITIALISATION, Key
+from maml_rl.core.keys import DRAWS, INITIALISATION, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
 from maml_rl.core.output_map import LossAtOutputs
@@ -38,9 +38,6 @@ from maml_rl.core.trees import (
 from maml_rl.learners import maml
 from maml_rl.learners.entry import TRAINING_ONLY, WHOLE_PATH, Context, Entry, Protocol
 from maml_rl.networks.convnet import ConvConfig
-
-DRAWS = 2**32 - 3
-"""Place below a key and a task for the draw of that task's parameters."""
 
 
 @dataclass(frozen=True)

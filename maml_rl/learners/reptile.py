@@ -17,7 +17,7 @@ from maml_rl.core.adam import mean_square, root_mean_square
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Collector, Learner, Measure, Report
 from maml_rl.core.inner import InnerConfig, StepSize, adapt, inner_gradient
-from maml_rl.core.keys import Key
+from maml_rl.core.keys import BATCHES, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import ReptileOuter
 from maml_rl.core.outer.reptile import Reptile, ReptileConfig
@@ -28,9 +28,6 @@ from maml_rl.learners.entry import SECOND, WHOLE_PATH, Context, Entry, Protocol,
 from maml_rl.networks.convnet import ConvConfig
 from maml_rl.supervised.classification import ClassificationModel, ConvNetwork, EpisodeCollector
 from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples
-
-BATCHES = 2**32 - 2
-"""Place below a key for the draw of mini-batches."""
 
 
 @dataclass(frozen=True)

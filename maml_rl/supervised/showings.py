@@ -12,9 +12,6 @@ from maml_rl.supervised.episodes import Examples
 AskedBy = Literal["support-query", "showings"]
 """Protocols of asking: the support is shown and then the queries are asked; or every picture is asked, then shown."""
 
-ORDER = 2**32 - 3
-"""Place below a key for the order of the pictures."""
-
 
 def in_showings(support: Examples, query: Examples, rng: np.random.Generator) -> Examples:
     """The pictures of N episodes in sequences [N, T], T = ways * (shots + queries): the support, then the queries.

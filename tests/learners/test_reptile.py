@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from maml_rl.core.inner import InnerConfig, inner_gradient
-from maml_rl.core.keys import TRAINING, Key
+from maml_rl.core.keys import BATCHES, TRAINING, Key
 from maml_rl.core.outer.choice import ReptileOuter
 from maml_rl.core.outer.reptile import ReptileConfig
 from maml_rl.core.trees import map_params, stack
-from maml_rl.learners.reptile import BATCHES, AdamWithoutMomentum, InnerOptimiserConfig, mini_batches
+from maml_rl.learners.reptile import AdamWithoutMomentum, InnerOptimiserConfig, mini_batches
 from maml_rl.supervised.episodes import Examples
 
 KEY = Key(0, TRAINING, 0)
