@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import importlib
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from maml_rl.experiments.trust import require_trust, trusted_names
 from maml_rl.experiments.zoo import resolved
 from maml_rl.pictures.backend import drawing_backend
 from maml_rl.storage import checkpoint as checkpoints
+from maml_rl.storage.log import read_metrics
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -47,12 +47,7 @@ class Run:
     def metrics(self) -> dict[str, NDArray[np.float64]]:
         """The columns of metrics.csv by name, one row for each iteration; nan where a column has no number. Empty if
         the run came without that file, as some of the zoo do."""
-        if not (self.path / "metrics.csv").exists():
-            return {}
-        with open(self.path / "metrics.csv", encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = list(rows[0]) if rows else []
-        return {name: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name in names}
+        return read_metrics(self.path)
 
     @property
     def checkpoints(self) -> list[int]:

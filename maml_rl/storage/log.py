@@ -9,6 +9,7 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maml_rl.storage.atomic import sync_file, write_atomically
 from maml_rl.storage.events import read_numbers
@@ -151,20 +152,37 @@ def has_rows(folder: Path) -> bool:
     return (path.exists() and path.stat().st_size > 0) or bool(read_numbers(folder / "tensorboard"))
 
 
+def read_metrics(run: Path) -> dict[str, NDArray[np.float64]]:
+    """`read_table` of a run folder's metrics.csv; empty if it has none, as some that are shipped."""
+    path = run / "metrics.csv"
+    return read_table(path) if path.exists() else {}
+
+
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, dict[int, float]]:
     """For each of `names` that a metrics.csv has, its numbers by iteration.
+
+    Raises:
+        LogError: as `read_table`.
+    """
+    table = read_table(path)
+    known = {name: ~np.isnan(table[name]) for name in names if name in table}
+    return {
+        name: dict(zip(table["iteration"][rows].astype(int).tolist(), table[name][rows].tolist(), strict=True))
+        for name, rows in known.items()
+    }
+
+
+def read_table(path: Path) -> dict[str, NDArray[np.float64]]:
+    """The columns of a metrics.csv by name, one row for each iteration; nan where a column has no number.
 
     Raises:
         LogError: if it cannot be read, or is not what this program wrote.
     """
     try:
-        with open(path, newline="") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        return {
-            name: {int(row["iteration"]): float(row[name]) for row in rows if row[name]}
-            for name in names
-            if rows and name in rows[0]
-        }
+        names = ["iteration", *(name for name in rows[0] if name != "iteration")] if rows else []
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
     except OSError as error:
         raise LogError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, csv.Error) as error:

@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple
 
 from maml_rl.experiments.report.entries import Entry, entries_of
 from maml_rl.experiments.report.gathered import Gathered
-from maml_rl.experiments.report.history import Columns, read_history
+from maml_rl.experiments.report.history import Columns
 from maml_rl.experiments.report.media import drawn_media, found_media, require_drawable
 from maml_rl.experiments.report.scores import Scores, cost_of, new_scores, saved_scores
 from maml_rl.experiments.runs import WhichCheckpoint
 from maml_rl.experiments.trust import by_trust, require_trust
 from maml_rl.pictures.report.blocks import Media
 from maml_rl.storage.checkpoint import iterations_on_disk
+from maml_rl.storage.log import read_metrics
 
 Pictures = Literal["found", "drawn", "none"]
 
@@ -51,7 +52,7 @@ def gather(paths: Sequence[Path], choices: Choices) -> list[Gathered]:
                 _require_checkpoint(run)
         if choices.pictures == "drawn":
             require_drawable(entry)
-    histories = [[read_history(run) for run in entry.runs] for entry in entries]
+    histories = [[read_metrics(run) for run in entry.runs] for entry in entries]
     scored = _scores(entries, histories, choices)
     return [
         Gathered(entry, own, scores, _pictures(entry, choices), remark)

@@ -1,10 +1,8 @@
-"""The course of training: what metrics.csv of an entry's runs says about scores and time."""
+"""The course of training over an entry's runs."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,23 +14,6 @@ MOST_POINTS = 400
 """Points of a learning curve: those of longer runs are means over windows of equal length."""
 
 Columns = Mapping[str, NDArray[np.float64]]
-
-
-def read_history(run: Path) -> dict[str, NDArray[np.float64]]:
-    """The columns of metrics.csv by name; none if the run has no such file, or it is empty.
-
-    Raises:
-        ValueError: if it is no table of numbers.
-    """
-    path = run / "metrics.csv"
-    if not path.exists():
-        return {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else [])}
-    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        raise ValueError(f"{path} must hold a row of numbers for each iteration ({error})") from error
 
 
 class Course(NamedTuple):
