@@ -51,7 +51,7 @@ from maml_rl.supervised.omniglot import SplitName
 from maml_rl.supervised.showings import AskedBy
 from maml_rl.training.trainer import TrainingError
 
-MAX_SHIPPED_BYTES = 1_000_000
+MAX_SHIPPED_BYTES = 2_500_000
 ASKED: tuple[str, ...] = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
 ASKED += ("protocol", "norm")
 
