@@ -37,7 +37,7 @@ from maml_rl.learners.statistic import (
     posteriors_of,
 )
 from maml_rl.networks.convnet import NormPolicy
-from maml_rl.networks.statistician import PictureCoder, Sizes, Statistician
+from maml_rl.networks.statistician import PictureCoder, Precision, Sizes, Statistician
 from maml_rl.supervised.augmentation import AugmentationConfig, augmented, binarised
 from maml_rl.supervised.classification import PictureShape
 from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples
@@ -58,6 +58,10 @@ class NetworkConfig:
     """Channels of the convolutions at full size; twice and four times as many at a half and a quarter of it."""
     num_convolutions: int = 3
     """Convolutions at each of three sizes, on the way down and again on the way up; the last one halves or doubles."""
+    precision: Precision = "float32"
+    """Numbers that the convolutions' maps consist of, in training and at test. bfloat16 has 8 significant bits; a
+    processor or card with matrix units for it takes less than half the time, another one longer. float32 gives the same
+    bits on more machines."""
     sizes: Sizes = field(default_factory=Sizes)
 
     def __post_init__(self) -> None:
@@ -66,14 +70,14 @@ class NetworkConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def coder(self, image_size: int) -> PictureCoder:
-        return PictureCoder(image_size, self.num_filters, self.num_convolutions)
+        return PictureCoder(image_size, self.num_filters, self.num_convolutions, self.precision)
 
     def num_features(self, image_size: int) -> int:
         return self.coder(image_size).num_features
 
     def first_map_bytes(self, image_size: int) -> int:
         """Size of one picture's first map, which is the largest. [bytes]"""
-        return 4 * self.num_filters * image_size**2
+        return (2 if self.precision == "bfloat16" else 4) * self.num_filters * image_size**2
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def run_blocks(
 def _mapped(weight: Tensor, kind: Kind, hidden: Tensor) -> Tensor:
     if kind == "dense":
         return hidden @ weight
+    weight = weight.to(hidden.dtype)  # maps may have fewer bits than parameters
     if kind == "double":
         return F.conv_transpose2d(hidden, weight, stride=2)
     return F.conv2d(hidden, weight, stride=2 if kind == "half" else 1, padding=1)

@@ -8,7 +8,7 @@ Axes: S sets of K observations each; F features of an observation; C numbers of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -234,6 +234,9 @@ def pooled(instances: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     return torch.einsum("skh,sk->sh", instances, kept) / count.unsqueeze(-1), count
 
 
+Precision = Literal["float32", "bfloat16"]
+
+
 @dataclass(frozen=True)
 class PictureCoder:
     """Convolutions on pictures [b, side, side, 1] of 0 and 1, and independent Bernoulli pixels.
@@ -241,11 +244,15 @@ class PictureCoder:
     Three stages of some convolutions, the last of each of stride 2, and back. The published code reaches 28 pixels from
     4 by way of 8, 16 and an unpadded convolution; here maps are cut to the sizes on the way down, 7 and 14, so that any
     size of picture will do.
+
+    With precision bfloat16 all maps, from the pictures to the pixels' logits, have 8 significant bits. Parameters, moments
+    of normalisation, features and everything behind them keep theirs.
     """
 
     side: int
     num_filters: int  # of the first stage; twice and four times as many in the others
     num_convolutions: int  # of a stage
+    precision: Precision
 
     @property
     def sides(self) -> list[int]:
@@ -288,18 +295,23 @@ class PictureCoder:
 
     def encode(self, params: Params, observations: Tensor, normalise: Normalise) -> Tensor:
         # channels last, which convolutions and normalisation of torch keep up, is a quarter faster here
-        maps = observations.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        return run_blocks(params, "encoder", self._down, maps, normalise).permute(0, 2, 3, 1).flatten(1)
+        maps = self._rounded(observations).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        features = run_blocks(params, "encoder", self._down, maps, normalise).permute(0, 2, 3, 1).flatten(1)
+        return features.to(observations.dtype)
 
     def decode(self, params: Params, hidden: Tensor, normalise: Normalise) -> Tensor:
         """Logits [b, side, side, 1]."""
         side, width = self.sides[-1], self._widths[-1]
         hidden = run_blocks(params, "seed", [Block("dense", hidden.shape[-1], self.num_features)], hidden, normalise)
-        maps = hidden.unflatten(1, (side, side, width)).permute(0, 3, 1, 2)
+        maps = self._rounded(hidden).unflatten(1, (side, side, width)).permute(0, 3, 1, 2)
         for stage in reversed(range(NUM_STAGES)):
             maps = run_blocks(params, f"decoder.stage{stage}", self._up(stage), maps, normalise)
             maps = maps[..., : self.sides[stage], : self.sides[stage]]
-        return F.conv2d(maps, params["pixels.weight"], params["pixels.bias"]).permute(0, 2, 3, 1)
+        weight, bias = (params[f"pixels.{part}"].to(maps.dtype) for part in ("weight", "bias"))
+        return F.conv2d(maps, weight, bias).permute(0, 2, 3, 1).to(hidden.dtype)
+
+    def _rounded(self, maps: Tensor) -> Tensor:
+        return maps.bfloat16() if self.precision == "bfloat16" else maps
 
     def log_likelihood(self, decoded: Tensor, observations: Tensor) -> Tensor:
         return -F.binary_cross_entropy_with_logits(decoded, observations, reduction="none").flatten(1).sum(dim=-1)

@@ -121,7 +121,7 @@ def test_the_statistic_does_not_depend_on_the_order_of_the_set_or_on_what_is_dro
 @pytest.mark.parametrize("side", [28, 16, 13, 5])
 @pytest.mark.parametrize("num_convolutions", [1, 3])
 def test_pictures_of_any_size_are_encoded_and_decoded(side, num_convolutions):
-    model = Statistician(PictureCoder(side, 2, num_convolutions), dataclasses.replace(SIZES, num_latents=1))
+    model = Statistician(PictureCoder(side, 2, num_convolutions, "float32"), dataclasses.replace(SIZES, num_latents=1))
     pictures = (torch.rand(3, 4, side, side, 1, generator=generator()) < 0.3).float()
     params, sets, _ = problem(model, pictures)
     moments = {}
