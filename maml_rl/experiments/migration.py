@@ -47,13 +47,14 @@ def migrated(version: int, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_early_2(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the settings of adaptation and of experts that early files of version 2 lack."""
+    """The config with the settings of adaptation, of experts and of networks that early files of version 2 lack."""
     method = config.get("method")
-    inner = method.get("inner") if isinstance(method, dict) else None
-    if not isinstance(method, dict) or not isinstance(inner, dict):
+    if not isinstance(method, dict):
         return config
     guided = ADDED_TO_GUIDED_OF_2 if "expert" in method else {}
-    return config | {"method": guided | method | {"inner": _whole_inner(inner)}}
+    whole = {"inner": _whole_inner, "network": _whole_network}
+    parts = {name: of(method[name]) for name, of in whole.items() if isinstance(method.get(name), dict)}
+    return config | {"method": guided | method | parts}
 
 
 ADDED_TO_GUIDED_OF_2 = {
@@ -62,11 +63,17 @@ ADDED_TO_GUIDED_OF_2 = {
 }
 ADDED_TO_INNER_OF_2 = {"before_weight": 0.0, "train_later_ratio": 1.0}
 ADDED_TO_POLICIES_INNER_OF_2 = {"unit_return": None}
+ADDED_TO_STATISTICIANS_NETWORK_OF_2 = {"precision": "float32"}
 
 
 def _whole_inner(inner: dict[str, Any]) -> dict[str, Any]:
     of_a_policy = "estimator" in inner
     return ADDED_TO_INNER_OF_2 | (ADDED_TO_POLICIES_INNER_OF_2 if of_a_policy else {}) | inner
+
+
+def _whole_network(network: dict[str, Any]) -> dict[str, Any]:
+    of_a_statistician = "sizes" in network
+    return (ADDED_TO_STATISTICIANS_NETWORK_OF_2 if of_a_statistician else {}) | network
 
 
 def _without_unread_draws(config: dict[str, Any]) -> dict[str, Any]:
