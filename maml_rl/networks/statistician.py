@@ -306,7 +306,7 @@ class PictureCoder:
         maps = self._rounded(hidden).unflatten(1, (side, side, width)).permute(0, 3, 1, 2)
         for stage in reversed(range(NUM_STAGES)):
             maps = run_blocks(params, f"decoder.stage{stage}", self._up(stage), maps, normalise)
-            maps = maps[..., : self.sides[stage], : self.sides[stage]]
+            maps = maps[..., : self.sides[stage], : self.sides[stage]].contiguous(memory_format=torch.channels_last)
         weight, bias = (params[f"pixels.{part}"].to(maps.dtype) for part in ("weight", "bias"))
         return F.conv2d(maps, weight, bias).permute(0, 2, 3, 1).to(hidden.dtype)
 
