@@ -28,7 +28,7 @@ from maml_rl.core.contracts import TaskFamily
 from maml_rl.core.keys import EVALUATION, Key
 from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
 from maml_rl.evaluation.seeds import over_seeds
-from maml_rl.experiments.build import by_showings, normalised_by, require_showings
+from maml_rl.experiments.build import by_showings, in_test_batches, normalised_by, require_showings, takes_mini_batches
 from maml_rl.experiments.config import OMNIGLOT, RunConfig
 from maml_rl.experiments.environments import full_id
 from maml_rl.experiments.experiment import runs_of
@@ -110,6 +110,9 @@ class EvaluateCommand:
     norm: Literal["batch", "support"] | None = None
     """Few-shot classification: normalisation other than in training: batch (transductive) in place of support, or the
     other way round."""
+    test_batch_size: int | None = None
+    """Few-shot classification: pictures of the support in each gradient step at test, by learners that take them on
+    mini-batches (reptile); by default as in the run's own settings."""
     part: Part = "test"
     """Few-shot classification: classes that episodes are drawn from. train: those the run has learned from, which shows
     whether it has learned too little or fails only on new classes."""
@@ -266,7 +269,7 @@ def _require_kind(command: EvaluateCommand, saved: RunConfig) -> None:
         )
     if saved.kind == "pictures":
         return
-    names = ("norm", "ways", "shots", "test_queries", "data_root")
+    names = ("norm", "test_batch_size", "ways", "shots", "test_queries", "data_root")
     given = [name for name in names if getattr(command, name) is not None]
     given += ["one_shot_runs"] if command.one_shot_runs else []
     given += ["protocol"] if command.protocol != "support-query" else []
@@ -302,6 +305,8 @@ def _with_step_sizes(command: EvaluateCommand, saved: RunConfig, method: Any) ->
 def _few_shot_settings(command: EvaluateCommand, saved: RunConfig) -> tuple[Any, Any]:
     """Task and learner of few-shot classification with the settings that the command overrides."""
     method = saved.method if command.norm is None else normalised_by(saved.method, command.norm)
+    if command.test_batch_size is not None:
+        method = in_test_batches(method, saved.learner, command.test_batch_size)
     if command.one_shot_runs:
         _require_one_shot(command, saved)
     if command.protocol == "showings":
@@ -408,6 +413,7 @@ def _few_shot_described(command: EvaluateCommand, trained: Trained) -> dict[str,
         "pictures_as_trained": pictures_as_trained(command.run, trained.built),
         "learner": config.learner,
         "norm": norm_of(config),
+        "test_batch_size": config.method.optimiser.test_batch_size if takes_mini_batches(config.method) else None,
         "ways": episodes.ways,
         "shots": episodes.shots,
         "queries": episodes.test_queries,

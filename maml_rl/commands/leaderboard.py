@@ -26,9 +26,11 @@ from maml_rl.evaluation.adaptation_curve import AdaptationCurve, or_null
 from maml_rl.experiments.build import (
     build,
     by_showings,
+    in_test_batches,
     normalised_by,
     normalises_by_episode,
     require_showings,
+    takes_mini_batches,
     with_pictures,
 )
 from maml_rl.experiments.config import IMAGES, OMNIGLOT, RunConfig, forbidden_changes
@@ -53,10 +55,11 @@ from maml_rl.training.trainer import TrainingError
 
 MAX_SHIPPED_BYTES = 2_500_000
 ASKED: tuple[str, ...] = ("env", "split", "test_rotations", "ways", "shots", "num_episodes", "test_queries", "seed")
-ASKED += ("protocol", "norm")
+ASKED += ("protocol", "norm", "test_batch_size")
 
 
 ASKED_BEFORE = {"split": "vinyals", "test_rotations": "classes", "protocol": "support-query", "norm": None}
+ASKED_BEFORE |= {"test_batch_size": None}
 """Earlier versions, which did not save these, asked nothing else."""
 
 EXAMPLES = (
@@ -115,6 +118,9 @@ class LeaderboardCommand:
     norm: Literal["batch", "support"] | None = None
     """Normalisation of the queries at test by learners that normalise by the episode, in place of that in training.
     batch: all queries together (transductive). support: each by the support alone."""
+    test_batch_size: int | None = None
+    """Pictures of the support in each gradient step at test by learners that take them on mini-batches (reptile); by
+    default as in the run's own settings."""
     seed: int = 1
     """Seed of training and evaluation."""
     data_root: str | None = None
@@ -156,6 +162,12 @@ def leaderboard(arguments: Sequence[str] | None = None) -> int:
         if command.norm and not any(normalises_by_episode(config.method) for config in configs.values()):
             raise ValueError(
                 f"norm {command.norm} needs a learner that normalises by the episode, got {list(configs)}: leave it out"
+            )
+        size = command.test_batch_size
+        if size is not None and not any(takes_mini_batches(config.method) for config in configs.values()):
+            raise ValueError(
+                f"test_batch_size {size} needs a learner that takes steps on mini-batches, got {list(configs)}: leave "
+                "it out"
             )
         configs = {learner: _fitted(config) for learner, config in configs.items()}
         for learner, config in configs.items():
@@ -327,7 +339,7 @@ def _row(learner: str, config: RunConfig, run_dir: Path, command: LeaderboardCom
     elif run_dir != shipped:
         _ship(run_dir, checkpoint, shipped)
     curve, scored = _score(run_dir, command)
-    again = shipped if shipped.exists() else run_dir
+    again, batch = shipped if shipped.exists() else run_dir, command.test_batch_size
     row = {
         "asked": asked,
         "learner": learner,
@@ -347,7 +359,8 @@ def _row(learner: str, config: RunConfig, run_dir: Path, command: LeaderboardCom
         "evaluate": f"python scripts/evaluate.py {again} --num-tasks {command.num_episodes} "
         f"--ways {command.ways} --shots {command.shots} --test-queries {command.test_queries} --seed {command.seed}"
         + (f" --protocol {command.protocol}" if command.protocol != "support-query" else "")
-        + (f" --norm {command.norm}" if command.norm and normalises_by_episode(scored.method) else ""),
+        + (f" --norm {command.norm}" if command.norm and normalises_by_episode(scored.method) else "")
+        + (f" --test-batch-size {batch}" if batch is not None and takes_mini_batches(scored.method) else ""),
         **_history(run_dir, checkpoint, curve, known, command),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -374,6 +387,8 @@ def _scored(saved: RunConfig, command: LeaderboardCommand) -> RunConfig:
     method = saved.method
     if command.norm is not None and normalises_by_episode(method):
         method = normalised_by(method, command.norm)
+    if command.test_batch_size is not None and takes_mini_batches(method):
+        method = in_test_batches(method, saved.learner, command.test_batch_size)
     return dataclasses.replace(
         saved,
         method=method,

@@ -199,6 +199,25 @@ def normalises_by_episode(method: Any) -> bool:
     return getattr(getattr(method, "network", None), "norm", "none") in ("batch", "support")
 
 
+def in_test_batches(method: Any, learner: str, size: int) -> Any:
+    """The learner's settings with so many pictures of the support in each gradient step at test.
+
+    Raises:
+        ValueError: if the learner takes no steps on mini-batches, or the size is below 1.
+    """
+    if not takes_mini_batches(method):
+        raise ValueError(
+            f"--test-batch-size {size} applies to learners that take steps on mini-batches of the support, not to "
+            f"--learner {learner}: leave it out"
+        )
+    return dataclasses.replace(method, optimiser=dataclasses.replace(method.optimiser, test_batch_size=size))
+
+
+def takes_mini_batches(method: Any) -> bool:
+    """Whether gradient steps are taken on mini-batches of the support."""
+    return hasattr(method, "optimiser")
+
+
 def require_learner(config: RunConfig) -> Entry:
     """The learner's line in the table.
 

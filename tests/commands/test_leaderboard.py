@@ -254,6 +254,18 @@ def test_queries_may_be_normalised_otherwise_than_in_training(data, ranked, tmp_
     assert "--norm" not in rows["support"]["pixels"]["evaluate"]
 
 
+def test_the_command_of_a_row_names_other_mini_batches_at_test(data, tmp_path, capfd):
+    flags = ["--learners", "reptile", "pixels", "--num-iterations", "2", "--num-episodes", "40"]
+    assert leaderboard(arguments(data, tmp_path, *flags, "--test-batch-size", "3")) == 0
+    rows = {row["learner"]: row for row in table(tmp_path)}
+    assert "--test-batch-size" not in rows["pixels"]["evaluate"]
+    capfd.readouterr()
+    again = rows["reptile"]["evaluate"].split()[2:]
+    assert again[again.index("--test-batch-size") + 1] == "3"
+    assert evaluate([*again, "--data-root", str(data), "--json", "--output", str(tmp_path / "again")]) == 0
+    assert json.loads(capfd.readouterr().out)["mean"][-1] == rows["reptile"]["accuracy"]
+
+
 def test_another_run_in_the_last_folder_is_refused_before_the_first_is_trained(data, tmp_path, capfd):
     flags = arguments(data, tmp_path, "--num-iterations", "1", "--learners")
     assert leaderboard([*flags, "maml"]) == 0
@@ -272,6 +284,8 @@ def test_another_run_in_the_last_folder_is_refused_before_the_first_is_trained(d
         (["--init-from", "maml", "runs/x"], "init_from must name learners among"),
         (["--preset", "warm"], "preset warm must have init_from, got none"),
         (["--learners", "pixels", "--norm", "batch"], "norm batch needs a learner that normalises by the episode"),
+        (["--learners", "pixels", "--test-batch-size", "5"], "test_batch_size 5 needs a learner that takes steps on"),
+        (["--learners", "reptile", "--test-batch-size", "0"], "test_batch_size must be at least 1, got 0"),
         (["--num-episodes", "0"], "num_episodes must be at least 1, got 0"),
         (["--minutes", "0"], "max_minutes must be positive and finite, got 0.0"),
         (["--ways", "1"], "ways must be at least 2, got 1"),

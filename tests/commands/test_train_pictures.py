@@ -340,6 +340,23 @@ def test_normalisation_of_a_run_may_be_judged_both_ways(data, tmp_path, capfd):
         assert json.loads(capfd.readouterr().out)["norm"] == norm
 
 
+def test_a_run_of_reptile_may_adapt_on_other_mini_batches_at_test(data, tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train_omniglot(small("reptile", data, run, "--num-iterations", "3")) == 0
+    found = {}
+    for size in (None, 1, 99, 100):  # the last two hold the whole support
+        flags = [] if size is None else ["--test-batch-size", str(size)]
+        capfd.readouterr()
+        assert evaluate([str(run), *flags, "--data-root", str(data), "--num-tasks", "20", "--json"]) == 0
+        found[size] = json.loads(capfd.readouterr().out)
+    saved = read_config(run).method.optimiser.test_batch_size
+    assert [each["test_batch_size"] for each in found.values()] == [saved, 1, 99, 100]
+    assert found[99]["nll"] == found[100]["nll"] and found[99]["mean"] == found[100]["mean"]
+    assert found[1]["nll"] != found[99]["nll"]
+    assert evaluate([str(run), "--test-batch-size", "0", "--data-root", str(data)]) == 2
+    assert "test_batch_size must be at least 1, got 0" in capfd.readouterr().err
+
+
 def test_a_run_may_be_asked_episodes_of_another_size(data, tmp_path, capfd):
     run = tmp_path / "run"
     assert train_omniglot(small("maml", data, run, "--num-iterations", "1", "--train-ways", "6")) == 0
@@ -500,6 +517,8 @@ def test_evaluation_refuses_what_a_run_cannot_do(data, tmp_path, capfd):
     assert needs in capfd.readouterr().err
     assert evaluate([str(tmp_path / "run"), "--norm", "batch", "--data-root", str(data)]) == 2
     assert "norm must stay none, with which the run was trained, got batch" in capfd.readouterr().err
+    assert evaluate([str(tmp_path / "run"), "--test-batch-size", "5", "--data-root", str(data)]) == 2
+    assert "--test-batch-size 5 applies to learners that take steps on mini-batches" in capfd.readouterr().err
     assert evaluate([str(tmp_path / "run"), "--split", "train", "--data-root", str(data)]) == 2
     assert "split does not apply to images: choose episodes by --part and --test-queries" in capfd.readouterr().err
 
