@@ -245,8 +245,8 @@ class PictureCoder:
     4 by way of 8, 16 and an unpadded convolution; here maps are cut to the sizes on the way down, 7 and 14, so that any
     size of picture will do.
 
-    With precision bfloat16 all maps, from the pictures to the pixels' logits, have 8 significant bits. Parameters, moments
-    of normalisation, features and everything behind them keep theirs.
+    With precision bfloat16 all maps, from the pictures to the pixels' logits, have 8 significant bits. Parameters,
+    moments of normalisation and everything behind the features keep theirs.
     """
 
     side: int

@@ -323,3 +323,13 @@ def test_any_json_in_place_of_an_entry_loads_or_is_refused(pair, data, value):
     except ConfigError:
         return
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_early_files_of_version_2_lack_the_precision_of_a_statistician():
+    saved = to_dict(default_config("omniglot", "neural-statistician"))
+    network = {each: setting for each, setting in saved["method"]["network"].items() if each != "precision"}
+    early = saved | {"method": saved["method"] | {"network": network}}
+    assert from_dict(migrated(2, early)) == from_dict(saved)
+    assert from_dict(saved).method.network.precision == "float32"
+    with pytest.raises(ConfigError):
+        from_dict(migrated(2, saved | {"method": saved["method"] | {"network": 3}}))

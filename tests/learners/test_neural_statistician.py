@@ -86,6 +86,20 @@ def test_a_picture_of_the_support_is_the_nearest_to_its_class(make_problem):
     assert (scores <= 1e-4).all()
 
 
+def test_with_bfloat16_it_learns_and_gives_the_same_bits_with_any_number_of_threads(make_problem):
+    def rounding(config):
+        return dataclasses.replace(config, network=dataclasses.replace(config.network, precision="bfloat16"))
+
+    one, two = (make_problem(NAME, change=rounding, num_threads=number) for number in (1, 2))
+    states = [problem.trained(30) for problem in (one, two)]
+    for name, value in named(states[0]).items():
+        assert torch.equal(value, named(states[1])[name]), name
+    support, query = one.episodes(4)
+    scores = one.predict(states[0], support, query)[0]
+    assert scores.dtype == torch.float32
+    assert (scores.argmax(dim=-1) == query.labels).double().mean() > 0.5  # of five classes
+
+
 def test_sample_dropout_keeps_every_number_equally_often_and_never_none():
     noise = draw_noise(Sizes(), 4000, 5, torch.Generator().manual_seed(0))
     counts = noise.kept.sum(dim=1)
