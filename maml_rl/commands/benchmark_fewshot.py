@@ -22,9 +22,9 @@ from maml_rl.experiments.config import OMNIGLOT, RunConfig
 from maml_rl.experiments.presets import Preset, default_config
 from maml_rl.experiments.table import learner_entry
 from maml_rl.learners.entry import Context
+from maml_rl.networks.coders import NUM_STAGES
 from maml_rl.networks.convnet import EPSILON, NUM_LAYERS, ConvConfig
 from maml_rl.networks.key_memory import Memory, remember
-from maml_rl.networks.statistician import NUM_STAGES
 from maml_rl.runtime import product_threads
 from maml_rl.supervised.classification import Accuracy, EpisodeCollector, EpisodeSource
 from maml_rl.supervised.episodes import Episode, EpisodeStream, gather

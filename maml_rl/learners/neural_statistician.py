@@ -36,8 +36,9 @@ from maml_rl.learners.statistic import (
     learned,
     posteriors_of,
 )
+from maml_rl.networks.coders import PictureCoder, Precision
 from maml_rl.networks.convnet import NormPolicy
-from maml_rl.networks.statistician import PictureCoder, Precision, Sizes, Statistician
+from maml_rl.networks.statistician import Sizes, Statistician
 from maml_rl.supervised.augmentation import AugmentationConfig, augmented, binarised
 from maml_rl.supervised.classification import PictureShape
 from maml_rl.supervised.episodes import Episode, EpisodeConfig, Examples

@@ -27,7 +27,8 @@ from maml_rl.learners.statistic import (
     learned,
 )
 from maml_rl.networks.blocks import Normalise, by_averages
-from maml_rl.networks.statistician import NumberCoder, Sizes, Statistician
+from maml_rl.networks.coders import NumberCoder
+from maml_rl.networks.statistician import Sizes, Statistician
 from maml_rl.supervised.distributions import Distribution, Numbers
 
 SETS_TOGETHER = 16  # the most that are normalised together; the paper's batch

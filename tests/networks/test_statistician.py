@@ -7,9 +7,9 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from maml_rl.core.gaussians import Gaussian, standard
-from maml_rl.core.trees import as_leaves
 from maml_rl.networks.blocks import by_averages, by_batch, init_averages
-from maml_rl.networks.statistician import Noise, NumberCoder, PictureCoder, Sizes, Statistician, pooled
+from maml_rl.networks.coders import NumberCoder, PictureCoder
+from maml_rl.networks.statistician import Noise, Sizes, Statistician, pooled
 
 SIZES = Sizes(context_size=2, latent_size=2, num_latents=2, hidden_size=6, num_hidden=2, num_pooled=1)
 NUMBERS = Statistician(NumberCoder(1, 6, 2), SIZES)
@@ -131,30 +131,6 @@ def test_pictures_of_any_size_are_encoded_and_decoded(side, num_convolutions):
     assert torch.isfinite(bound.total).all() and (means > 0).all() and (means < 1).all()
     assert moments.keys() == init_averages(params).keys()
     assert (bound.reconstruction <= 0).all()  # pixels are probabilities
-
-
-@pytest.mark.parametrize("num_convolutions", [1, 3])
-def test_bfloat16_rounds_maps_and_nothing_else(num_convolutions):
-    pictures = (torch.rand(6, 4, 16, 16, 1, generator=generator()) < 0.3).float()
-    sizes = dataclasses.replace(SIZES, num_latents=1)
-    given = Noise(*(part.float() for part in noise(6, 4, sizes)))
-    found = {}
-    for precision in ("float32", "bfloat16"):
-        model = Statistician(PictureCoder(16, 8, num_convolutions, precision), sizes)
-        leaves = as_leaves(model.init(generator()))
-        moments = {}
-        bound, instances, means = model.bound(leaves, pictures, given, by_batch(leaves, moments))
-        slopes = torch.autograd.grad(bound.total.sum(), list(leaves.values()))
-        values = [bound.total, instances, means, *moments.values(), *slopes]
-        assert {value.dtype for value in values} == {torch.float32}
-        features = model.coder.encode(leaves, pictures.flatten(0, 1), by_batch(leaves, {}))
-        rounded = torch.equal(features.bfloat16().float(), features)
-        assert rounded == (precision == "bfloat16")
-        found[precision] = bound.total.detach(), torch.cat([slope.flatten() for slope in slopes])
-    exact, short = found["float32"], found["bfloat16"]
-    torch.testing.assert_close(short[0], exact[0], rtol=0.02, atol=0.0)
-    assert torch.cosine_similarity(short[1], exact[1], dim=0) > 0.98
-    assert short[1].norm() == pytest.approx(exact[1].norm().item(), rel=0.05)
 
 
 def test_every_parameter_has_a_gradient():
