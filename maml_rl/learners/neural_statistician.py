@@ -59,11 +59,11 @@ class NetworkConfig:
     """Channels of the convolutions at full size; twice and four times as many at a half and a quarter of it."""
     num_convolutions: int = 3
     """Convolutions at each of three sizes, on the way down and again on the way up; the last one halves or doubles."""
+    sizes: Sizes = field(default_factory=Sizes)
     precision: Precision = "float32"
     """Numbers that the convolutions' maps consist of, in training and at test. bfloat16 has 8 significant bits; a
     processor or card with matrix units for it takes less than half the time, another one longer. float32 gives the same
     bits on more machines."""
-    sizes: Sizes = field(default_factory=Sizes)
 
     def __post_init__(self) -> None:
         for name in ("num_filters", "num_convolutions"):
