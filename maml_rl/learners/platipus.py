@@ -16,7 +16,6 @@ from maml_rl.core.acting import Answered
 from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Collector, Measure, Model, Report
-from maml_rl.core.gaussians import Gaussian, kl
 from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, adapt_tasks, scale, subtract
 from maml_rl.core.keys import DRAWS, INITIALISATION, Key
 from maml_rl.core.lift import Threads
@@ -25,7 +24,6 @@ from maml_rl.core.output_map import LossAtOutputs
 from maml_rl.core.statistics import spread
 from maml_rl.core.trees import (
     Params,
-    as_leaves,
     device_of,
     flatten,
     map_params,
@@ -37,7 +35,7 @@ from maml_rl.core.trees import (
 )
 from maml_rl.learners import maml
 from maml_rl.learners.entry import TRAINING_ONLY, WHOLE_PATH, Context, Entry, Protocol
-from maml_rl.networks.convnet import ConvConfig
+from maml_rl.networks.convnet import ConvConfig, laid_out
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,8 @@ class Platipus:
 
     def meta_step(self, state: PlatipusState, tasks: Sequence[Any], key: Key) -> tuple[PlatipusState, Report]:
         """Take one step of Adam on the mean over the tasks of the objective."""
-        clock, learned = Clock(), state.learned
+        clock = Clock()
+        learned = Learned(*(laid_out(tree) for tree in state.learned))
         with clock("sample_seconds"):
             support, query = (
                 self.collector.collect(tasks, None, key.at_phase(phase)) for phase in (0, max(1, self.inner.num_steps))
@@ -151,7 +150,8 @@ class Platipus:
 
         def one_chunk(start: int, stop: int, curved: float) -> Bound:
             noise = draw_noise(learned.posterior_log_variance, range(start, stop), self.posterior.num_draws, key)
-            return self.bound(learned, take_tasks(support, start, stop), take_tasks(query, start, stop), noise, curved)
+            own = take_tasks(support, start, stop), take_tasks(query, start, stop)
+            return self.bound(learned, *own, laid_out(noise), curved)
 
         with clock("outer_seconds"):
             pieces = self.threads.chunks(query)
@@ -208,7 +208,7 @@ class Platipus:
             curved: the number of such sets of tasks that the second derivatives stand for; 0 to leave them out.
         """
         exact = self.posterior.curvature == "exact" and not self.inner.first_order
-        mu = stack(learned.params, num_tasks(query))
+        mu = laid_out(stack(learned.params, num_tasks(query)))
         at_query, at_support = (InnerStep(self.model, mu, batch, exact) for batch in (query, support))
         posterior_rate, prior_rate = (_whole(rate, mu) for rate in (learned.posterior_rate, learned.prior_rate))
         to_posterior, to_prior = scale(at_query.gradient, posterior_rate), scale(at_support.gradient, prior_rate)
@@ -280,8 +280,8 @@ class Platipus:
         return _Descended(
             loss.values.unflatten(0, shape),
             at_phi.outputs.detach().unflatten(0, shape),
-            map_params(lambda p: p.sum(dim=1), in_theta),
-            {name: 0.5 * std * (in_theta[name] * noise[name]).sum(dim=(0, 1)) for name, std in stds.items()},
+            map_params(lambda p: sum(p.unbind(dim=1)[1:], p[:, 0]), in_theta),
+            {name: 0.5 * std * _product(in_theta[name], noise[name]) for name, std in stds.items()},
         )
 
     def _sizes(self, params: Params, sizes: Sequence[float]) -> Sequence[StepSize]:
@@ -324,17 +324,21 @@ class Divergence(NamedTuple):
 
 
 def divergence(shift: Params, learned: Learned) -> Divergence:
-    """KL(q || p) where q's mean lies `shift` [n, ...] from p's."""
-    trees = ({name: shift[name] for name in learned.prior_rate}, learned.prior_log_variance)
-    leaves = [as_leaves(tree) for tree in (*trees, learned.posterior_log_variance)]
-    with torch.enable_grad():
-        parts = [
-            kl(Gaussian(far.flatten(1), own.flatten()), Gaussian(torch.zeros_like(own).flatten(), other.flatten()))
-            for far, other, own in zip(*(tree.values() for tree in leaves), strict=True)
-        ]
-        values = torch.stack(parts).sum(dim=0)
-        slopes = iter(torch.autograd.grad(values.sum(), [leaf for tree in leaves for leaf in tree.values()]))
-    return Divergence(values.detach(), *({name: next(slopes) for name in tree} for tree in leaves))
+    """KL(q || p) where q's mean lies `shift` [n, ...] from p's.
+
+    The derivatives are written out: automatic differentiation passes three times as often over the tasks' parameters.
+    """
+    count, values = num_tasks(shift), []
+    in_shift, in_prior, in_posterior = {}, {}, {}
+    for name, own in learned.posterior_log_variance.items():
+        far, other = shift[name], learned.prior_log_variance[name]
+        ratio = (own - other).exp()
+        in_shift[name] = far * (-other).exp()
+        squares = in_shift[name] * far
+        in_posterior[name] = 0.5 * count * (ratio - 1.0)
+        in_prior[name] = -0.5 * squares.sum(dim=0) - in_posterior[name]
+        values.append(0.5 * (squares.sum(dim=tuple(range(1, far.dim()))) + (ratio - 1.0 - (own - other)).sum()))
+    return Divergence(torch.stack(values).sum(dim=0), in_shift, in_prior, in_posterior)
 
 
 class _Group(NamedTuple):
@@ -377,6 +381,14 @@ def _drawn(mean: Params, log_variance: Params, noise: Params) -> Params:
 
 def _std(log_variance: Tensor) -> Tensor:
     return (0.5 * log_variance).exp()
+
+
+def _product(ones: Tensor, others: Tensor) -> Tensor:
+    """The product of two stacks [n, S, ...], summed over tasks and draws: without a stack of products in between."""
+    total = torch.zeros_like(ones[:, 0])
+    for one, other in zip(ones.unbind(dim=1), others.unbind(dim=1), strict=True):
+        total.addcmul_(one, other)
+    return total.sum(dim=0)
 
 
 def _repeated(data: Any, count: int) -> Any:

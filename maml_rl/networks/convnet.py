@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maml_rl.core.trees import Params
+from maml_rl.core.trees import Params, map_params
 from maml_rl.networks.batch_norm import batch_norm
 
 NUM_LAYERS = 4
@@ -101,6 +101,16 @@ def init_head(generator: torch.Generator, num_features: int, ways: int, std: flo
         "head.weight": std * torch.randn(num_features, ways, generator=generator),
         "head.bias": torch.zeros(ways),
     }
+
+
+def laid_out(params: Params) -> Params:
+    """The same parameters with the weights of convolutions, [..., out, in, h, w], laid out in memory as maps are, with
+    the channels last. Convolutions would copy them to this order in every call."""
+
+    def channels_last(p: Tensor) -> Tensor:
+        return p.movedim(-3, -1).contiguous().movedim(-1, -3) if p.dim() >= 4 else p
+
+    return map_params(channels_last, params)
 
 
 def encode(params: Params, images: Tensor, config: ConvConfig, normalise: Normalise) -> Tensor:

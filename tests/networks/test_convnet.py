@@ -10,6 +10,7 @@ from maml_rl.networks.convnet import (
     encode,
     init_encoder,
     init_statistics,
+    laid_out,
     moved_statistics,
     unnormalised,
 )
@@ -152,3 +153,15 @@ def test_too_small_pictures_are_refused():
     assert ConvConfig("strided").num_features(5) == 64
     with pytest.raises(ValueError, match="image_size must be at least 16 for max-pooling, got 15"):
         ConvConfig("pooled").num_features(15)
+
+
+@pytest.mark.parametrize("stacked", [(), (3,), (2, 3)])
+def test_weights_are_laid_out_with_channels_last_and_otherwise_as_they_were(stacked):
+    params = {name: p.expand(*stacked, *p.shape) for name, p in random_params(ConvConfig(num_filters=4)).items()}
+    found = laid_out(params)
+    for name, p in params.items():
+        assert torch.equal(found[name], p)
+        if name.endswith("weight"):
+            assert found[name].movedim(-3, -1).is_contiguous()
+        else:
+            assert found[name] is p
