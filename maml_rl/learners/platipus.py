@@ -151,7 +151,7 @@ class Platipus:
         def one_chunk(start: int, stop: int, curved: float) -> Bound:
             noise = draw_noise(learned.posterior_log_variance, range(start, stop), self.posterior.num_draws, key)
             own = take_tasks(support, start, stop), take_tasks(query, start, stop)
-            return self.bound(learned, *own, laid_out(noise), curved)
+            return self.bound(learned, *own, noise, curved)
 
         with clock("outer_seconds"):
             pieces = self.threads.chunks(query)
@@ -359,13 +359,17 @@ class _Descended(NamedTuple):
 
 
 def draw_noise(like: Params, tasks: range, num_draws: int, key: Key) -> Params:
-    """Standard normal numbers [n, num_draws, ...] of the tasks, each task's from its place below the key."""
-    noise = map_params(lambda p: torch.empty(len(tasks), num_draws, *p.shape, dtype=p.dtype), like)
+    """Standard normal numbers [n, num_draws, ...] of the tasks, each task's from its place below the key. They lie in
+    memory as those of `like` do, and are drawn in that order."""
+    noise = map_params(lambda p: torch.empty(len(tasks), num_draws, p.numel(), dtype=p.dtype), like)
     for row, task in enumerate(tasks):
         generator = key.torch_generator(task, DRAWS)
         for values in noise.values():
             values[row].normal_(generator=generator)  # three times as fast as numpy's
-    return to_device(noise, device_of(like))
+    shaped = map_params(
+        lambda n, p: n.as_strided((*n.shape[:2], *p.shape), (*n.stride()[:2], *p.stride())), noise, like
+    )
+    return to_device(shaped, device_of(like))
 
 
 def _drawn(mean: Params, log_variance: Params, noise: Params) -> Params:
@@ -385,8 +389,10 @@ def _std(log_variance: Tensor) -> Tensor:
 
 def _product(ones: Tensor, others: Tensor) -> Tensor:
     """The product of two stacks [n, S, ...], summed over tasks and draws: without a stack of products in between."""
-    total = torch.zeros_like(ones[:, 0])
-    for one, other in zip(ones.unbind(dim=1), others.unbind(dim=1), strict=True):
+    pairs = zip(ones.unbind(dim=1), others.unbind(dim=1), strict=True)
+    one, other = next(pairs)
+    total = one * other
+    for one, other in pairs:
         total.addcmul_(one, other)
     return total.sum(dim=0)
 
