@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from maml_rl.core.seed_words import seed_words
 
 TRAINING, EVALUATION, INITIALISATION = 0, 1, 2
 """Independent streams of randomness."""
@@ -42,5 +46,26 @@ class Key(NamedTuple):
         """As `rng`, for draws of PyTorch."""
         return torch.Generator().manual_seed(int(self.rng(*path).integers(2**63)))
 
+    def words(self, count: int, *path: int | NDArray[np.integer]) -> NDArray[np.uint64]:
+        """The first words of many places' seed sequences, [places, count].
+
+        Args:
+            path: numbers, or arrays [places] of them.
+        """
+        return seed_words(self.seed, (self.stream, self.iteration, self.phase, *path), count)
+
     def seed_sequence(self, *path: int) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed, spawn_key=(self.stream, self.iteration, self.phase, *path))
+
+
+def generators(words: NDArray[np.uint64]) -> Iterator[np.random.Generator]:
+    """`Key.rng` of each of many places, from the first two of their `Key.words`, [places, 2].
+
+    All are one generator that is set back, so each lasts until the next one is asked for.
+    """
+    bits = np.random.Philox(0)
+    rng, state = np.random.Generator(bits), bits.state
+    for first in words:
+        state["state"]["key"] = first
+        bits.state = state
+        yield rng

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maml_rl.core.keys import Key
+from maml_rl.core.keys import Key, generators
 from maml_rl.policies.distribution import ActionSource
 from maml_rl.sampling.trajectory import Shape
 
@@ -21,13 +21,9 @@ class EpisodeNoise(NamedTuple):
 
 def episode_noise(key: Key, first_task: int, num_tasks: int, shape: Shape, actions: ActionSource) -> EpisodeNoise:
     """The noise of all episodes of the tasks first_task .. first_task + num_tasks - 1."""
-    seeds: list[int] = []
-    num_episodes = shape.num_episodes
-    noise = np.empty((shape.horizon, num_tasks * num_episodes, actions.noise_size), dtype=np.float32)
-    for row in range(num_tasks * num_episodes):
-        task, episode = divmod(row, num_episodes)
-        sequence = key.seed_sequence(first_task + task, episode)
-        seeds.append(int(sequence.generate_state(1, np.uint64)[0]))
-        rng = np.random.Generator(np.random.Philox(sequence))
+    tasks, episodes = np.divmod(np.arange(num_tasks * shape.num_episodes), shape.num_episodes)
+    words = key.words(2, first_task + tasks, episodes)
+    noise = np.empty((shape.horizon, len(words), actions.noise_size), dtype=np.float32)
+    for row, rng in enumerate(generators(words)):
         noise[:, row] = actions.draw_noise(rng, shape.horizon)
-    return EpisodeNoise(seeds, noise)
+    return EpisodeNoise(words[:, 0].tolist(), noise)
