@@ -16,6 +16,7 @@ from maml_rl.core.acting import Answered
 from maml_rl.core.adam import AdamConfig, Moments, adam_step, init_moments
 from maml_rl.core.clock import Clock
 from maml_rl.core.contracts import Actor, Collector, Measure, Model, Report
+from maml_rl.core.gaussians import divergence
 from maml_rl.core.inner import InnerConfig, InnerStep, StepSize, adapt, adapt_tasks, scale, subtract
 from maml_rl.core.keys import DRAWS, INITIALISATION, Key
 from maml_rl.core.lift import Threads
@@ -212,7 +213,8 @@ class Platipus:
         at_query, at_support = (InnerStep(self.model, mu, batch, exact) for batch in (query, support))
         posterior_rate, prior_rate = (_whole(rate, mu) for rate in (learned.posterior_rate, learned.prior_rate))
         to_posterior, to_prior = scale(at_query.gradient, posterior_rate), scale(at_support.gradient, prior_rate)
-        gap = divergence(subtract(to_prior, to_posterior), learned)
+        log_variances = learned.posterior_log_variance, learned.prior_log_variance
+        gap = divergence(subtract(to_prior, to_posterior), *log_variances)
         center = subtract(mu, to_posterior)
         groups = [self._descended(learned, center, noise, support, query, group) for group in self._groups(curved)]
         losses, outputs = (torch.cat(column, dim=1) for column in zip(*(group[:2] for group in groups), strict=True))
@@ -234,9 +236,9 @@ class Platipus:
                 in_mu = subtract(in_mu, step.hessian_product(scale(_whole(in_mean, mu), rate)))
         gradient = Learned(
             map_params(lambda p: p.sum(dim=0), in_mu),
-            scale(gap.in_prior, weight),
+            scale(gap.in_other, weight),
             {name: -(in_prior_mean[name] * at_support.gradient[name]).sum().view(1) for name in noise},
-            {name: along[name] + weight * gap.in_posterior[name] for name in noise},
+            {name: along[name] + weight * gap.in_one[name] for name in noise},
             {name: -(in_posterior_mean[name] * at_query.gradient[name]).sum().view(1) for name in noise},
         )
         return Bound(_vector(gradient), losses, gap.values, at_support.outputs, outputs)
@@ -312,33 +314,6 @@ class Bound(NamedTuple):
     divergences: Tensor  # [n]: KL(q || p) [nats]
     before: Tensor  # [n, B, width]: outputs on the support at mu
     after: Tensor  # [n, S, B, width]: outputs on the query
-
-
-class Divergence(NamedTuple):
-    """KL(q || p) of n tasks and its derivatives, of all but the first summed over the tasks."""
-
-    values: Tensor  # [n]
-    in_shift: Params  # [n, ...]: in q's mean minus p's
-    in_prior: Params  # in log sigma^2
-    in_posterior: Params  # in log v_q
-
-
-def divergence(shift: Params, learned: Learned) -> Divergence:
-    """KL(q || p) where q's mean lies `shift` [n, ...] from p's.
-
-    The derivatives are written out: automatic differentiation passes three times as often over the tasks' parameters.
-    """
-    count, values = num_tasks(shift), []
-    in_shift, in_prior, in_posterior = {}, {}, {}
-    for name, own in learned.posterior_log_variance.items():
-        far, other = shift[name], learned.prior_log_variance[name]
-        ratio = (own - other).exp()
-        in_shift[name] = far * (-other).exp()
-        squares = in_shift[name] * far
-        in_posterior[name] = 0.5 * count * (ratio - 1.0)
-        in_prior[name] = -0.5 * squares.sum(dim=0) - in_posterior[name]
-        values.append(0.5 * (squares.sum(dim=tuple(range(1, far.dim()))) + (ratio - 1.0 - (own - other)).sum()))
-    return Divergence(torch.stack(values).sum(dim=0), in_shift, in_prior, in_posterior)
 
 
 class _Group(NamedTuple):

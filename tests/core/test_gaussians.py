@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from maml_rl.core.gaussians import Gaussian, kl, standard
+from maml_rl.core.gaussians import Gaussian, divergence, kl, standard
+from maml_rl.core.trees import as_leaves
 
 
 def random(*shape, seed=0):
@@ -45,3 +46,30 @@ def test_draws_have_mean_and_variance():
     drawn = one.draw(torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     torch.testing.assert_close(drawn.mean(dim=0), one.mean, rtol=0.0, atol=0.02)
     torch.testing.assert_close(drawn.var(dim=0).log(), one.log_variance, rtol=0.0, atol=0.02)
+
+
+def trees(num_tasks):
+    """(shift, one's log-variances, other's) of two tensors."""
+    shapes = {"weight": (3, 2), "bias": (2,)}
+    log_variances = [{name: random(*shape, seed=seed).mean for name, shape in shapes.items()} for seed in (1, 2)]
+    return {name: random(num_tasks, *shape).mean for name, shape in shapes.items()}, *log_variances
+
+
+def test_divergence_of_trees_and_its_slopes_are_those_of_kl():
+    given = [as_leaves(tree) for tree in trees(4)]
+    found = divergence(*trees(4))
+    expected = sum(
+        kl(Gaussian(shift.flatten(1), one.flatten()), Gaussian(torch.zeros_like(one).flatten(), other.flatten()))
+        for shift, one, other in zip(*(tree.values() for tree in given), strict=True)
+    )
+    torch.testing.assert_close(found.values, expected)
+    expected.sum().backward()
+    for slopes, leaves in zip(found[1:], given, strict=True):
+        for name, leaf in leaves.items():
+            torch.testing.assert_close(slopes[name], leaf.grad)
+
+
+def test_equal_trees_have_no_divergence():
+    shift, one, _ = trees(3)
+    nothing = {name: torch.zeros_like(value) for name, value in shift.items()}
+    assert torch.equal(divergence(nothing, one, one).values, torch.zeros(3, dtype=torch.float64))

@@ -10,19 +10,18 @@ from pictures import drawings
 
 from maml_rl.core.adam import AdamConfig
 from maml_rl.core.contracts import TaskFamily
-from maml_rl.core.gaussians import Gaussian, kl
 from maml_rl.core.inner import InnerConfig
 from maml_rl.core.keys import EVALUATION, INITIALISATION, TASKS, TRAINING, Key
 from maml_rl.core.lift import Threads
 from maml_rl.core.outer.choice import GradientOuter
-from maml_rl.core.trees import as_leaves, map_params, take_task
+from maml_rl.core.trees import map_params, take_task
 from maml_rl.evaluation.adaptation_curve import EvaluationConfig, evaluation_tasks
 from maml_rl.evaluation.evaluator import Evaluation
 from maml_rl.experiments.presets import default_config
 from maml_rl.experiments.table import learner_entry
 from maml_rl.learners import maml, platipus
 from maml_rl.learners.entry import Context
-from maml_rl.learners.platipus import Learned, PosteriorConfig, divergence
+from maml_rl.learners.platipus import Learned, PosteriorConfig
 from maml_rl.networks.convnet import ConvConfig
 from maml_rl.supervised.ambiguous import LYING, ambiguous_family
 from maml_rl.supervised.classification import PictureShape, PictureSpec
@@ -101,44 +100,6 @@ def learned(state, seed=0, spread=0.3):
     return Learned(
         *(map_params(lambda p: p + spread * torch.randn(p.shape, generator=generator), tree) for tree in state.learned)
     )
-
-
-def test_equal_distributions_have_no_divergence_and_others_that_of_torch(threads):
-    state = make(threads).init(BEGINNING)
-    nothing = map_params(lambda p: torch.zeros(3, *p.shape), state.params)
-    same = state.learned._replace(posterior_log_variance=state.prior_log_variance)
-    assert torch.equal(divergence(nothing, same).values, torch.zeros(3))
-
-    generator, other = torch.Generator().manual_seed(1), learned(state)
-    shift = map_params(lambda p: 0.1 * torch.randn(3, *p.shape, generator=generator), state.params)
-    expected = sum(
-        torch.distributions.kl_divergence(
-            torch.distributions.Normal(shift[name], (0.5 * other.posterior_log_variance[name]).exp()),
-            torch.distributions.Normal(torch.zeros(()), (0.5 * other.prior_log_variance[name]).exp()),
-        )
-        .flatten(1)
-        .sum(dim=1)
-        for name in shift
-    )
-    found = divergence(shift, other).values
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert (found > 0).all()
-
-
-def test_slopes_of_the_divergence_are_those_of_automatic_differentiation(threads):
-    state = make(threads).init(BEGINNING)
-    generator, at = torch.Generator().manual_seed(2), learned(state)
-    shift = {name: 0.1 * torch.randn(3, *p.shape, generator=generator) for name, p in state.params.items()}
-    found = divergence(shift, at)
-    trees = [as_leaves(tree) for tree in (shift, at.prior_log_variance, at.posterior_log_variance)]
-    total = sum(
-        kl(Gaussian(far.flatten(1), own.flatten()), Gaussian(torch.zeros(own.numel()), other.flatten())).sum()
-        for far, other, own in zip(*(tree.values() for tree in trees), strict=True)
-    )
-    total.backward()
-    for slopes, leaves in zip((found.in_shift, found.in_prior, found.in_posterior), trees, strict=True):
-        for name, leaf in leaves.items():
-            torch.testing.assert_close(slopes[name], leaf.grad, rtol=1e-5, atol=1e-5)
 
 
 def double(tree):
